@@ -1,0 +1,6 @@
+//! Shapes, generators and measurements that the benches share.
+
+pub mod ceilings;
+pub mod factors;
+pub mod interactions;
+pub mod measure;

@@ -1,0 +1,179 @@
+//! The command line: its subcommands, the flags that all of them have, and how a run starts and ends.
+
+use std::{collections::BTreeSet, ffi::OsString, process::ExitCode};
+
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
+
+use crate::{
+    commands::{
+        bench, demo, devices, doctor, evaluate, inspect, predict, recommend, serve, similar, split, train,
+    },
+    failure::{Failure, Result},
+    output::LogWriter,
+    progress,
+};
+
+/// Trains and serves recommender models.
+///
+/// Data goes to standard output, everything else to standard error. Exit status: 0 done, 1 the work failed, 2 used
+/// wrongly.
+#[derive(Parser)]
+#[command(name = "recmill", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = "Start with `recmill demo`: it needs no data and shows every step.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Threads to compute with [default: one for each processor]. Results do not depend on it.
+    #[arg(long, global = true, value_name = "N", env = "RECMILL_THREADS", hide_env = true)]
+    threads: Option<usize>,
+
+    /// Says more about what goes on; twice for everything.
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    verbose: u8,
+
+    /// Shows no progress, only warnings and errors.
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Trains on made-up data, evaluates and recommends: the whole way in one command, no file needed.
+    Demo(demo::Demo),
+    /// Trains a model and writes it to a directory.
+    #[command(subcommand)]
+    Train(Box<train::Train>),
+    /// Cuts interactions into training, validation and test files.
+    Split(split::Split),
+    /// Measures how well a model recommends, or predicts, what is in a test file.
+    Evaluate(evaluate::Evaluate),
+    /// Recommends items to one user or to a file of users.
+    Recommend(recommend::Recommend),
+    /// Lists the items most like one item.
+    Similar(similar::Similar),
+    /// Predicts the value of each (user, item) row of a file.
+    Predict(predict::Predict),
+    /// Tells what is in a model directory.
+    Inspect(inspect::Inspect),
+    /// Answers requests over HTTP.
+    Serve(serve::Serve),
+    /// Lists the processors that can be used.
+    Devices(devices::Devices),
+    /// Checks that a device computes what it should.
+    Doctor(doctor::Doctor),
+    /// Measures how fast a device is at recmill's operations.
+    Bench(bench::Bench),
+}
+
+/// Which flags were typed, by name, as opposed to those that have their default.
+pub(crate) struct Given(BTreeSet<String>);
+
+impl Given {
+    fn of(mut matches: &ArgMatches) -> Self {
+        while let Some((_, inner)) = matches.subcommand() {
+            matches = inner;
+        }
+        let typed = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        // Groups have ids as well; they are no flags and have no source of their own.
+        let ids = matches.ids().map(clap::Id::as_str).filter(|id| matches.try_contains_id(id).is_ok());
+        Self(ids.filter(typed).map(str::to_owned).collect())
+    }
+
+    /// Whether the flag of field `name` was typed.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+}
+
+/// Runs the command line of this process.
+pub(crate) fn run() -> ExitCode {
+    let (cli, given) = match parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Help that nobody reads to its end (`--help | head`) is no failure.
+            drop(error.print());
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    match prepare(&cli).and_then(|()| dispatch(cli.command, &given)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Result<(Cli, Given), clap::Error> {
+    let matches = Cli::command().try_get_matches_from(arguments)?;
+    Ok((Cli::from_arg_matches(&matches)?, Given::of(&matches)))
+}
+
+fn prepare(cli: &Cli) -> Result<()> {
+    if cli.quiet {
+        progress::silence();
+    }
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "warn,recmill=info,recmill_core=info,recmill_train=info,recmill_serve=info",
+        (false, _) => "info,recmill=debug,recmill_core=debug,recmill_train=debug,recmill_serve=debug",
+    };
+    let filter = match std::env::var("RECMILL_LOG") {
+        Ok(directives) => tracing_subscriber::EnvFilter::try_new(&directives).map_err(|error| {
+            Failure::usage(format!("RECMILL_LOG `{directives}`: {error}"))
+                .hint("use a level such as `debug`, or one for each crate as in `info,recmill_train=debug`")
+        })?,
+        Err(_) => tracing_subscriber::EnvFilter::new(level),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| LogWriter)
+        .with_ansi(false)
+        .without_time()
+        .with_target(cli.verbose > 1)
+        .init();
+    if let Some(threads) = cli.threads {
+        if threads == 0 {
+            return Err(Failure::usage("--threads must be at least 1, not `0`"));
+        }
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .map_err(|error| Failure::failed(format!("{threads} threads cannot be started: {error}")))?;
+    }
+    Ok(())
+}
+
+fn dispatch(command: Command, given: &Given) -> Result<()> {
+    match command {
+        Command::Demo(command) => command.run(),
+        Command::Train(command) => command.run(given),
+        Command::Split(command) => command.run(),
+        Command::Evaluate(command) => command.run(),
+        Command::Recommend(command) => command.run(),
+        Command::Similar(command) => command.run(),
+        Command::Predict(command) => command.run(),
+        Command::Inspect(command) => command.run(),
+        Command::Serve(command) => command.run(),
+        Command::Devices(command) => command.run(),
+        Command::Doctor(command) => command.run(),
+        Command::Bench(command) => command.run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn typed_flags_are_told_from_defaults() {
+        let line = ["recmill", "train", "als", "a.csv", "--out", "m", "--cg-steps", "5"];
+        let (_, given) = parse(line.map(OsString::from)).unwrap();
+        assert!(given.has("cg_steps") && given.has("out") && given.has("data"));
+        assert!(!given.has("factors") && !given.has("seed"));
+    }
+}

@@ -1,0 +1,15 @@
+//! One file a subcommand: its flags, and what it does.
+
+pub(crate) mod bench;
+pub(crate) mod demo;
+pub(crate) mod devices;
+pub(crate) mod doctor;
+pub(crate) mod evaluate;
+pub(crate) mod inspect;
+pub(crate) mod predict;
+pub(crate) mod recommend;
+pub(crate) mod serve;
+pub(crate) mod similar;
+pub(crate) mod split;
+pub(crate) mod train;
+pub(crate) mod train_flags;

@@ -1,0 +1,159 @@
+//! `recmill inspect`: what is in a model directory.
+
+use std::{io::Write, path::PathBuf};
+
+use clap::Args;
+use recmill_core::directory::{FileCheck, MappedIds, ModelDirectory, Verify, list_versions};
+use serde_json::{Value, json};
+
+use crate::{
+    failure::{Failure, Result},
+    output::{Out, bytes, count, note},
+};
+
+/// Arguments of `recmill inspect`.
+#[derive(Args)]
+pub(crate) struct Inspect {
+    /// Model directory, or one of its versions such as model/versions/7.
+    model: PathBuf,
+    /// Reads every byte and compares it with the hashes of training.
+    #[arg(long)]
+    verify: bool,
+    /// Prints the users' ids, one a line, and nothing else.
+    #[arg(long, conflicts_with_all = ["item_ids", "verify", "json"])]
+    user_ids: bool,
+    /// Prints the items' ids, one a line, and nothing else.
+    #[arg(long, conflicts_with_all = ["verify", "json"])]
+    item_ids: bool,
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    /// Runs the command.
+    pub(crate) fn run(self) -> Result<()> {
+        let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
+        let mut out = Out::new();
+        if self.user_ids || self.item_ids {
+            let ids: &MappedIds = if self.user_ids { directory.users() } else { directory.items() };
+            for id in ids.iter() {
+                writeln!(out, "{id}")?;
+            }
+            return out.finish();
+        }
+        let checks = self.verify.then(|| directory.verify());
+        if self.json {
+            out.json(&as_json(&directory, checks.as_deref())?)?;
+        } else {
+            self.print(&directory, &mut out)?;
+        }
+        out.finish()?;
+        match checks {
+            Some(checks) => self.verdict(&checks),
+            None => Ok(()),
+        }
+    }
+
+    fn verdict(&self, checks: &[FileCheck]) -> Result<()> {
+        let damaged: Vec<String> = checks
+            .iter()
+            .filter_map(|check| check.result.as_ref().err().map(|damage| format!("{}: {damage}", check.name)))
+            .collect();
+        if damaged.is_empty() {
+            let total: u64 = checks.iter().map(|check| check.bytes).sum();
+            note!("verified {} in {} files: as written", bytes(total), checks.len());
+            return Ok(());
+        }
+        Err(Failure::failed(format!("{}: damaged\n  {}", self.model.display(), damaged.join("\n  ")))
+            .hint("train again, or use another version of this model directory"))
+    }
+
+    fn print(&self, directory: &ModelDirectory, out: &mut Out) -> Result<()> {
+        let manifest = directory.manifest();
+        let config = &manifest.config;
+        let mut rows: Vec<(String, String)> = Vec::new();
+        let mut line = |name: &str, value: String| rows.push((name.to_owned(), value));
+        line("model", config.model["model"].as_str().unwrap_or("unknown").to_owned());
+        line("version", version_line(&self.model, directory));
+        line("users", count(manifest.data.users));
+        line("items", count(manifest.data.items));
+        line("interactions", count(manifest.data.interactions));
+        line("objective", config.objective.clone());
+        for (name, value) in
+            config.model.as_object().into_iter().flatten().filter(|(name, _)| *name != "model")
+        {
+            line(&format!("  {name}"), plain(value));
+        }
+        line("seed", config.seed.to_string());
+        for (name, value) in config.metrics.as_object().into_iter().flatten() {
+            line(&format!("  {name}"), plain(value));
+        }
+        for (name, batch) in
+            [("item columns", directory.item_attributes()?), ("user columns", directory.user_attributes()?)]
+        {
+            if let Some(batch) = batch {
+                let names: Vec<String> =
+                    batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+                line(name, names.join(", "));
+            }
+        }
+        line("data fingerprint", manifest.data.fingerprint.clone());
+        line(
+            "written by",
+            format!("recmill {}, format {}", manifest.library_version, manifest.format_version),
+        );
+        let total: u64 = manifest.files.values().map(|file| file.bytes).sum();
+        line("files", format!("{} in {}", bytes(total), directory.path().display()));
+        for (name, file) in &manifest.files {
+            line(&format!("  {name}"), bytes(file.bytes));
+        }
+        let wide = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, value) in rows {
+            writeln!(out, "{name:wide$}  {value}")?;
+        }
+        Ok(())
+    }
+}
+
+fn version_line(model: &std::path::Path, directory: &ModelDirectory) -> String {
+    let versions = match list_versions(model) {
+        Ok((versions, _)) if versions.len() > 1 => {
+            let others: Vec<String> = versions.iter().map(u64::to_string).collect();
+            format!(" of {}", others.join(", "))
+        }
+        _ => String::new(),
+    };
+    format!("{}{versions}", directory.version())
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn as_json(directory: &ModelDirectory, checks: Option<&[FileCheck]>) -> Result<Value> {
+    let failed = |error: serde_json::Error| Failure::failed(error.to_string());
+    let mut object = json!({
+        "path": directory.path(),
+        "version": directory.version(),
+        "sha256": directory.sha256(),
+        "config": serde_json::to_value(directory.manifest()).map_err(failed)?,
+        "epochs": serde_json::to_value(directory.epochs()?).map_err(failed)?,
+    });
+    if let Some(checks) = checks {
+        let files: Vec<Value> = checks
+            .iter()
+            .map(|check| {
+                let damage = check.result.as_ref().err().map(ToString::to_string);
+                json!({"name": check.name, "bytes": check.bytes, "ok": damage.is_none(), "damage": damage})
+            })
+            .collect();
+        object["verified"] = json!(checks.iter().all(|check| check.result.is_ok()));
+        object["files"] = json!(files);
+    }
+    Ok(object)
+}

@@ -1,0 +1,383 @@
+//! `recmill train`: from interactions to a model directory. One subcommand a model, each with its own flags.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use arrow::{
+    array::{RecordBatch, StringArray, new_null_array},
+    compute::concat,
+    datatypes::{DataType, Schema},
+};
+use clap::{Args, Subcommand};
+use recmill_core::{
+    Dataset, IdMap,
+    data::{ReadOptions, ReadReport, Repeats},
+    directory::{self, Config, Epoch, ModelDirectory, Saved, Verify},
+    evaluate::{EvaluateOptions, Evaluation},
+    models::{AlsConfig, BprConfig, EaseConfig, ItemKnnConfig, ModelConfig, MostPopularConfig, SvdConfig},
+};
+use recmill_train::{Ended, EpochRecord, HeldOut, Plan, Progress, Trained, Training, Validation};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+use crate::{
+    arguments::Given,
+    commands::{
+        evaluate,
+        train_flags::{TrainFlags, inherit, join},
+    },
+    failure::{Failure, Result},
+    interrupt,
+    output::{Out, bytes, counted, note, seconds},
+    progress::{self, Bar},
+    reading,
+};
+
+/// Subcommands of `recmill train`.
+#[derive(Subcommand)]
+#[command(
+    after_help = "Which model? als and ease are the strongest for clicks, views and purchases, item-knn is the \
+    simplest to explain, svd predicts ratings, most-popular is what the others must beat."
+)]
+pub(crate) enum Train {
+    /// Matrix factorization of implicit feedback by alternating least squares.
+    Als(OneModel<AlsConfig>),
+    /// Matrix factorization that learns to rank pairs of items.
+    Bpr(OneModel<BprConfig>),
+    /// The items most like those a user had.
+    ItemKnn(OneModel<ItemKnnConfig>),
+    /// A dense model of items in closed form; memory grows with the square of the catalogue.
+    Ease(OneModel<EaseConfig>),
+    /// What most people took, the same for everyone.
+    MostPopular(OneModel<MostPopularConfig>),
+    /// Matrix factorization that predicts ratings.
+    Svd(OneModel<SvdConfig>),
+}
+
+/// The flags of one model.
+#[derive(Args)]
+pub(crate) struct OneModel<C: Args> {
+    #[command(flatten)]
+    flags: TrainFlags,
+    #[command(flatten, next_help_heading = "Model")]
+    config: C,
+}
+
+impl Train {
+    /// Runs the command.
+    pub(crate) fn run(self, given: &Given) -> Result<()> {
+        match self {
+            Train::Als(model) => model.run("als", given, ModelConfig::Als),
+            Train::Bpr(model) => model.run("bpr", given, ModelConfig::Bpr),
+            Train::ItemKnn(model) => model.run("item-knn", given, ModelConfig::ItemKnn),
+            Train::Ease(model) => model.run("ease", given, ModelConfig::Ease),
+            Train::MostPopular(model) => model.run("most-popular", given, ModelConfig::MostPopular),
+            Train::Svd(model) => model.run("svd", given, ModelConfig::Svd),
+        }
+    }
+}
+
+impl<C: Args + Serialize + DeserializeOwned> OneModel<C> {
+    fn run(self, name: &'static str, given: &Given, wrap: fn(C) -> ModelConfig) -> Result<()> {
+        let (flags, config) = join(self.flags, self.config, name, given)?;
+        let config = match &flags.from {
+            // A configuration file is complete as it stands; flags alone change the model they go on from.
+            Some(from) if flags.config.is_none() => inherit(from, &config, name, given)?,
+            _ => config,
+        };
+        train(&flags, &wrap(config))
+    }
+}
+
+/// Trains as the flags say.
+fn train(flags: &TrainFlags, config: &ModelConfig) -> Result<()> {
+    check(flags, config)?;
+    let started = Instant::now();
+    let from = flags.from.as_ref().map(|path| ModelDirectory::open(path, Verify::Quick)).transpose()?;
+    let repeats = if matches!(config, ModelConfig::Svd(_)) { Repeats::Last } else { Repeats::Sum };
+    let reading = flags.reading.options(repeats);
+    let base = from.as_ref().map(ModelDirectory::to_dataset).transpose()?;
+    let (data, report) = reading::interactions(&flags.data, &reading, base)?;
+    let held_out = |files: &[String]| match files {
+        [] => Ok(None),
+        files => reading::held_out(files, &reading).map(Some),
+    };
+    let (valid, test) = (held_out(&flags.valid)?, held_out(&flags.test)?);
+    let attributes = Attributed::read(flags, from.as_ref(), &data)?;
+    let metric = flags.valid_metric.clone().unwrap_or_else(|| default_metric(config).to_owned());
+    let mut validation = valid.as_ref().map(|valid| {
+        HeldOut::new(&data, valid, &metric, EvaluateOptions { seed: flags.seed, ..Default::default() })
+    });
+
+    let mut training = Training::new(config, &data);
+    (training.seed, training.patience, training.loss) = (flags.seed, flags.patience, !flags.no_loss);
+    training.start = from.as_ref().map(ModelDirectory::parameters).transpose()?;
+    let mut watch = Watch::new(&metric);
+    let Some(out) = flags.out.as_ref().filter(|_| !flags.dry_run) else {
+        let plan = training.plan(validation.is_some());
+        watch.planned(&plan);
+        if plan.memory.bytes() > plan.available_bytes {
+            return Err(Failure::failed("training would take more memory than there is"));
+        }
+        note!("dry run: nothing has been trained or written");
+        return Ok(());
+    };
+    let stop = interrupt::stop_flag()?;
+    let trained = training.run(
+        validation.as_mut().map(|held_out| held_out as &mut dyn Validation),
+        stop,
+        &mut watch,
+    )?;
+    drop(watch);
+    tell_of_ending(&trained, &metric);
+
+    let version = write(out, flags, config, &reading, &report, &data, &attributes, &trained)?;
+    note!(
+        "wrote {} in {} after {}",
+        version.display(),
+        bytes(folder_bytes(&version)),
+        seconds(started.elapsed().as_secs_f64())
+    );
+    let evaluation = match &test {
+        Some(test) => Some(evaluate_finished(&version, test, flags.seed)?),
+        None => None,
+    };
+    let mut stdout = Out::new();
+    if flags.json {
+        let kept = trained.epochs.iter().find(|epoch| epoch.epoch == trained.kept_epoch);
+        stdout.json(&json!({
+            "model": out,
+            "version": version.file_name().map(|name| name.to_string_lossy()),
+            "epochs": trained.epochs.len(),
+            "kept_epoch": trained.kept_epoch,
+            "loss": kept.and_then(|epoch| epoch.loss),
+            "valid": kept.map(|epoch| &epoch.metrics),
+            "test": evaluation.as_ref().map(|evaluation| &evaluation.metrics),
+        }))?;
+    } else if let Some(evaluation) = &evaluation {
+        evaluate::print_metrics(&mut stdout, &[("test", &evaluation.metrics)])?;
+    } else {
+        note!("next: recmill recommend {} --user {}", out.display(), data.users.name(0).unwrap_or("ID"));
+    }
+    stdout.finish()
+}
+
+/// Refuses what cannot work before hours of reading and training.
+fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<()> {
+    config.validate()?;
+    flags.device.resolve_for(&format!("training {}", config.name()))?;
+    if flags.valid.is_empty() && (flags.patience.is_some() || flags.valid_metric.is_some()) {
+        return Err(Failure::usage("--patience and --valid-metric need interactions to validate on")
+            .hint("add --valid FILE; `recmill split` makes one"));
+    }
+    if flags.patience == Some(0) {
+        return Err(Failure::usage("--patience must be at least 1, not `0`"));
+    }
+    if flags.keep == 0 {
+        return Err(Failure::usage("--keep must be at least 1, not `0`"));
+    }
+    if let Some(out) = &flags.out {
+        directory::check_destination(out)?;
+    }
+    Ok(())
+}
+
+fn default_metric(config: &ModelConfig) -> &'static str {
+    if matches!(config, ModelConfig::Svd(_)) { "rmse" } else { "ndcg@10" }
+}
+
+/// Writes the version and returns its folder.
+#[expect(clippy::too_many_arguments, reason = "the parts of one version, each used once")]
+fn write(
+    out: &Path,
+    flags: &TrainFlags,
+    config: &ModelConfig,
+    reading: &ReadOptions,
+    report: &ReadReport,
+    data: &Dataset,
+    attributes: &Attributed,
+    trained: &Trained,
+) -> Result<PathBuf> {
+    let failed = |error: serde_json::Error| Failure::failed(error.to_string());
+    let kept = trained.epochs.iter().find(|epoch| epoch.epoch == trained.kept_epoch);
+    let config = Config {
+        model: serde_json::to_value(config).map_err(failed)?,
+        objective: config.objective(),
+        schema: json!({"reading": reading, "columns": report.columns, "from": flags.from}),
+        metrics: serde_json::to_value(kept.map(|epoch| &epoch.metrics)).map_err(failed)?,
+        seed: flags.seed,
+    };
+    let epochs: Vec<Epoch> = trained.epochs.iter().map(epoch_of).collect();
+    let bar = Bar::spinner("writing");
+    let saved = Saved {
+        config: &config,
+        parameters: &trained.model.parameters()?,
+        dataset: data,
+        item_attributes: attributes.items.as_ref(),
+        user_attributes: attributes.users.as_ref(),
+        epochs: &epochs,
+    };
+    let version = directory::save(out, &saved, flags.keep)?;
+    drop(bar);
+    Ok(version)
+}
+
+pub(crate) fn epoch_of(record: &EpochRecord) -> Epoch {
+    let metrics = record.metrics.iter().map(|(name, &value)| (name.clone(), value.into())).collect();
+    Epoch {
+        epoch: record.epoch.into(),
+        seconds: record.seconds,
+        eval_seconds: record.eval_seconds,
+        loss_seconds: record.loss_seconds,
+        loss: record.loss,
+        metrics,
+    }
+}
+
+fn evaluate_finished(version: &Path, test: &Dataset, seed: u64) -> Result<Evaluation> {
+    let recommender = ModelDirectory::open(version, Verify::Quick)?.recommender()?;
+    if let Some(evaluation) = recommender.evaluate_ratings(test)? {
+        return Ok(evaluation);
+    }
+    Ok(recommender.evaluate(test, None, &EvaluateOptions { seed, ..EvaluateOptions::default() })?)
+}
+
+fn folder_bytes(folder: &Path) -> u64 {
+    let Ok(entries) = fs_err::read_dir(folder) else { return 0 };
+    entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum()
+}
+
+fn tell_of_ending(trained: &Trained, metric: &str) {
+    let done = trained.epochs.len() as u32;
+    match trained.ended {
+        Ended::Epochs => {}
+        Ended::NoImprovement => {
+            note!("stopped: {metric} has not improved since epoch {}", trained.kept_epoch)
+        }
+        Ended::Asked => note!("stopped as asked after {}", counted(done, "epoch")),
+    }
+    let kept = trained.epochs.iter().find(|epoch| epoch.epoch == trained.kept_epoch);
+    if let Some(value) = kept.and_then(|epoch| epoch.metrics.get(metric)) {
+        note!("keeping epoch {} of {done}: {metric} {value:.4}", trained.kept_epoch);
+    }
+}
+
+/// What is known of items and users besides the interactions.
+struct Attributed {
+    items: Option<RecordBatch>,
+    users: Option<RecordBatch>,
+}
+
+impl Attributed {
+    /// Reads --items and --users; without them, what the model to go on from had is kept.
+    fn read(flags: &TrainFlags, from: Option<&ModelDirectory>, data: &Dataset) -> Result<Self> {
+        let earlier = |attributes: fn(&ModelDirectory) -> recmill_core::Result<Option<RecordBatch>>| {
+            from.map(attributes).transpose().map(Option::flatten)
+        };
+        let items = match &flags.items {
+            Some(file) => Some(reading::attributes(file, &data.items, "item", &flags.reading)?),
+            None => earlier(ModelDirectory::item_attributes)?
+                .map(|batch| padded(&batch, &data.items))
+                .transpose()?,
+        };
+        let users = match &flags.users {
+            Some(file) => Some(reading::attributes(file, &data.users, "user", &flags.reading)?),
+            None => earlier(ModelDirectory::user_attributes)?
+                .map(|batch| padded(&batch, &data.users))
+                .transpose()?,
+        };
+        Ok(Self { items, users })
+    }
+}
+
+/// Adds a row with the id and nothing else for every id that came later.
+fn padded(batch: &RecordBatch, ids: &IdMap) -> Result<RecordBatch> {
+    let failed = |error: arrow::error::ArrowError| Failure::failed(error.to_string());
+    let missing = ids.len().saturating_sub(batch.num_rows());
+    if missing == 0 {
+        return Ok(batch.clone());
+    }
+    let new_ids: StringArray = ids.iter().skip(batch.num_rows()).map(Some).collect();
+    let mut fields = Vec::new();
+    let mut columns = Vec::new();
+    for (at, (field, column)) in batch.schema().fields().iter().zip(batch.columns()).enumerate() {
+        let more = match field.data_type() {
+            DataType::Utf8 if at == 0 => Arc::new(new_ids.clone()),
+            kind => new_null_array(kind, missing),
+        };
+        fields.push(field.as_ref().clone().with_nullable(true));
+        columns.push(concat(&[column, &more]).map_err(failed)?);
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)
+}
+
+/// Draws the bar on a terminal, writes a line an epoch elsewhere.
+pub(crate) struct Watch {
+    metric: String,
+    bar: Option<Bar>,
+    epochs: u32,
+    n_interactions: u64,
+}
+
+impl Watch {
+    pub(crate) fn new(metric: &str) -> Self {
+        Self { metric: metric.to_owned(), bar: None, epochs: 0, n_interactions: 0 }
+    }
+}
+
+impl Progress for Watch {
+    fn planned(&mut self, plan: &Plan) {
+        note!(
+            "{}: {}, {}, {}",
+            plan.model,
+            counted(plan.n_users, "user"),
+            counted(plan.n_items, "item"),
+            counted(plan.n_interactions, "interaction")
+        );
+        note!("training will take {}; {} are free", plan.memory, bytes(plan.available_bytes));
+        (self.epochs, self.n_interactions) = (plan.epochs, plan.n_interactions);
+        self.bar = Some(Bar::steps("training", plan.epochs.into()));
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        let loss = record.loss.map(|loss| format!("  loss {loss:.5}")).unwrap_or_default();
+        let metric = record.metrics.get(&self.metric).map(|value| format!("  {} {value:.4}", self.metric));
+        let rate = self.n_interactions as f64 / record.seconds.max(1e-9) / 1e6;
+        let line = format!("{loss}{}  {rate:.1} M interactions/s", metric.unwrap_or_default());
+        if let Some(bar) = &self.bar {
+            bar.at(record.epoch.into());
+            bar.message(line.trim_start().to_owned());
+        }
+        if !progress::is_live() && !progress::is_silent() {
+            note!("epoch {}/{}{line}  {}", record.epoch, self.epochs, seconds(record.seconds));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_that_came_later_have_an_id_and_nothing_else() {
+        let mut ids = IdMap::default();
+        for id in ["a", "b", "c"] {
+            ids.get_or_insert(id).unwrap();
+        }
+        let batch = RecordBatch::try_from_iter([
+            ("item", Arc::new(StringArray::from(vec!["a"])) as arrow::array::ArrayRef),
+            ("year", Arc::new(arrow::array::Int64Array::from(vec![1999])) as arrow::array::ArrayRef),
+        ])
+        .unwrap();
+        let padded = padded(&batch, &ids).unwrap();
+        assert_eq!(padded.num_rows(), 3);
+        assert_eq!(
+            padded.column(0).as_ref(),
+            &StringArray::from(vec!["a", "b", "c"]) as &dyn arrow::array::Array
+        );
+        assert_eq!(padded.column(1).null_count(), 2);
+    }
+}

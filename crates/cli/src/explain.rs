@@ -1,0 +1,105 @@
+//! What the libraries' errors mean to whoever typed the command: exit status and hint.
+
+use recmill_core::{Error as Core, data::BadRowKind};
+use recmill_kernels::Error as Kernel;
+use recmill_train::Error as Train;
+
+use crate::failure::Failure;
+
+impl From<Core> for Failure {
+    fn from(error: Core) -> Self {
+        let message = error.to_string();
+        match error {
+            Core::Kernel(error) => error.into(),
+            Core::Io(error) => match error.kind() {
+                std::io::ErrorKind::NotFound => Failure::failed(message).hint("check the spelling of the path"),
+                std::io::ErrorKind::StorageFull => {
+                    Failure::failed(message).hint("free some space and run the command again")
+                }
+                _ => Failure::failed(message),
+            },
+            Core::InvalidConfig { model, problems } => {
+                let list: Vec<String> = problems
+                    .iter()
+                    .map(|problem| {
+                        let flag = problem.field.replace('_', "-");
+                        format!("--{flag} must be {}, not `{}`", problem.expected, problem.got)
+                    })
+                    .collect();
+                Failure::usage(list.join("\n       "))
+                    .hint(format!("`recmill train {model} --help` says how to choose each"))
+            }
+            Core::BadOption { .. } => Failure::usage(format!("--{message}")),
+            Core::BadRow(row) => {
+                let failure = Failure::failed(message);
+                match row.kind {
+                    BadRowKind::Negative => {
+                        failure.hint("--allow-negative takes negative values as dislikes; --on-bad-row skip leaves them out")
+                    }
+                    BadRowKind::UnknownEvent => {
+                        failure.hint("give each kind of event a weight, 0 for those that count nothing: --event-weights view=1,cart=3")
+                    }
+                    BadRowKind::FieldCount => failure
+                        .hint("another --delimiter? --on-bad-row skip leaves such rows out and counts them"),
+                    _ => failure.hint("--on-bad-row skip leaves such rows out and counts them"),
+                }
+            }
+            Core::NoSuchColumn { .. } => Failure::failed(message),
+            Core::NoColumnFor { role, .. } => Failure::failed(message).hint(format!(
+                "name it with --{role}-column, or say --no-header if the first line is data already"
+            )),
+            Core::EmptyFile { .. } | Core::NoRows { .. } => {
+                Failure::failed(message).hint("is it the right file? a file of interactions begins like `user_id,item_id,rating`")
+            }
+            Core::NoFiles { .. } => Failure::failed(message)
+                .hint("check the spelling; a pattern such as 'data/*.csv' must be quoted or match something"),
+            Core::NotOurs { .. } => Failure::failed(message)
+                .hint("nothing has been written; choose another --out, or a folder that does not exist yet"),
+            Core::NoModel { .. } => {
+                Failure::failed(message).hint("train one with `recmill train als ratings.csv --out model`, or with `recmill demo`")
+            }
+            Core::Damaged { .. } => Failure::failed(message)
+                .hint("`recmill inspect MODEL --verify` checks every file; another version of the model may be whole"),
+            Core::Busy { .. } => Failure::failed(message).hint("wait until it has finished, or write to another directory"),
+            _ => Failure::failed(message),
+        }
+    }
+}
+
+impl From<Kernel> for Failure {
+    fn from(error: Kernel) -> Self {
+        let failure = Failure::failed(error.to_string());
+        match error {
+            Kernel::OutOfMemory { .. } | Kernel::BufferTooLarge { .. } => {
+                failure.hint("fewer --factors or --precision f16 take less")
+            }
+            Kernel::Unavailable { .. } | Kernel::UnknownDevice { .. } => {
+                failure.hint("`recmill devices` lists what can be used")
+            }
+            Kernel::NotOnDevice { .. } => failure.hint("--device cpu has every operation"),
+            _ => failure,
+        }
+    }
+}
+
+impl From<Train> for Failure {
+    fn from(error: Train) -> Self {
+        let message = error.to_string();
+        match error {
+            Train::Core(error) => error.into(),
+            Train::Kernel(error) => error.into(),
+            Train::TooLarge { model: "ease", .. } => Failure::failed(message)
+                .hint("ease holds an items x items matrix: leave rare items out with --min-item-interactions, or use item-knn or als"),
+            Train::TooLarge { .. } => {
+                Failure::failed(message).hint("fewer --factors, or fewer users and items by --min-user-interactions and --min-item-interactions")
+            }
+            Train::Diverged { .. } => Failure::failed(message)
+                .hint("a smaller --learning-rate or a larger --regularization usually helps"),
+            Train::UnknownMetric { .. } => Failure::usage(message).hint("choose one with --valid-metric"),
+            Train::Start { .. } => {
+                Failure::failed(message).hint("leave out the flags that differ from the model, or train without --from")
+            }
+            _ => Failure::failed(message),
+        }
+    }
+}

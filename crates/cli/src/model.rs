@@ -1,0 +1,76 @@
+//! A model directory opened to be asked, with what its lists show and what its filters mean.
+
+use std::{path::Path, sync::Arc};
+
+use recmill_core::{
+    Answer, AnswerSource, Recommender,
+    data::{Attributes, Predicate},
+    directory::{ModelDirectory, Verify},
+};
+
+use crate::{
+    failure::{Failure, Hint, Result},
+    titles::Titles,
+    user_lists::Scored,
+};
+
+/// What a list says it is made of where neither the user nor the history is known.
+pub(crate) const MOST_POPULAR: &str = "most_popular";
+
+/// A model that answers.
+pub(crate) struct Model {
+    pub(crate) directory: ModelDirectory,
+    pub(crate) recommender: Recommender,
+}
+
+impl Model {
+    /// Opens the model at `path`.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let directory = ModelDirectory::open(path, Verify::Quick)?;
+        let recommender = directory.recommender()?;
+        Ok(Self { directory, recommender })
+    }
+
+    /// Returns the model's kind, such as `als`.
+    pub(crate) fn kind(&self) -> &str {
+        self.directory.manifest().config.model["model"].as_str().unwrap_or("unknown")
+    }
+
+    /// Returns what lists show of items.
+    pub(crate) fn titles(&self) -> Result<Titles> {
+        Ok(Titles::new(self.directory.item_attributes()?.as_ref()))
+    }
+
+    /// Returns a bitmap of the items that `condition` holds for.
+    pub(crate) fn items_where(&self, condition: &str) -> Result<Arc<[u64]>> {
+        let Some(table) = self.directory.item_attributes()? else {
+            return Err(Failure::usage("--where needs item columns, and this model was trained without")
+                .hint("train with --items FILE, whose first column is the item's id"));
+        };
+        let predicate: Predicate = condition.parse()?;
+        let columns = || {
+            table.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>().join(", ")
+        };
+        let chosen = Attributes::new(table.clone()).rows_where(&predicate);
+        chosen.map_err(Failure::from).hint(format!("this model's item columns are: {}", columns()))
+    }
+
+    /// Returns an item's id.
+    pub(crate) fn item_id(&self, index: u32) -> &str {
+        self.recommender.items().name(index).unwrap_or_default()
+    }
+
+    /// Returns the items of an answer by id.
+    pub(crate) fn scored(&self, answer: &Answer) -> Vec<Scored> {
+        let scored = |&(item, score): &(recmill_core::ItemIndex, f32)| Scored {
+            item_id: self.item_id(item.0).to_owned(),
+            score,
+        };
+        answer.items.iter().map(scored).collect()
+    }
+}
+
+/// Returns the name of the fallback that an answer was made of, if it was.
+pub(crate) fn fallback(answer: &Answer) -> Option<&'static str> {
+    (answer.source == AnswerSource::MostPopular).then_some(MOST_POPULAR)
+}

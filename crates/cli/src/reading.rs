@@ -1,0 +1,97 @@
+//! Reading interactions and attributes, and telling what was read.
+
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use recmill_core::{
+    Dataset, IdMap,
+    data::{Attributes, ReadOptions, ReadReport, Repeats, read_dataset},
+};
+
+use crate::{
+    failure::Result,
+    output::{count, counted, note, seconds},
+    progress::Bar,
+    read_flags::ReadFlags,
+};
+
+/// Reads interactions and tells about them; they extend `base`.
+pub(crate) fn interactions(
+    files: &[String],
+    options: &ReadOptions,
+    base: Option<Dataset>,
+) -> Result<(Dataset, ReadReport)> {
+    let started = Instant::now();
+    let bar = Bar::spinner("reading");
+    let (data, report) = read_dataset(files, options, base)?;
+    drop(bar);
+    let taken = started.elapsed().as_secs_f64();
+    note!("read {} from {} in {}", counted(report.rows, "row"), report.sources.join(", "), seconds(taken));
+    let columns: Vec<String> =
+        report.columns.iter().map(|used| format!("{} `{}`", used.role, used.column)).collect();
+    note!("columns: {}", columns.join(", "));
+    tell_of_losses(&report);
+    Ok((data, report))
+}
+
+/// Reads interactions to measure on: nothing is left out of them but bad rows.
+pub(crate) fn held_out(files: &[String], options: &ReadOptions) -> Result<Dataset> {
+    let options = ReadOptions {
+        min_user_interactions: 0,
+        min_item_interactions: 0,
+        half_life: None,
+        repeats: Repeats::Last,
+        ..options.clone()
+    };
+    let bar = Bar::spinner("reading");
+    let (data, report) = read_dataset(files, &options, None)?;
+    drop(bar);
+    for bad in &report.bad_rows {
+        note!(
+            "{}: skipped {} ({}), first {}",
+            files.join(", "),
+            counted(bad.rows, "bad row"),
+            bad.kind,
+            bad.first
+        );
+    }
+    Ok(data)
+}
+
+/// Reads the columns that belong to `ids`, and tells how many have none.
+pub(crate) fn attributes(file: &str, ids: &IdMap, side: &str, flags: &ReadFlags) -> Result<RecordBatch> {
+    let options = ReadOptions { on_bad_row: flags.on_bad_row, ..ReadOptions::default() };
+    let (attributes, report) = Attributes::read(file, ids, &options)?;
+    note!("{file}: columns for {} of {}", count(report.described as u64), counted(ids.len() as u64, side));
+    if report.described == 0 {
+        note!(
+            "warning: no id of {file} is an id of the interactions; its first column must hold the {side} ids"
+        );
+    }
+    Ok(attributes.table().clone())
+}
+
+/// What was merged, skipped or left out.
+fn tell_of_losses(report: &ReadReport) {
+    if report.repeated_rows > 0 {
+        let rows = counted(report.repeated_rows, "row");
+        note!(
+            "{rows} repeat a pair of user and item; such rows become one by the rule `{}` (--repeats)",
+            report.repeats
+        );
+    }
+    for bad in &report.bad_rows {
+        note!("skipped {} ({}), first {}", counted(bad.rows, "bad row"), bad.kind, bad.first);
+    }
+    if report.rows_below_min_rating > 0 {
+        note!("left out {} below --min-rating", counted(report.rows_below_min_rating, "row"));
+    }
+    if report.dropped_users + report.dropped_items > 0 {
+        note!(
+            "left out {} and {} with too few interactions, {} in all",
+            counted(report.dropped_users as u64, "user"),
+            counted(report.dropped_items as u64, "item"),
+            counted(report.dropped_interactions as u64, "interaction")
+        );
+    }
+}

@@ -1,0 +1,32 @@
+//! The help of every command, as a stranger sees it.
+
+use crate::screen::{Folder, assert_screen};
+
+#[test]
+fn help() {
+    let folder = Folder::new();
+    for command in [
+        "",
+        "train",
+        "train als",
+        "train bpr",
+        "train item-knn",
+        "train ease",
+        "train most-popular",
+        "train svd",
+        "split",
+        "evaluate",
+        "recommend",
+        "similar",
+        "predict",
+        "inspect",
+        "serve",
+        "demo",
+        "devices",
+        "doctor",
+        "bench",
+    ] {
+        let name = format!("help {command}").trim().replace(' ', "-");
+        assert_screen!(name, folder.screen(&format!("{command} --help")));
+    }
+}

@@ -1,0 +1,9 @@
+//! The built command, run as a stranger would: every test sees a whole screen or a whole way.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod help;
+mod screen;
+#[cfg(unix)]
+mod signals;
+mod whole_path;
+mod wrong_use;

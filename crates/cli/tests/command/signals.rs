@@ -1,0 +1,63 @@
+//! Ctrl-C and SIGTERM, sent to the command as a shell would.
+
+use std::{
+    io::{BufRead, BufReader, Lines, Read, Write},
+    net::TcpStream,
+    process::{Child, ChildStderr, Command, Stdio},
+};
+
+use crate::screen::Folder;
+
+fn start(folder: &Folder, arguments: &str) -> (Child, Lines<BufReader<ChildStderr>>) {
+    let mut child = folder.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    (child, lines)
+}
+
+fn wait_for(lines: &mut Lines<BufReader<ChildStderr>>, wanted: &str) -> String {
+    lines
+        .map(Result::unwrap)
+        .find(|line| line.contains(wanted))
+        .unwrap_or_else(|| panic!("never said `{wanted}`"))
+}
+
+fn send(signal: &str, child: &Child) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn an_interrupt_ends_training_after_the_epoch_and_saves() {
+    let folder = Folder::with_ratings();
+    let (mut child, mut lines) =
+        start(&folder, "train als ratings.csv --out model --factors 4 --iterations 100000000");
+    wait_for(&mut lines, "epoch 1/");
+    send("-INT", &child);
+    wait_for(&mut lines, "stopping after this epoch");
+    let told = wait_for(&mut lines, "wrote ");
+    assert!(told.contains("model"), "{told}");
+    for line in lines {
+        line.unwrap();
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(folder.succeeds("recommend model --user u1").contains("rank"));
+}
+
+#[test]
+fn a_server_answers_until_it_is_told_to_stop() {
+    let folder = Folder::with_ratings();
+    folder.succeeds("train most-popular ratings.csv --out model --quiet");
+    for signal in ["-INT", "-TERM"] {
+        let (mut child, mut lines) = start(&folder, "serve model --bind 127.0.0.1:0 --drain-grace 0");
+        let told = wait_for(&mut lines, "listening on http://");
+        let address = told.rsplit("http://").next().unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET /recommend?user_id=u1&k=2 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"model_version\":\"1\""), "{answer}");
+        send(signal, &child);
+        wait_for(&mut lines, "stopped");
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{signal}");
+    }
+}

@@ -1,0 +1,153 @@
+//! What is told, and with which exit status, when the command is used wrongly or cannot do its work.
+
+use crate::screen::{Folder, assert_screen, screen};
+
+/// A folder with ratings and a trained model.
+fn trained() -> Folder {
+    let folder = Folder::with_ratings();
+    folder.succeeds("train most-popular ratings.csv --out model --items items.csv --quiet");
+    folder
+}
+
+#[test]
+fn nothing_and_unknown_flags() {
+    let folder = Folder::new();
+    assert_screen!("no-command", folder.screen(""));
+    assert_screen!("unknown-command", folder.screen("trian als ratings.csv"));
+    assert_screen!("unknown-flag", folder.screen("train als ratings.csv --out model --factor 8"));
+    assert_screen!("no-model-named", folder.screen("train ratings.csv --out model"));
+    assert_screen!("no-out", folder.screen("train als ratings.csv"));
+    assert_screen!("k-of-zero", folder.screen("recommend model --user 1 --k 0"));
+    assert_screen!("nobody-to-recommend-to", folder.screen("recommend model"));
+    assert_screen!("no-threads", folder.screen("devices --threads 0"));
+}
+
+#[test]
+fn hyper_parameters() {
+    let folder = Folder::with_ratings();
+    assert_screen!(
+        "both-weightings",
+        folder.screen("train als ratings.csv --out m --alpha 1 --unobserved-weight 0.1")
+    );
+    assert_screen!(
+        "several-bad-values",
+        folder.screen("train als ratings.csv --out m --factors 0 --cg-steps 0")
+    );
+    assert_screen!("patience-without-valid", folder.screen("train als ratings.csv --out m --patience 3"));
+    assert!(!folder.at("m").exists());
+}
+
+#[test]
+fn configuration_files() {
+    let folder = Folder::with_ratings();
+    folder.write(
+        "good.toml",
+        "model = \"als\"\ndata = \"ratings.csv\"\nout = \"m\"\nfactors = 4\niterations = 2\n",
+    );
+    folder.write("typo.toml", "factor = 4\n");
+    folder.write("type.toml", "factors = \"many\"\n");
+    folder.write("broken.toml", "factors = = 4\n");
+    folder.write("other.toml", "model = \"bpr\"\n");
+    folder.write("both.toml", "alpha = 2.0\n");
+    for name in ["typo", "type", "broken", "other"] {
+        let arguments = format!("train als ratings.csv --out m --config {name}.toml");
+        assert_screen!(format!("config-{name}"), folder.screen(&arguments));
+    }
+    let both = "train als ratings.csv --out m --config both.toml --unobserved-weight 0.1";
+    assert_screen!("config-both-weightings", folder.screen(both));
+    assert_screen!("config-missing", folder.screen("train als ratings.csv --out m --config nowhere.toml"));
+    assert!(!folder.at("m").exists());
+    folder.succeeds("train als --config good.toml --iterations 1");
+    let inspected = folder.succeeds("inspect m --json");
+    assert!(inspected.contains("\"factors\": 4") && inspected.contains("\"iterations\": 1"), "{inspected}");
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    let folder = Folder::new();
+    folder.write("empty.csv", "");
+    folder.write("header.csv", "user_id,item_id,rating\n");
+    folder.write("text.csv", "user_id,item_id,rating\n1,a,5\n2,b,good\n");
+    folder.write("fields.csv", "user_id,item_id,rating\n1,a,5\n2,b\n");
+    folder.write("negative.csv", "user_id,item_id,rating\n1,a,-5\n");
+    folder.write("no-id.csv", "user_id,item_id,rating\n,a,5\n");
+    folder.write("columns.csv", "who,what\n1,a\n");
+    folder.write("utf8.csv", b"user_id,item_id\n1,\xff\xfe\n");
+    for name in ["nowhere", "empty", "header", "text", "fields", "negative", "no-id", "columns", "utf8"] {
+        let screen = folder.screen(&format!("train als {name}.csv --out model"));
+        assert_screen!(format!("data-{name}"), screen);
+        assert!(!folder.at("model").exists(), "{name}");
+    }
+    let column = "train als columns.csv --out model --user-column whom --item-column what";
+    assert_screen!("data-no-such-column", folder.screen(column));
+}
+
+#[test]
+fn directories_that_are_not_ours() {
+    let folder = Folder::with_ratings();
+    fs_err::create_dir(folder.at("precious")).unwrap();
+    folder.write("precious/thesis.txt", "years of work");
+    assert_screen!("out-not-ours", folder.screen("train als ratings.csv --out precious"));
+    assert_screen!("out-is-a-file", folder.screen("train als ratings.csv --out ratings.csv"));
+    assert_screen!("demo-out-not-ours", folder.screen("demo --out precious"));
+    assert_eq!(fs_err::read_to_string(folder.at("precious/thesis.txt")).unwrap(), "years of work");
+    assert_eq!(fs_err::read_dir(folder.at("precious")).unwrap().count(), 1);
+    assert_screen!("model-missing", folder.screen("recommend nowhere --user 1"));
+    assert_screen!("model-not-ours", folder.screen("inspect precious"));
+}
+
+#[test]
+fn unknown_users_and_items() {
+    let folder = trained();
+    assert_screen!("unknown-user", folder.screen("recommend model --user nobody --k 2"));
+    assert_screen!("unknown-user-json", folder.screen("recommend model --user nobody --k 2 --json"));
+    assert_screen!("unknown-item", folder.screen("similar model --item nothing"));
+    assert_screen!("unknown-history", folder.screen("recommend model --history-items nothing --k 2"));
+    assert_screen!("unknown-excluded", folder.screen("recommend model --user u1 --exclude nothing --k 1"));
+}
+
+#[test]
+fn conditions_on_items() {
+    let folder = trained();
+    let ask = |condition: &str| {
+        let mut command = folder.command("recommend model --user u1 --k 1 --where");
+        screen(&command.arg(condition).output().unwrap())
+    };
+    assert_screen!("where-no-column", ask("gender = 'comedy'"));
+    assert_screen!("where-broken", ask("genre = "));
+    assert_screen!("where-nothing-left", ask("genre = 'western'"));
+    folder.succeeds("train most-popular ratings.csv --out bare --quiet");
+    let bare = folder.command("recommend bare --user u1 --where").arg("genre = 'comedy'").output().unwrap();
+    assert_screen!("where-without-columns", screen(&bare));
+}
+
+#[test]
+fn devices_that_are_not_there() {
+    let folder = Folder::with_ratings();
+    assert_screen!("device-cuda", folder.screen("train als ratings.csv --out model --device cuda"));
+    assert_screen!("device-nonsense", folder.screen("train als ratings.csv --out model --device gpu"));
+}
+
+#[test]
+fn what_a_model_cannot_do() {
+    let folder = trained();
+    assert_screen!("predict-by-ranking-model", folder.screen("predict model ratings.csv"));
+    folder.write("strangers.csv", "user_id,item_id\nx,y\n");
+    assert_screen!("evaluate-strangers", folder.screen("evaluate model --test strangers.csv"));
+    assert_screen!("output-without-format", folder.screen("recommend model --all-users --output lists.txt"));
+    assert_screen!("serve-to-everyone", folder.screen("serve model --bind 0.0.0.0:0"));
+    assert_screen!("from-another-model", folder.screen("train als ratings.csv --out other --from model"));
+}
+
+#[test]
+fn damage_is_named() {
+    let folder = trained();
+    let path = folder.at("model/versions/1/history.safetensors");
+    let mut bytes = fs_err::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs_err::write(&path, &bytes).unwrap();
+    assert_screen!("damage-flipped", folder.screen("inspect model --verify"));
+    fs_err::write(&path, &bytes[..last]).unwrap();
+    assert_screen!("damage-truncated", folder.screen("recommend model --user u1"));
+}

@@ -1,0 +1,142 @@
+//! Interactions as models learn from them: who, what, how much, when.
+
+use std::sync::OnceLock;
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::{Csr, Error, IdMap, Result};
+
+/// Users, items and the interactions between them.
+///
+/// A row of `by_user` holds its items ascending; `times` and `order` go with its entries.
+#[derive(Debug, Default)]
+pub struct Dataset {
+    /// The users' ids.
+    pub users: IdMap,
+    /// The items' ids.
+    pub items: IdMap,
+    by_user: Csr,
+    times: Option<Vec<i64>>,
+    order: Vec<u32>,
+    by_item: OnceLock<Csr>,
+}
+
+/// The parts of a [`Dataset`]; see [`Dataset::new`].
+#[derive(Debug)]
+pub struct DatasetParts {
+    /// The users' ids.
+    pub users: IdMap,
+    /// The items' ids.
+    pub items: IdMap,
+    /// The values by user.
+    pub by_user: Csr,
+    /// When each entry happened.
+    pub times: Option<Vec<i64>>,
+    /// Each row's entries from the oldest to the newest.
+    pub order: Vec<u32>,
+}
+
+/// The bytes that are hashed by one task.
+const PIECE_BYTES: usize = 1 << 22;
+
+impl Dataset {
+    /// Joins the parts.
+    ///
+    /// # Shapes
+    /// - `by_user`: `[users.len(), items.len()]`
+    /// - `times`: `[nnz]` seconds since 1970, entry by entry as in `by_user`
+    /// - `order`: `[nnz]`; `order[range(u)]` lists the entries of row `u`, counted from the row's start, from the oldest
+    ///   to the newest (the order of the file where there are no times)
+    ///
+    /// # Errors
+    /// [`Error::Inconsistent`] when the sizes do not agree or `order` is not a permutation of every row.
+    pub fn new(
+        users: IdMap,
+        items: IdMap,
+        by_user: Csr,
+        times: Option<Vec<i64>>,
+        order: Vec<u32>,
+    ) -> Result<Self> {
+        let broken = |what, at: usize| Error::Inconsistent { what, at: at as u64 };
+        if by_user.n_rows() != users.len() || by_user.n_columns() != items.len() {
+            return Err(broken("number of users or items", by_user.n_rows()));
+        }
+        if order.len() != by_user.nnz() || times.as_ref().is_some_and(|times| times.len() != by_user.nnz()) {
+            return Err(broken("number of times", order.len()));
+        }
+        let mut seen = Vec::new();
+        for user in 0..by_user.n_rows() {
+            let row = &order[by_user.range(user)];
+            seen.clear();
+            seen.resize(row.len(), false);
+            for &entry in row {
+                match seen.get_mut(entry as usize) {
+                    Some(seen) if !*seen => *seen = true,
+                    _ => return Err(broken("time order of a row", user)),
+                }
+            }
+        }
+        Ok(Self { users, items, by_user, times, order, by_item: OnceLock::new() })
+    }
+
+    /// Returns the parts that [`Dataset::new`] joins.
+    pub fn into_parts(self) -> DatasetParts {
+        let Self { users, items, by_user, times, order, .. } = self;
+        DatasetParts { users, items, by_user, times, order }
+    }
+
+    /// Returns SHA-256 over ids, pairs, values, times and order, in hexadecimal: equal for equal datasets only.
+    ///
+    /// Every array is hashed in pieces of [`PIECE_BYTES`], in parallel; the digests are hashed together, each array behind
+    /// its name and length.
+    pub fn fingerprint(&self) -> String {
+        let mut all = Sha256::new();
+        let mut add = |name: &str, bytes: &[u8]| {
+            all.update(name);
+            all.update((bytes.len() as u64).to_le_bytes());
+            let digests: Vec<_> = bytes.par_chunks(PIECE_BYTES).map(Sha256::digest).collect();
+            digests.iter().for_each(|digest| all.update(digest));
+        };
+        for (name, ids) in [("users", &self.users), ("items", &self.items)] {
+            add(name, ids.bytes());
+            add(name, bytemuck::cast_slice(ids.ends()));
+        }
+        add("indptr", bytemuck::cast_slice(self.by_user.indptr()));
+        add("indices", bytemuck::cast_slice(self.by_user.indices()));
+        add("values", bytemuck::cast_slice(self.by_user.values()));
+        add("times", self.times.as_deref().map_or(&[], bytemuck::cast_slice));
+        add("order", bytemuck::cast_slice(&self.order));
+        all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Returns the number of users.
+    pub fn n_users(&self) -> usize {
+        self.by_user.n_rows()
+    }
+
+    /// Returns the number of items.
+    pub fn n_items(&self) -> usize {
+        self.by_user.n_columns()
+    }
+
+    /// Returns the values by user: `[n_users, n_items]`.
+    pub fn by_user(&self) -> &Csr {
+        &self.by_user
+    }
+
+    /// Returns the values by item, `[n_items, n_users]`; made at the first call.
+    pub fn by_item(&self) -> &Csr {
+        self.by_item.get_or_init(|| self.by_user.transpose())
+    }
+
+    /// Returns when each entry of [`Dataset::by_user`] happened, in seconds since 1970, where the data say.
+    pub fn times(&self) -> Option<&[i64]> {
+        self.times.as_deref()
+    }
+
+    /// Returns the entries of row `user` from the oldest to the newest, counted from the row's start.
+    pub fn order(&self, user: usize) -> &[u32] {
+        &self.order[self.by_user.range(user)]
+    }
+}

@@ -1,0 +1,143 @@
+//! From a model directory to somebody who answers: the ids, the histories and the model, all read in place.
+
+use crate::{
+    Ids, ItemIndex, Recommender, Result, UserHistory, UserIndex,
+    directory::{Damage, MappedHistory, MappedIds, ModelDirectory, manifest::CONFIG},
+    models::{ModelConfig, open},
+};
+
+impl Ids for MappedIds {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn index(&self, id: &str) -> Option<u32> {
+        self.index(id)
+    }
+
+    fn name(&self, index: u32) -> Option<&str> {
+        self.name(index)
+    }
+}
+
+impl UserHistory for MappedHistory {
+    fn n_users(&self) -> usize {
+        self.n_users()
+    }
+
+    fn read(&self, user: UserIndex, out: &mut Vec<(ItemIndex, f32)>) -> Result<()> {
+        let row = self.row(user)?;
+        out.clear();
+        match row.values {
+            Some(values) => out.extend(row.items.iter().copied().zip(values.iter().copied())),
+            None => out.extend(row.items.iter().map(|&item| (item, 1.0))),
+        }
+        out.sort_unstable_by_key(|&(item, _)| item);
+        Ok(())
+    }
+}
+
+impl ModelDirectory {
+    /// Returns which model it is, with its hyper-parameters.
+    ///
+    /// # Errors
+    /// [`crate::Error::Damaged`] when config.json says what this library does not understand.
+    pub fn model_config(&self) -> Result<ModelConfig> {
+        let malformed =
+            |error: serde_json::Error| Damage::malformed("model", error).at(self.path().join(CONFIG));
+        serde_json::from_value(self.manifest().config.model.clone()).map_err(malformed)
+    }
+
+    /// Opens the model to be asked by text ids.
+    ///
+    /// # Errors
+    /// [`crate::Error::Damaged`], [`crate::Error::MissingParameter`] and [`crate::Error::WrongSize`] when the parts do not
+    /// make a model.
+    pub fn recommender(&self) -> Result<Recommender> {
+        let config = self.model_config()?;
+        let model = open(&config, self.parameters()?, self.users().len(), self.items().len())?;
+        let (users, items) = (self.users().clone(), self.items().clone());
+        Recommender::new(model, users, items, self.history().clone(), self.manifest().config.seed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use recmill_kernels::Buffer;
+
+    use super::*;
+    use crate::{
+        Ask, AskWorkspace, Csr, Dataset, IdMap, Who,
+        directory::{Config, Saved, Verify, save},
+        models::{MostPopular, MostPopularConfig, Retriever},
+    };
+
+    #[test]
+    fn a_saved_model_answers_by_text_ids_without_what_was_seen() {
+        let ids = |names: &[&str]| {
+            let mut map = IdMap::default();
+            for name in names {
+                map.get_or_insert(name).unwrap();
+            }
+            map
+        };
+        // Ann had c before a, so that the order in time is not that of the items.
+        let csr = Csr::new(3, vec![0, 2, 3], vec![0, 2, 2], vec![1.0, 2.0, 3.0]).unwrap();
+        let data =
+            Dataset::new(ids(&["Ann", "Ben"]), ids(&["a", "b", "c"]), csr, None, vec![1, 0, 0]).unwrap();
+        let counts = Buffer::from_vec(vec![1.0, 0.5, 2.0], "a test").unwrap();
+        let model = MostPopular::new(MostPopularConfig::default(), counts).unwrap();
+        let config = Config {
+            model: serde_json::to_value(ModelConfig::MostPopular(MostPopularConfig::default())).unwrap(),
+            ..Config::default()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let saved = Saved {
+            config: &config,
+            parameters: &model.parameters().unwrap(),
+            dataset: &data,
+            item_attributes: None,
+            user_attributes: None,
+            epochs: &[],
+        };
+        save(folder.path(), &saved, 1).unwrap();
+
+        let recommender = ModelDirectory::open(folder.path(), Verify::Full).unwrap().recommender().unwrap();
+        let mut history = Vec::new();
+        recommender.history("Ann", &mut history).unwrap();
+        assert_eq!(history, [(ItemIndex(0), 1.0), (ItemIndex(2), 2.0)]);
+        let answers = recommender
+            .ask(
+                &[Ask::new(Who::User("Ann"), 3), Ask::new(Who::User("Ben"), 3)],
+                &mut AskWorkspace::default(),
+            )
+            .unwrap();
+        let names = |at: usize| -> Vec<u32> { answers[at].items.iter().map(|(item, _)| item.0).collect() };
+        assert_eq!((names(0), names(1)), (vec![1], vec![0, 1]));
+    }
+
+    #[test]
+    fn hyper_parameters_that_are_none_are_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { model: serde_json::json!({"model": "als", "lambda": 1}), ..Config::default() };
+        let saved = Saved {
+            config: &config,
+            parameters: &crate::Parameters::default(),
+            dataset: &Dataset::new(
+                IdMap::default(),
+                IdMap::default(),
+                Csr::new(0, vec![0], vec![], vec![]).unwrap(),
+                None,
+                vec![],
+            )
+            .unwrap(),
+            item_attributes: None,
+            user_attributes: None,
+            epochs: &[],
+        };
+        save(folder.path(), &saved, 1).unwrap();
+        let directory = ModelDirectory::open(folder.path(), Verify::Quick).unwrap();
+        let error = directory.model_config().unwrap_err().to_string();
+        assert!(error.contains("config.json") && error.contains("lambda"), "{error}");
+    }
+}

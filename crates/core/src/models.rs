@@ -1,0 +1,72 @@
+//! What a model is, and how it answers: one file a model.
+//!
+//! A file opens with what the model is, its formula and its paper; then its configuration, its parameters and how it
+//! scores. How a model learns is the business of another crate.
+
+mod als;
+mod bpr;
+mod config;
+mod dense;
+mod ease;
+mod factors;
+mod fold_in;
+mod item_knn;
+mod most_popular;
+mod svd;
+
+pub use als::{Als, AlsConfig, AlsSolver, AlsTerms, AlsWeighting};
+pub use bpr::{Bpr, BprConfig, FOLD_IN_NEGATIVES, Negatives, Optimizer};
+pub use config::{ConfigProblem, ModelConfig, Precision, Problems, open};
+pub use ease::{Ease, EaseConfig};
+pub use item_knn::{ItemKnn, ItemKnnConfig, Measure, NeighboursOf};
+pub use most_popular::{Count, MostPopular, MostPopularConfig};
+pub use svd::{Svd, SvdConfig, SvdFactors, SvdSolver, ValueRange};
+
+use crate::{Batch, ItemIndex, Parameters, Result, UserIndex, Workspace};
+
+pub(crate) use dense::Lane;
+
+/// A model that finds items: for users, for histories, or like another item.
+///
+/// Answers are in a [`Workspace`], so that scoring allocates nothing once it has grown. An answer has the same bits
+/// whichever rows share its batch. Every item that the filters leave is ranked, so an answer is shorter than `k` only
+/// when fewer are left; an item is never said to be similar to itself.
+pub trait Retriever: Send + Sync {
+    /// Returns the users that have parameters of their own; 0 where everyone is answered from their history.
+    fn n_users(&self) -> usize;
+
+    /// Returns the items of the catalogue.
+    fn n_items(&self) -> usize;
+
+    /// Answers every row of `batch` in `workspace`.
+    ///
+    /// # Errors
+    /// [`crate::Error::OutOfRange`] when a row names a user or an item that the model does not have;
+    /// [`crate::Error::Kernel`] when a score is not finite.
+    fn score(&self, batch: &Batch, workspace: &mut Workspace) -> Result<()>;
+
+    /// Predicts the value that each user gives each item into `out`; false where the model predicts no values.
+    ///
+    /// A user or an item that the model does not know is `None` and predicted from what is left.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when parameters cannot be read.
+    fn predict(&self, pairs: &[(Option<UserIndex>, Option<ItemIndex>)], out: &mut Vec<f32>) -> Result<bool> {
+        let _ = (pairs, out);
+        Ok(false)
+    }
+
+    /// Computes what scoring derives from the parameters, which otherwise the first batch does.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when there is no memory for it.
+    fn warm_up(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Returns what the model directory stores.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when parameters cannot be copied.
+    fn parameters(&self) -> Result<Parameters>;
+}

@@ -1,0 +1,270 @@
+//! BPR: matrix factorization that learns the order of pairs: what a user took before what they did not.
+//!
+//! A user's score for an item is `x_u · y_i + b_i`. Over triples of a user, an item they took and one they did not, the
+//! parameters minimise
+//!
+//! ```text
+//! Σ_(u,i,j) -ln σ(s_ui - s_uj) + λ/2 (|x_u|² + |y_i|² + |y_j|² + b_i² + b_j²)
+//! ```
+//!
+//! Fold-in: `x` minimises the same objective with the items fixed, each item of the history against a fixed sample of
+//! [`FOLD_IN_NEGATIVES`] items spread evenly over the catalogue, whatever the negatives of training. It depends on the
+//! history alone.
+//!
+//! Source: Rendle, Freudenthaler, Gantner, Schmidt-Thieme 2009.
+
+use recmill_kernels::{Buffer, Table};
+use serde::{Deserialize, Serialize};
+
+use super::{Precision, Problems, Retriever, factors::FactorItems, factors::check_tables, fold_in};
+use crate::{Batch, Parameter, Parameters, Query, Result, Workspace};
+
+/// Items that stand for all the others when a history is folded in.
+pub const FOLD_IN_NEGATIVES: usize = 512;
+
+/// How the item that a user did not take is drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum Negatives {
+    /// Every item alike.
+    #[default]
+    Uniform,
+    /// In proportion to the item's interactions, to the power of --negatives-exponent.
+    Popularity,
+}
+
+/// How a gradient becomes a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum Optimizer {
+    /// Plain stochastic gradient descent.
+    #[default]
+    Sgd,
+    /// Steps that shrink with the sum of a parameter's squared gradients.
+    Adagrad,
+}
+
+/// Hyper-parameters of [`Bpr`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(default, deny_unknown_fields)]
+pub struct BprConfig {
+    /// Length of a user's and an item's vector. More factors tell finer tastes apart, and cost time and memory in
+    /// proportion; 32 to 256 is usual.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().factors))]
+    pub factors: usize,
+    /// Step size. Halve it when the loss jumps, double it when the loss creeps.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().learning_rate))]
+    pub learning_rate: f64,
+    /// Lambda: how strongly long vectors are punished, in each step. Try 0.0001 to 0.1.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().regularization))]
+    pub regularization: f64,
+    /// Epochs: each visits every interaction once.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().iterations))]
+    pub iterations: usize,
+    /// How the item that a user did not take is drawn.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t = Self::default().negatives))]
+    pub negatives: Negatives,
+    /// Power of an item's interactions, with --negatives popularity. 0 is uniform, 1 in proportion.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().negatives_exponent))]
+    pub negatives_exponent: f64,
+    /// How a gradient becomes a step.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t = Self::default().optimizer))]
+    pub optimizer: Optimizer,
+    /// Gives each item a number of its own for its popularity.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = Self::default().item_bias, action = clap::ArgAction::Set))]
+    pub item_bias: bool,
+    /// Lets threads race on shared rows without locks: faster on many cores, and no longer the same bytes each time.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = Self::default().hogwild, action = clap::ArgAction::Set))]
+    pub hogwild: bool,
+    /// Standard deviation of a vector's length before training: its numbers are drawn from a normal distribution of
+    /// deviation init-scale / sqrt(factors).
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().init_scale))]
+    pub init_scale: f64,
+    /// Number type in which the factors are stored.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t = Self::default().precision))]
+    pub precision: Precision,
+}
+
+impl Default for BprConfig {
+    fn default() -> Self {
+        Self {
+            factors: 64,
+            learning_rate: 0.05,
+            regularization: 0.01,
+            iterations: 100,
+            negatives: Negatives::Uniform,
+            negatives_exponent: 0.75,
+            optimizer: Optimizer::Sgd,
+            item_bias: true,
+            hogwild: false,
+            init_scale: 0.1,
+            precision: Precision::F32,
+        }
+    }
+}
+
+impl BprConfig {
+    /// Lists everything that is wrong with the values, at once.
+    ///
+    /// # Errors
+    /// [`crate::Error::InvalidConfig`].
+    pub fn validate(&self) -> Result<()> {
+        let mut problems = Problems::new("bpr");
+        problems.dimension("factors", self.factors);
+        problems.positive("learning_rate", self.learning_rate);
+        problems.not_negative("regularization", self.regularization);
+        problems.at_least_one("iterations", self.iterations);
+        problems.not_negative("negatives_exponent", self.negatives_exponent);
+        problems.positive("init_scale", self.init_scale);
+        problems.finish()
+    }
+
+    /// Returns the objective in full, as config.json and `inspect` print it.
+    pub fn objective(&self) -> String {
+        let bias = if self.item_bias { (" + b_i", " + b_i^2 + b_j^2") } else { ("", "") };
+        let drawn = match self.negatives {
+            Negatives::Uniform => "uniformly".to_owned(),
+            Negatives::Popularity => format!("by popularity^{}", self.negatives_exponent),
+        };
+        format!(
+            "minimise sum over observed (u, i) and drawn j of -ln sigmoid(s_ui - s_uj) + lambda / 2 * (|x_u|^2 + |y_i|^2 \
+             + |y_j|^2{}); s_ui = x_u . y_i{}; j drawn {drawn} among items u did not take; lambda = {}",
+            bias.1, bias.0, self.regularization
+        )
+    }
+}
+
+/// User factors, item factors and item biases that order what was taken before what was not.
+///
+/// ```
+/// use recmill_core::{Batch, ItemIndex, Query, Row, UserIndex, Workspace, models::{Bpr, BprConfig, Retriever}};
+/// use recmill_kernels::{Buffer, Device, Table};
+///
+/// let table = |values: &[f32]| Table::from_f32(values, 2, Device::Cpu, "factors");
+/// let config = BprConfig { factors: 2, ..BprConfig::default() };
+/// let users = table(&[1.0, 0.0, 0.0, 1.0])?;
+/// let items = table(&[0.9, 0.1, 0.2, 0.8, 0.7, 0.2])?;
+/// let bias = Buffer::from_vec(vec![0.0; 3], "biases")?;
+/// let model = Bpr::new(config, users, items, bias)?;
+///
+/// // The second user, and somebody new who had the second item.
+/// let history = vec![(ItemIndex(1), 1.0)];
+/// let rows = vec![Row::new(Query::User(UserIndex(1)), 1), Row::new(Query::History(history), 1)];
+/// let mut workspace = Workspace::default();
+/// model.score(&Batch { rows }, &mut workspace)?;
+/// assert_eq!(workspace.answer(0), (&[ItemIndex(1)][..], &[0.8][..]));
+/// assert_eq!(workspace.answer(1).0, [ItemIndex(1)]);
+/// # Ok::<(), recmill_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Bpr {
+    config: BprConfig,
+    users: Table,
+    items: FactorItems,
+}
+
+impl Bpr {
+    /// Joins factors to a model.
+    ///
+    /// # Shapes
+    /// - `user_factors`: `[n_users, factors]`
+    /// - `item_factors`: `[n_items, factors]`
+    /// - `item_bias`: `[n_items]`; zeros where the configuration has none
+    ///
+    /// # Errors
+    /// [`crate::Error::InvalidConfig`]; [`crate::Error::WrongSize`] when a part does not fit.
+    pub fn new(
+        config: BprConfig,
+        user_factors: Table,
+        item_factors: Table,
+        item_bias: Buffer<f32>,
+    ) -> Result<Self> {
+        config.validate()?;
+        check_tables(config.factors, &user_factors, &item_factors)?;
+        Ok(Self { config, users: user_factors, items: FactorItems::new(item_factors, Some(item_bias))? })
+    }
+
+    /// Opens a model from its parameters.
+    ///
+    /// # Errors
+    /// [`crate::Error::MissingParameter`], and as [`Bpr::new`].
+    pub fn open(config: &BprConfig, mut parameters: Parameters) -> Result<Self> {
+        let users = parameters.take_table("user_factors")?;
+        let items = parameters.take_table("item_factors")?;
+        let bias = parameters.take_f32("item_bias")?;
+        Self::new(config.clone(), users, items, bias)
+    }
+
+    /// Returns the hyper-parameters.
+    pub fn config(&self) -> &BprConfig {
+        &self.config
+    }
+
+    /// Returns the users' factors, `[n_users, factors]`.
+    pub fn user_factors(&self) -> &Table {
+        &self.users
+    }
+
+    /// Returns the items' factors, `[n_items, factors]`.
+    pub fn item_factors(&self) -> &Table {
+        self.items.table()
+    }
+
+    /// Returns the items' biases, `[n_items]`.
+    pub fn item_bias(&self) -> &[f32] {
+        self.items.bias()
+    }
+
+    /// Returns user factors, item factors and item biases, to train on.
+    pub fn into_factors(self) -> (Table, Table, Option<Buffer<f32>>) {
+        let (items, bias) = self.items.into_parts();
+        (self.users, items, bias)
+    }
+}
+
+impl Retriever for Bpr {
+    fn n_users(&self) -> usize {
+        self.users.rows() as usize
+    }
+
+    fn n_items(&self) -> usize {
+        self.items.n_items()
+    }
+
+    fn score(&self, batch: &Batch, workspace: &mut Workspace) -> Result<()> {
+        self.items.score(batch, workspace, self.n_users(), |row, scratch, vector| match &row.query {
+            Query::User(user) => {
+                self.users.read_row(u64::from(user.0), vector)?;
+                Ok(0.0)
+            }
+            Query::History(history) => {
+                let history = scratch.history.fill(history);
+                let (items, bias, lambda) =
+                    (self.items.table(), self.item_bias(), self.config.regularization);
+                let negatives = self.items.negatives(FOLD_IN_NEGATIVES)?;
+                fold_in::pairwise(items, bias, negatives, lambda, history, &mut scratch.solve, vector)?;
+                Ok(0.0)
+            }
+            Query::Item(_) => Ok(0.0),
+        })
+    }
+
+    fn warm_up(&self) -> Result<()> {
+        self.items.negatives(FOLD_IN_NEGATIVES)?;
+        self.items.warm_up()
+    }
+
+    fn parameters(&self) -> Result<Parameters> {
+        let mut parameters = Parameters::default();
+        let precision = self.config.precision;
+        parameters.insert("user_factors", Parameter::Table(precision.store(&self.users)?));
+        parameters.insert("item_factors", Parameter::Table(precision.store(self.items.table())?));
+        parameters.insert("item_bias", Parameter::F32(self.items.copy_bias()?));
+        Ok(parameters)
+    }
+}

@@ -1,0 +1,268 @@
+//! The configuration of any model, and how it is checked and opened.
+
+use std::fmt;
+
+use recmill_kernels::{RowType, Table};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, MostPopular, MostPopularConfig,
+    Retriever, Svd, SvdConfig,
+};
+use crate::{Error, Parameters, Result};
+
+/// Which model, and its hyper-parameters; in JSON and TOML the key `model` names it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "model", rename_all = "kebab-case")]
+pub enum ModelConfig {
+    /// Implicit-feedback matrix factorization by alternating least squares.
+    Als(AlsConfig),
+    /// Pairwise ranking by stochastic gradient descent.
+    Bpr(BprConfig),
+    /// Item neighbourhoods.
+    ItemKnn(ItemKnnConfig),
+    /// A dense linear item model in closed form.
+    Ease(EaseConfig),
+    /// What most people took.
+    MostPopular(MostPopularConfig),
+    /// Biased matrix factorization for ratings.
+    Svd(SvdConfig),
+}
+
+impl ModelConfig {
+    /// The names of all models.
+    pub const NAMES: [&str; 6] = ["als", "bpr", "item-knn", "ease", "most-popular", "svd"];
+
+    /// Returns the defaults of the model called `name`.
+    pub fn default_of(name: &str) -> Option<Self> {
+        Some(match name {
+            "als" => Self::Als(AlsConfig::default()),
+            "bpr" => Self::Bpr(BprConfig::default()),
+            "item-knn" => Self::ItemKnn(ItemKnnConfig::default()),
+            "ease" => Self::Ease(EaseConfig::default()),
+            "most-popular" => Self::MostPopular(MostPopularConfig::default()),
+            "svd" => Self::Svd(SvdConfig::default()),
+            _ => return None,
+        })
+    }
+
+    /// Returns the model's name, as in commands and files.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Als(_) => "als",
+            Self::Bpr(_) => "bpr",
+            Self::ItemKnn(_) => "item-knn",
+            Self::Ease(_) => "ease",
+            Self::MostPopular(_) => "most-popular",
+            Self::Svd(_) => "svd",
+        }
+    }
+
+    /// Lists everything that is wrong with the values, at once.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`].
+    pub fn validate(&self) -> Result<()> {
+        match self {
+            Self::Als(config) => config.validate(),
+            Self::Bpr(config) => config.validate(),
+            Self::ItemKnn(config) => config.validate(),
+            Self::Ease(config) => config.validate(),
+            Self::MostPopular(config) => config.validate(),
+            Self::Svd(config) => config.validate(),
+        }
+    }
+
+    /// Returns the objective in full, with its numbers, as config.json and `inspect` print it.
+    pub fn objective(&self) -> String {
+        match self {
+            Self::Als(config) => config.objective(),
+            Self::Bpr(config) => config.objective(),
+            Self::ItemKnn(config) => config.objective(),
+            Self::Ease(config) => config.objective(),
+            Self::MostPopular(config) => config.objective(),
+            Self::Svd(config) => config.objective(),
+        }
+    }
+}
+
+/// Opens a model from its parameters, for a catalogue and users of these sizes.
+///
+/// # Errors
+/// [`Error::MissingParameter`]; [`Error::WrongSize`] when the parameters are of other users or items than there are ids
+/// for, with the side that differs.
+pub fn open(
+    config: &ModelConfig,
+    parameters: Parameters,
+    n_users: usize,
+    n_items: usize,
+) -> Result<Box<dyn Retriever>> {
+    let retriever: Box<dyn Retriever> = match config {
+        ModelConfig::Als(config) => Box::new(Als::open(config, parameters)?),
+        ModelConfig::Bpr(config) => Box::new(Bpr::open(config, parameters)?),
+        ModelConfig::ItemKnn(config) => Box::new(ItemKnn::open(config, parameters)?),
+        ModelConfig::Ease(config) => Box::new(Ease::open(config, parameters)?),
+        ModelConfig::MostPopular(config) => Box::new(MostPopular::open(config, parameters)?),
+        ModelConfig::Svd(config) => Box::new(Svd::open(config, parameters)?),
+    };
+    let what = "model parameters";
+    if retriever.n_items() != n_items {
+        return Err(Error::WrongSize { what, side: "items", expected: n_items, got: retriever.n_items() });
+    }
+    if retriever.n_users() != 0 && retriever.n_users() != n_users {
+        return Err(Error::WrongSize { what, side: "users", expected: n_users, got: retriever.n_users() });
+    }
+    Ok(retriever)
+}
+
+/// The number type that parameters are stored in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// 32-bit floating point.
+    #[default]
+    F32,
+    /// Half precision: half the size, about three digits.
+    F16,
+}
+
+impl Precision {
+    /// Returns the row type of a stored table.
+    pub fn row_type(self) -> RowType {
+        match self {
+            Self::F32 => RowType::F32,
+            Self::F16 => RowType::F16,
+        }
+    }
+
+    /// Returns a copy of `table` in this precision.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when there is no memory for it, or a value is out of the type's range.
+    pub fn store(self, table: &Table) -> Result<Table> {
+        Ok(table.to_row_type(self.row_type(), "stored parameters")?)
+    }
+}
+
+/// One value that a configuration may not have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConfigProblem {
+    /// The field.
+    pub field: &'static str,
+    /// What it must be.
+    pub expected: &'static str,
+    /// What it is.
+    pub got: String,
+}
+
+impl fmt::Display for ConfigProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} must be {}, not `{}`", self.field, self.expected, self.got)
+    }
+}
+
+/// Collects what is wrong with a configuration, so that all of it is reported at once.
+#[derive(Debug)]
+pub struct Problems {
+    model: &'static str,
+    list: Vec<ConfigProblem>,
+}
+
+impl Problems {
+    /// Begins with none.
+    pub fn new(model: &'static str) -> Self {
+        Self { model, list: Vec::new() }
+    }
+
+    /// Adds one.
+    pub fn add(&mut self, field: &'static str, expected: &'static str, got: impl fmt::Display) {
+        self.list.push(ConfigProblem { field, expected, got: got.to_string() });
+    }
+
+    /// Adds one unless `value` is finite and above 0.
+    pub fn positive(&mut self, field: &'static str, value: f64) {
+        if !(value > 0.0 && value.is_finite()) {
+            self.add(field, "a number above 0", value);
+        }
+    }
+
+    /// Adds one unless `value` is finite and at least 0.
+    pub fn not_negative(&mut self, field: &'static str, value: f64) {
+        if !(value >= 0.0 && value.is_finite()) {
+            self.add(field, "a number of at least 0", value);
+        }
+    }
+
+    /// Adds one when `value` is 0.
+    pub fn at_least_one(&mut self, field: &'static str, value: usize) {
+        if value == 0 {
+            self.add(field, "at least 1", value);
+        }
+    }
+
+    /// Adds one unless `value` can be the length of a vector.
+    pub fn dimension(&mut self, field: &'static str, value: usize) {
+        if !(1..=65_536).contains(&value) {
+            self.add(field, "from 1 to 65536", value);
+        }
+    }
+
+    /// Succeeds when there are none.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] with all of them.
+    pub fn finish(self) -> Result<()> {
+        if self.list.is_empty() {
+            return Ok(());
+        }
+        Err(Error::InvalidConfig { model: self.model, problems: self.list })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_names_the_model_and_refuses_unknown_keys() {
+        for name in ModelConfig::NAMES {
+            let config = ModelConfig::default_of(name).unwrap();
+            assert_eq!(config.name(), name);
+            config.validate().unwrap();
+            let text = serde_json::to_string(&config).unwrap();
+            assert!(text.starts_with(&format!("{{\"model\":\"{name}\"")), "{text}");
+            assert_eq!(serde_json::from_str::<ModelConfig>(&text).unwrap(), config);
+            let partial = format!("{{\"model\":\"{name}\"}}");
+            assert_eq!(
+                serde_json::from_str::<ModelConfig>(&partial).unwrap(),
+                config,
+                "absent keys are defaults"
+            );
+            let unknown = format!("{{\"model\":\"{name}\",\"lambda\":1}}");
+            assert!(serde_json::from_str::<ModelConfig>(&unknown).is_err(), "{name}");
+            assert!(!config.objective().is_empty());
+        }
+    }
+
+    #[test]
+    fn all_problems_are_listed_at_once() {
+        let config = AlsConfig {
+            factors: 0,
+            alpha: Some(1.0),
+            unobserved_weight: Some(f64::NAN),
+            init_scale: -1.0,
+            ..AlsConfig::default()
+        };
+        let error = config.validate().unwrap_err();
+        let Error::InvalidConfig { model: "als", problems } = &error else { panic!("{error}") };
+        let fields: Vec<_> = problems.iter().map(|problem| problem.field).collect();
+        assert_eq!(fields, ["factors", "unobserved_weight", "unobserved_weight", "init_scale"]);
+        assert_eq!(
+            error.to_string(),
+            "invalid configuration of als: factors must be from 1 to 65536, not `0`; unobserved_weight must be absent when \
+             alpha is given, not `both`; unobserved_weight must be a number of at least 0, not `NaN`; init_scale must be a \
+             number above 0, not `-1`"
+        );
+    }
+}

@@ -1,0 +1,80 @@
+//! What a model directory stores of a model: named tables and plain arrays.
+
+use std::collections::BTreeMap;
+
+use recmill_kernels::{Buffer, Table};
+
+use crate::{Error, Result};
+
+/// One named part of a model.
+#[derive(Debug)]
+pub enum Parameter {
+    /// Rows of factors; stored by row range, as `name/0`, `name/1` and so on.
+    Table(Table),
+    /// Plain f32 values, stored whole.
+    F32(Buffer<f32>),
+    /// Indices, stored whole.
+    U32(Buffer<u32>),
+    /// Offsets, stored whole.
+    U64(Buffer<u64>),
+}
+
+/// All parts of a model by name, as read from a directory or about to be written to one.
+#[derive(Debug, Default)]
+pub struct Parameters(BTreeMap<String, Parameter>);
+
+impl Parameters {
+    /// Adds a part.
+    pub fn insert(&mut self, name: &str, parameter: Parameter) {
+        self.0.insert(name.to_owned(), parameter);
+    }
+
+    /// Returns all parts in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Parameter)> {
+        self.0.iter().map(|(name, parameter)| (name.as_str(), parameter))
+    }
+
+    /// Takes the table called `name` out.
+    ///
+    /// # Errors
+    /// [`Error::MissingParameter`] when there is no table of this name.
+    pub fn take_table(&mut self, name: &'static str) -> Result<Table> {
+        match self.0.remove(name) {
+            Some(Parameter::Table(table)) => Ok(table),
+            _ => Err(Error::MissingParameter { name }),
+        }
+    }
+
+    /// Takes the f32 values called `name` out.
+    ///
+    /// # Errors
+    /// [`Error::MissingParameter`] when there are none of this name.
+    pub fn take_f32(&mut self, name: &'static str) -> Result<Buffer<f32>> {
+        match self.0.remove(name) {
+            Some(Parameter::F32(values)) => Ok(values),
+            _ => Err(Error::MissingParameter { name }),
+        }
+    }
+
+    /// Takes the indices called `name` out.
+    ///
+    /// # Errors
+    /// [`Error::MissingParameter`] when there are none of this name.
+    pub fn take_u32(&mut self, name: &'static str) -> Result<Buffer<u32>> {
+        match self.0.remove(name) {
+            Some(Parameter::U32(values)) => Ok(values),
+            _ => Err(Error::MissingParameter { name }),
+        }
+    }
+
+    /// Takes the offsets called `name` out.
+    ///
+    /// # Errors
+    /// [`Error::MissingParameter`] when there are none of this name.
+    pub fn take_u64(&mut self, name: &'static str) -> Result<Buffer<u64>> {
+        match self.0.remove(name) {
+            Some(Parameter::U64(values)) => Ok(values),
+            _ => Err(Error::MissingParameter { name }),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Each model with made-up parameters: small, dense and different for every user and item.
+
+use recmill_core::{
+    Csr,
+    models::{
+        Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, ModelConfig, MostPopular,
+        MostPopularConfig, NeighboursOf, Retriever, Svd, SvdConfig, SvdFactors, ValueRange,
+    },
+};
+use recmill_kernels::{Buffer, Device, Table, tie_hash};
+
+pub(crate) const N_USERS: usize = 23;
+pub(crate) const N_ITEMS: usize = 131;
+const FACTORS: usize = 12;
+
+/// A number from -1 to 1, always the same for `key` and `at`.
+fn number(key: u64, at: usize) -> f32 {
+    (tie_hash(key, at as u32) >> 40) as f32 / (1 << 23) as f32 - 1.0
+}
+
+fn numbers(key: u64, n: usize) -> Vec<f32> {
+    (0..n).map(|at| number(key, at)).collect()
+}
+
+fn table(key: u64, rows: usize, dim: usize) -> Table {
+    Table::from_f32(&numbers(key, rows * dim), dim, Device::Cpu, "made-up factors").unwrap()
+}
+
+fn buffer(key: u64, n: usize) -> Buffer<f32> {
+    Buffer::from_vec(numbers(key, n), "made-up numbers").unwrap()
+}
+
+pub(crate) fn models() -> Vec<(ModelConfig, Box<dyn Retriever>)> {
+    let users = || table(1, N_USERS, FACTORS);
+    let items = || table(2, N_ITEMS, FACTORS);
+    let mut models: Vec<(ModelConfig, Box<dyn Retriever>)> = Vec::new();
+    for unobserved_weight in [None, Some(0.2)] {
+        let config = AlsConfig { factors: FACTORS, unobserved_weight, ..AlsConfig::default() };
+        let model = Als::new(config.clone(), users(), items()).unwrap();
+        models.push((ModelConfig::Als(config), Box::new(model)));
+    }
+    let config = BprConfig { factors: FACTORS, ..BprConfig::default() };
+    let model = Bpr::new(config.clone(), users(), items(), buffer(3, N_ITEMS)).unwrap();
+    models.push((ModelConfig::Bpr(config), Box::new(model)));
+
+    let config = SvdConfig { factors: FACTORS, ..SvdConfig::default() };
+    let factors = SvdFactors {
+        user_factors: users(),
+        user_bias: buffer(4, N_USERS),
+        item_factors: items(),
+        item_bias: buffer(3, N_ITEMS),
+        range: ValueRange { mean: 3.5, min: 1.0, max: 5.0 },
+    };
+    models.push((ModelConfig::Svd(config.clone()), Box::new(Svd::new(config, factors).unwrap())));
+
+    for neighbours_of in [NeighboursOf::History, NeighboursOf::Candidate] {
+        let config = ItemKnnConfig { neighbours_of, binary: false, ..ItemKnnConfig::default() };
+        let mut lists = (vec![0u64], Vec::new());
+        for item in 0..N_ITEMS {
+            lists.1.extend((1..9).map(|n| ((item + n * n) % N_ITEMS) as u32));
+            lists.0.push(lists.1.len() as u64);
+        }
+        let similarities = buffer(5, lists.1.len());
+        let ends = Buffer::from_vec(lists.0, "ends").unwrap();
+        let neighbours = Buffer::from_vec(lists.1, "neighbours").unwrap();
+        let model = ItemKnn::new(config.clone(), ends, neighbours, similarities).unwrap();
+        models.push((ModelConfig::ItemKnn(config), Box::new(model)));
+    }
+
+    let config = EaseConfig::default();
+    let model = Ease::new(config.clone(), table(6, N_ITEMS, N_ITEMS)).unwrap();
+    models.push((ModelConfig::Ease(config), Box::new(model)));
+
+    let indptr = (0..=N_USERS as u64).map(|user| user * 4).collect();
+    let indices = (0..N_USERS as u32).flat_map(|user| (0..4).map(move |n| user + n * n)).collect();
+    let interactions = Csr::new(N_ITEMS, indptr, indices, vec![1.0; 4 * N_USERS]).unwrap();
+    let config = MostPopularConfig::default();
+    let model = MostPopular::fit(config.clone(), &interactions).unwrap();
+    models.push((ModelConfig::MostPopular(config), Box::new(model)));
+    models
+}

@@ -1,0 +1,283 @@
+//! A typed run of numbers that lives on one device.
+//!
+//! This file and `buffer/cube.rs` are the only ones that name where numbers are stored. An operation matches on
+//! [`Storage`] once, in its public function, and is otherwise written against slices (CPU) or one generic
+//! `R: Runtime` (GPU).
+
+#[cfg(feature = "wgpu")]
+pub(crate) mod cube;
+
+use std::{ops::Range, sync::Arc};
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    Device, Error, Result,
+    memory::{self, Reservation},
+};
+
+/// Bytes that somebody else keeps alive, such as a memory-mapped file.
+#[derive(Clone)]
+pub struct Mapped(Arc<dyn AsRef<[u8]> + Send + Sync>);
+
+impl Mapped {
+    /// Shares `owner`'s bytes; they must not change while any buffer over them lives.
+    pub fn new(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(owner))
+    }
+
+    /// Returns all the bytes.
+    pub fn bytes(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}
+
+impl std::fmt::Debug for Mapped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mapped[{} bytes]", self.bytes().len())
+    }
+}
+
+/// A cache line.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u8; 64]);
+
+/// What holds a buffer's numbers.
+pub(crate) enum Storage<T> {
+    Owned(Vec<T>),
+    /// As `Owned`, beginning at a cache line: a row of whole lines then crosses none.
+    Aligned(Vec<Line>),
+    Mapped(Mapped, Range<usize>),
+    #[cfg(feature = "wgpu")]
+    Wgpu(cube::CubeStorage<cube::WgpuRuntime>),
+}
+
+/// A contiguous run of values of `T` on one device.
+///
+/// Not `Clone`: an alias on a GPU and a copy on a CPU would not be the same thing. Share it by `Arc<Buffer>`, copy it
+/// by [`Buffer::try_copy`].
+pub struct Buffer<T> {
+    pub(crate) storage: Storage<T>,
+    len: usize,
+    device: Device,
+    /// Gives the bytes back on drop; mapped bytes are not ours to count.
+    _reservation: Option<Reservation>,
+}
+
+impl<T: Pod> Buffer<T> {
+    /// Allocates `len` zeros on `device`; `what` names them in an error.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::BufferTooLarge`], [`Error::Unavailable`].
+    pub fn zeros(len: usize, device: Device, what: &'static str) -> Result<Self> {
+        let reservation = reserve::<T>(len, device, what)?;
+        let storage = match device {
+            Device::Cpu => {
+                let whole = size_of::<T>() > 0 && size_of::<Line>().is_multiple_of(size_of::<T>());
+                let memory_failed = |_| refused::<T>(len, device, what);
+                if whole {
+                    let n = len.div_ceil(size_of::<Line>() / size_of::<T>());
+                    let mut lines = Vec::new();
+                    lines.try_reserve_exact(n).map_err(memory_failed)?;
+                    lines.resize(n, Line::zeroed());
+                    Storage::Aligned(lines)
+                } else {
+                    let mut values = Vec::new();
+                    values.try_reserve_exact(len).map_err(memory_failed)?;
+                    values.resize(len, T::zeroed());
+                    Storage::Owned(values)
+                }
+            }
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(index) => Storage::Wgpu(cube::CubeStorage::zeros::<T>(index, len, what)?),
+            other => return Err(unavailable(other)),
+        };
+        Ok(Self { storage, len, device, _reservation: Some(reservation) })
+    }
+
+    /// Takes `values` over as a buffer on the CPU; `what` names them in an error.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when the CPU's budget has not as many bytes left.
+    pub fn from_vec(values: Vec<T>, what: &'static str) -> Result<Self> {
+        let reservation = reserve::<T>(values.len(), Device::Cpu, what)?;
+        let len = values.len();
+        Ok(Self {
+            storage: Storage::Owned(values),
+            len,
+            device: Device::Cpu,
+            _reservation: Some(reservation),
+        })
+    }
+
+    /// Copies `values` to `device`; `what` names them in an error.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::BufferTooLarge`], [`Error::Unavailable`].
+    pub fn from_slice(values: &[T], device: Device, what: &'static str) -> Result<Self> {
+        let len = values.len();
+        match device {
+            Device::Cpu => {
+                let mut buffer = Self::zeros(len, device, what)?;
+                if let Some(owned) = buffer.cpu_mut() {
+                    owned.copy_from_slice(values);
+                }
+                Ok(buffer)
+            }
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(index) => {
+                let reservation = reserve::<T>(len, device, what)?;
+                let storage = Storage::Wgpu(cube::CubeStorage::upload(index, values, what)?);
+                Ok(Self { storage, len, device, _reservation: Some(reservation) })
+            }
+            other => Err(unavailable(other)),
+        }
+    }
+
+    /// Reads `len` values at `byte_offset` of `mapped` in place, without a copy.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the range passes the end or is not aligned for `T`.
+    pub fn from_mapped(mapped: Mapped, byte_offset: usize, len: usize) -> Result<Self> {
+        let misfit = |got| Error::Shape { op: "map", what: "mapped bytes", expected: len, got };
+        let byte_len = len.checked_mul(size_of::<T>()).ok_or(misfit(0))?;
+        let end = byte_offset.checked_add(byte_len).ok_or(misfit(0))?;
+        let bytes = mapped.bytes().get(byte_offset..end).ok_or(misfit(mapped.bytes().len()))?;
+        let got = bytemuck::try_cast_slice::<u8, T>(bytes).map(<[T]>::len).unwrap_or(0);
+        if got != len {
+            return Err(misfit(got));
+        }
+        Ok(Self {
+            storage: Storage::Mapped(mapped, byte_offset..end),
+            len,
+            device: Device::Cpu,
+            _reservation: None,
+        })
+    }
+
+    /// Returns the number of values.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns whether there are no values.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Returns where the values live.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Returns the values where they are in this process's memory, and `None` on a GPU.
+    pub fn cpu(&self) -> Option<&[T]> {
+        match &self.storage {
+            Storage::Owned(values) => Some(values),
+            Storage::Aligned(lines) => Some(&bytemuck::cast_slice(lines)[..self.len]),
+            Storage::Mapped(mapped, range) => Some(bytemuck::cast_slice(&mapped.bytes()[range.clone()])),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(_) => None,
+        }
+    }
+
+    /// Returns the values for writing; `None` on a GPU, and for mapped bytes, which are never written.
+    pub fn cpu_mut(&mut self) -> Option<&mut [T]> {
+        match &mut self.storage {
+            Storage::Owned(values) => Some(values),
+            Storage::Aligned(lines) => Some(&mut bytemuck::cast_slice_mut(lines)[..self.len]),
+            _ => None,
+        }
+    }
+
+    /// Copies the values back to the host; waits for the work that writes them.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] when the device no longer answers.
+    pub fn to_vec(&self) -> Result<Vec<T>> {
+        match &self.storage {
+            Storage::Owned(values) => Ok(values.clone()),
+            Storage::Aligned(lines) => Ok(bytemuck::cast_slice(lines)[..self.len].to_vec()),
+            Storage::Mapped(mapped, range) => {
+                Ok(bytemuck::cast_slice(&mapped.bytes()[range.clone()]).to_vec())
+            }
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(storage) => storage.download(self.device, self.len),
+        }
+    }
+
+    /// Copies the buffer to `device`; `what` names the copy in an error.
+    ///
+    /// # Errors
+    /// As [`Buffer::from_slice`] and [`Buffer::to_vec`].
+    pub fn try_copy(&self, device: Device, what: &'static str) -> Result<Self> {
+        match self.cpu() {
+            Some(values) => Self::from_slice(values, device, what),
+            None => Self::from_slice(&self.to_vec()?, device, what),
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for Buffer<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer<{}>[{}] on {}", std::any::type_name::<T>(), self.len, self.device)
+    }
+}
+
+fn reserve<T>(len: usize, device: Device, what: &'static str) -> Result<Reservation> {
+    let bytes =
+        (len as u64).checked_mul(size_of::<T>() as u64).ok_or_else(|| refused::<T>(len, device, what))?;
+    memory::reserve(device, what, bytes)
+}
+
+fn refused<T>(len: usize, device: Device, what: &'static str) -> Error {
+    let asked = (len as u64).saturating_mul(size_of::<T>() as u64);
+    Error::OutOfMemory { device, what, asked, available: memory::available(device) }
+}
+
+fn unavailable(device: Device) -> Error {
+    device.check().err().unwrap_or(Error::NotOnDevice { op: "allocate", device })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_buffer_reads_in_place_and_refuses_what_does_not_fit() {
+        let words: Vec<u64> = vec![1, 2, 3];
+        struct Bytes(Vec<u64>);
+        impl AsRef<[u8]> for Bytes {
+            fn as_ref(&self) -> &[u8] {
+                bytemuck::cast_slice(&self.0)
+            }
+        }
+        let mapped = Mapped::new(Bytes(words));
+        let buffer = Buffer::<u64>::from_mapped(mapped.clone(), 8, 2).unwrap();
+        assert_eq!(buffer.cpu(), Some(&[2, 3][..]));
+        assert!(Buffer::<u64>::from_mapped(mapped.clone(), 8, 3).is_err());
+        assert!(Buffer::<u64>::from_mapped(mapped.clone(), 4, 1).is_err());
+        assert!(Buffer::<u64>::from_mapped(mapped, 8, usize::MAX).is_err());
+    }
+
+    #[test]
+    fn a_new_buffer_begins_at_a_cache_line() {
+        for len in [0, 1, 15, 16, 17, 1000] {
+            let mut buffer = Buffer::<f32>::zeros(len, Device::Cpu, "a test").unwrap();
+            assert_eq!(buffer.cpu().unwrap().as_ptr() as usize % 64, 0);
+            buffer.cpu_mut().unwrap().fill(1.0);
+            assert_eq!(buffer.to_vec().unwrap(), vec![1.0; len]);
+            assert_eq!(
+                Buffer::<[u8; 3]>::zeros(len, Device::Cpu, "a test").unwrap().cpu().unwrap().len(),
+                len
+            );
+        }
+    }
+
+    #[test]
+    fn an_absurd_length_is_an_error() {
+        let error = Buffer::<u64>::zeros(usize::MAX / 16, Device::Cpu, "a test").unwrap_err();
+        assert!(matches!(error, Error::OutOfMemory { what: "a test", .. }), "{error}");
+    }
+}

@@ -1,0 +1,61 @@
+//! Compute kernels: each file is one operation, on every device.
+//!
+//! This crate knows no user, item, model or file. It knows numbers in memory ([`Buffer`], [`Table`]), where they live
+//! ([`Device`]), how much of it there may be ([`memory`]), and operations on them. Every operation is one file in this
+//! order: formula, layout and cost; the public function; a naive reference; the CPU; the GPU launch and its kernel.
+#![warn(missing_docs)]
+
+mod als;
+mod als_block;
+mod als_cg;
+mod als_cholesky;
+mod buffer;
+mod cells;
+pub mod conformance;
+mod dense;
+mod device;
+mod error;
+mod gather;
+mod gram;
+pub mod memory;
+pub mod negative;
+mod pairwise_update;
+pub mod peak;
+pub mod philox;
+mod rating_update;
+mod score_topk;
+mod scratch;
+mod shared_rows;
+pub mod simd;
+mod similarity;
+mod sparse;
+mod spd_inverse;
+mod table;
+
+pub use als::{AlsSystem, als_loss, als_loss_reference, als_penalty};
+pub use als_block::{als_block, als_block_reference};
+pub use als_cg::{als_cg, als_cg_reference};
+pub use als_cholesky::{als_cholesky, als_cholesky_reference};
+pub use buffer::{Buffer, Mapped};
+pub use device::Device;
+pub use error::Error;
+pub use gather::{gather, gather_reference, scatter_add, scatter_add_reference};
+pub use gram::{gram, gram_reference};
+pub use pairwise_update::{
+    Mode, Negatives, OnPositive, Optimizer, PairwiseEpoch, PairwiseLoss, PairwiseState, PairwiseStats,
+    pairwise_epoch, pairwise_epoch_bytes,
+};
+pub use rating_update::{
+    RatingEpoch, RatingFactors, RatingStats, rating_epoch, rating_epoch_bytes, rating_epoch_reference,
+};
+pub use score_topk::{
+    TopkAnswers, TopkPrepared, TopkQuery, TopkScratch, score_topk, score_topk_reference, tie_hash,
+    topk_of_scores,
+};
+pub use similarity::{Direction, Measure, Neighbours, SimilarityOptions, similarity, similarity_reference};
+pub use sparse::SparseRows;
+pub use spd_inverse::{spd_inverse, spd_inverse_reference};
+pub use table::{F32Rows, RowType, Rows, Table};
+
+/// What every fallible function of this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,88 @@
+//! The byte budget of each device: every allocation of this crate is reserved here first.
+//!
+//! GPU runtimes may hide a failed allocation and go on with wrong numbers, and Linux hands out more host memory than
+//! there is. So one function, `reserve`, compares what is asked with what is left and refuses with both figures,
+//! before anything is allocated. A `Reservation` gives its bytes back when it is dropped with its buffer.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{Device, Error, Result};
+
+#[derive(Clone, Copy)]
+struct Ledger {
+    limit: u64,
+    used: u64,
+}
+
+static LEDGERS: Mutex<Option<HashMap<Device, Ledger>>> = Mutex::new(None);
+
+/// Bytes of a device's budget, given back on drop.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    device: Device,
+    bytes: u64,
+}
+
+/// Sets how many bytes this crate may hold on `device` at once; without a call there is no limit of ours.
+///
+/// Buffers that exist already are counted and stay.
+pub fn set_budget(device: Device, bytes: u64) {
+    with_ledger(device, |ledger| ledger.limit = bytes);
+}
+
+/// Returns the bytes that this crate holds on `device`; memory-mapped files are not counted.
+pub fn used(device: Device) -> u64 {
+    with_ledger(device, |ledger| ledger.used)
+}
+
+/// Returns the bytes that may still be allocated on `device`.
+pub fn available(device: Device) -> u64 {
+    with_ledger(device, |ledger| ledger.limit.saturating_sub(ledger.used))
+}
+
+/// Takes `bytes` from the budget of `device`, or says how many were asked for and how many there are.
+pub(crate) fn reserve(device: Device, what: &'static str, bytes: u64) -> Result<Reservation> {
+    with_ledger(device, |ledger| {
+        let available = ledger.limit.saturating_sub(ledger.used);
+        if bytes > available {
+            return Err(Error::OutOfMemory { device, what, asked: bytes, available });
+        }
+        ledger.used += bytes;
+        Ok(Reservation { device, bytes })
+    })
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        with_ledger(self.device, |ledger| ledger.used -= self.bytes);
+    }
+}
+
+fn with_ledger<R>(device: Device, change: impl FnOnce(&mut Ledger) -> R) -> R {
+    // A panic elsewhere cannot leave two plain numbers inconsistent, so a poisoned lock is as good as a healthy one.
+    let mut ledgers: MutexGuard<'_, _> = LEDGERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let ledger = ledgers.get_or_insert_default().entry(device).or_insert(Ledger { limit: u64::MAX, used: 0 });
+    change(ledger)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_byte_too_many_is_an_error_and_a_drop_gives_back() {
+        let device = Device::Cuda(901); // a ledger of this test's own
+        set_budget(device, 100);
+        let first = reserve(device, "a test", 60).unwrap();
+        assert_eq!(
+            reserve(device, "a test", 41).unwrap_err(),
+            Error::OutOfMemory { device, what: "a test", asked: 41, available: 40 }
+        );
+        drop(first);
+        assert_eq!((used(device), available(device)), (0, 100));
+        reserve(device, "a test", 100).unwrap();
+    }
+}

@@ -1,0 +1,218 @@
+//! The arithmetic of one comparison: scores, the loss and its slope, and the step of three rows.
+//!
+//! Everything is inlined into a function compiled once per instruction set (`train`), where the fixed arrays of 16
+//! sums become one or two vector registers. `FMA` says whether that set multiplies and adds in one rounding.
+
+const LANES: usize = 16;
+
+/// `a * b + c`.
+#[inline(always)]
+pub(super) fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+#[inline(always)]
+fn total(sums: [f32; LANES]) -> f32 {
+    // Halves onto halves: the order that vector registers add up in.
+    let mut sums = sums;
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            sums[lane] += sums[lane + width];
+        }
+        width /= 2;
+    }
+    sums[0]
+}
+
+/// `N` sums at once over the positions `0 .. len`, of products of the factors that `term` gives.
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "lane and sum index several arrays in step")]
+fn sums<const FMA: bool, const N: usize>(len: usize, term: impl Fn(usize) -> [(f32, f32); N]) -> [f32; N] {
+    let mut lanes = [[0.0f32; LANES]; N];
+    let whole = len / LANES * LANES;
+    let mut at = 0;
+    while at < whole {
+        for lane in 0..LANES {
+            let factors = term(at + lane);
+            for n in 0..N {
+                lanes[n][lane] = madd::<FMA>(factors[n].0, factors[n].1, lanes[n][lane]);
+            }
+        }
+        at += LANES;
+    }
+    for lane in 0..len - whole {
+        let factors = term(whole + lane);
+        for n in 0..N {
+            lanes[n][lane] = madd::<FMA>(factors[n].0, factors[n].1, lanes[n][lane]);
+        }
+    }
+    lanes.map(total)
+}
+
+/// `a . b`.
+#[inline(always)]
+pub(crate) fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
+    let b = &b[..a.len()];
+    sums::<FMA, 1>(a.len(), |at| [(a[at], b[at])])[0]
+}
+
+/// `|a|^2`.
+#[inline(always)]
+pub(super) fn square<const FMA: bool>(a: &[f32]) -> f32 {
+    dot::<FMA>(a, a)
+}
+
+/// `p . (i - j)`.
+#[inline(always)]
+pub(super) fn difference<const FMA: bool>(p: &[f32], i: &[f32], j: &[f32]) -> f32 {
+    let (i, j) = (&i[..p.len()], &j[..p.len()]);
+    sums::<FMA, 1>(p.len(), |at| [(p[at], i[at] - j[at])])[0]
+}
+
+/// `[p . (i - j), |i - j|^2, |p|^2]`.
+#[inline(always)]
+pub(super) fn difference_and_squares<const FMA: bool>(p: &[f32], i: &[f32], j: &[f32]) -> [f32; 3] {
+    let (i, j) = (&i[..p.len()], &j[..p.len()]);
+    sums::<FMA, 3>(p.len(), |at| {
+        let (p, apart) = (p[at], i[at] - j[at]);
+        [(p, apart), (apart, apart), (p, p)]
+    })
+}
+
+/// Moves the three rows by slope `z` with step sizes `s = [row, positive, negative]` and L2 weight `l2`.
+#[inline(always)]
+pub(super) fn move_three<const FMA: bool>(
+    p: &mut [f32],
+    i: &mut [f32],
+    j: &mut [f32],
+    z: f32,
+    s: [f32; 3],
+    l2: f32,
+) {
+    let n = p.len();
+    let (i, j) = (&mut i[..n], &mut j[..n]);
+    let shrink = s.map(|s| 1.0 - s * l2);
+    let pull = s.map(|s| s * z);
+    for at in 0..n {
+        let (a, b, c) = (p[at], i[at], j[at]);
+        p[at] = madd::<FMA>(pull[0], b - c, a * shrink[0]);
+        i[at] = madd::<FMA>(pull[1], a, b * shrink[1]);
+        j[at] = madd::<FMA>(-pull[2], a, c * shrink[2]);
+    }
+}
+
+/// Moves a row and a column by slope `z` with step sizes `s = [row, column]` and L2 weight `l2`.
+#[inline(always)]
+pub(crate) fn move_two<const FMA: bool>(p: &mut [f32], i: &mut [f32], z: f32, s: [f32; 2], l2: f32) {
+    let n = p.len();
+    let i = &mut i[..n];
+    let shrink = s.map(|s| 1.0 - s * l2);
+    let pull = s.map(|s| s * z);
+    for at in 0..n {
+        let (a, b) = (p[at], i[at]);
+        p[at] = madd::<FMA>(pull[0], b, a * shrink[0]);
+        i[at] = madd::<FMA>(pull[1], a, b * shrink[1]);
+    }
+}
+
+/// Returns `1 / (1 + exp(x))`, the slope of `ln(1 + exp(-x))` downwards, and `exp(-|x|)`.
+#[inline(always)]
+pub(super) fn slope<const FMA: bool>(x: f32) -> (f32, f32) {
+    let t = exp_of_negative::<FMA>(-x.abs());
+    (if x > 0.0 { t / (1.0 + t) } else { 1.0 / (1.0 + t) }, t)
+}
+
+/// `exp(x)` for `x <= 0`, to 2 units in the last place; 0 below -87.
+#[inline(always)]
+fn exp_of_negative<const FMA: bool>(x: f32) -> f32 {
+    let x = x.max(-87.0);
+    // Adding and taking away 1.5 * 2^23 rounds to the nearest whole number.
+    const ROUND: f32 = 12_582_912.0;
+    let n = madd::<FMA>(x, std::f32::consts::LOG2_E, ROUND) - ROUND;
+    // ln 2 in two parts, the first short enough that n times it is exact.
+    let r = madd::<FMA>(n, 2.121_944_4e-4, madd::<FMA>(n, -0.693_359_4, x));
+    let mut y = 1.987_569_1e-4;
+    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5] {
+        y = madd::<FMA>(y, r, coefficient);
+    }
+    let y = madd::<FMA>(y * r, r, r) + 1.0;
+    y * f32::from_bits(((n as i32 + 127) as u32) << 23)
+}
+
+/// A sum of `ln(1 + t)` for many `t` in `0 ..= 1`, at one logarithm for 512 of them.
+#[derive(Clone, Copy)]
+pub(super) struct LogSum {
+    sum: f64,
+    product: f64,
+    factors: u32,
+}
+
+impl LogSum {
+    pub(super) fn new() -> Self {
+        Self { sum: 0.0, product: 1.0, factors: 0 }
+    }
+
+    #[inline(always)]
+    pub(super) fn add(&mut self, t: f32) {
+        // 512 factors of at most 2 stay below 2^1023.
+        self.product *= 1.0 + f64::from(t);
+        self.factors += 1;
+        if self.factors == 512 {
+            *self = Self { sum: self.total(), product: 1.0, factors: 0 };
+        }
+    }
+
+    pub(super) fn total(&self) -> f64 {
+        self.sum + self.product.ln()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_agrees_with_the_standard_library() {
+        for step in 0..87_000 {
+            let x = -(step as f32) / 1000.0;
+            let (got, expected) = (exp_of_negative::<true>(x), x.exp());
+            assert!((got - expected).abs() <= 3e-7 * expected, "exp({x}): {got} for {expected}");
+            let got = exp_of_negative::<false>(x);
+            assert!((got - expected).abs() <= 4e-7 * expected, "exp({x}): {got} for {expected}");
+        }
+        assert!(exp_of_negative::<true>(-1e30) < 1e-37);
+    }
+
+    #[test]
+    fn slope_is_the_derivative_of_the_loss() {
+        let loss = |x: f64| (-x).exp().ln_1p();
+        for x in [-30.0f32, -3.0, -0.1, 0.0, 0.1, 2.0, 30.0] {
+            let numeric = (loss(f64::from(x) - 1e-5) - loss(f64::from(x) + 1e-5)) / 2e-5;
+            assert!((f64::from(slope::<true>(x).0) - numeric).abs() < 1e-6, "{x}");
+        }
+    }
+
+    #[test]
+    fn a_sum_of_logarithms_is_one_logarithm_of_a_product() {
+        let mut sum = LogSum::new();
+        let terms: Vec<f32> = (0..2000).map(|i| (i % 97) as f32 / 96.0).collect();
+        terms.iter().for_each(|&t| sum.add(t));
+        let expected: f64 = terms.iter().map(|&t| f64::from(t).ln_1p()).sum();
+        assert!((sum.total() - expected).abs() < 1e-9 * expected);
+    }
+
+    #[test]
+    fn sums_of_any_length() {
+        for n in [0, 1, 15, 16, 17, 31, 32, 33, 64, 100] {
+            let row = |k: usize| (0..n).map(|i| ((i * k) % 7) as f32 - 3.0).collect::<Vec<f32>>();
+            let (p, i, j) = (row(1), row(2), row(3));
+            let exact = |f: &dyn Fn(usize) -> f32| (0..n).map(f).sum::<f32>();
+            assert_eq!(dot::<true>(&p, &i), exact(&|k| p[k] * i[k]));
+            assert_eq!(difference::<false>(&p, &i, &j), exact(&|k| p[k] * (i[k] - j[k])));
+            let three = difference_and_squares::<true>(&p, &i, &j);
+            assert_eq!(three[1], exact(&|k| (i[k] - j[k]).powi(2)));
+            assert_eq!(three[2], square::<true>(&p));
+        }
+    }
+}

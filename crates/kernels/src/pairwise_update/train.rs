@@ -1,0 +1,513 @@
+//! Visiting every positive once: by cells (the same bits for every number of threads), or racing.
+
+#![expect(
+    unsafe_code,
+    reason = "rows that a cell or a racing thread may write, and run-time choice of instructions"
+)]
+
+use rayon::prelude::*;
+
+use super::{
+    Mode, OP, OnPositive, PairwiseEpoch, PairwiseLoss, PairwiseStats, alias, deal,
+    step::{self, LogSum},
+    stream, weights,
+};
+use crate::{
+    Error, Result,
+    negative::AliasTable,
+    philox::{self, Draws, below},
+    shared_rows::SharedRows,
+    simd::{self, Level},
+};
+
+/// Draws that are positives of their row before a negative is given up.
+const MAX_TRIES: u64 = 16;
+
+/// Rows whose positives a racing task visits.
+const RACING_ROWS: usize = 64;
+
+/// One epoch, checked, its operands open for writing by several threads.
+pub(super) struct Job<'a> {
+    pub(super) epoch: &'a PairwiseEpoch<'a>,
+    pub(super) dim: usize,
+    pub(super) n_columns: usize,
+    pub(super) row_factors: SharedRows<'a>,
+    pub(super) column_factors: SharedRows<'a>,
+    pub(super) column_bias: Option<SharedRows<'a>>,
+    /// Adagrad's sums of rows, columns and biases.
+    pub(super) state: Option<[SharedRows<'a>; 3]>,
+    pub(super) draws: Draws,
+}
+
+/// Where negatives come from: some of the columns, alike or by weight.
+struct Pool<'a> {
+    columns: &'a [u32],
+    table: Option<&'a AliasTable>,
+}
+
+impl Pool<'_> {
+    /// Draws `t` of sample `sample`: two to a block by weight, four otherwise.
+    #[inline(always)]
+    fn pick(&self, draws: Draws, sample: u64, t: u64) -> u32 {
+        let at = match self.table {
+            Some(table) => {
+                let block = draws.nth_try(t / 2).block(sample);
+                table.pick(if t.is_multiple_of(2) { [block[0], block[1]] } else { [block[2], block[3]] })
+            }
+            None => {
+                let block = draws.nth_try(t / 4).block(sample);
+                below(block[(t % 4) as usize], self.columns.len() as u32)
+            }
+        };
+        self.columns[at as usize]
+    }
+}
+
+/// What a thread keeps from task to task.
+struct Scratch {
+    /// Positives of the row at hand, as a bit a column; all clear between rows.
+    marks: Vec<u64>,
+    positives: Vec<u32>,
+    /// Copies of a row and two columns, for racing.
+    copies: [Vec<f32>; 3],
+}
+
+impl Scratch {
+    fn new(job: &Job) -> Self {
+        let copy = || vec![0.0; if job.epoch.mode == Mode::Hogwild { job.dim } else { 0 }];
+        let marks = vec![0; job.n_columns.div_ceil(64)];
+        Self { marks, positives: Vec::new(), copies: [copy(), copy(), copy()] }
+    }
+
+    #[inline(always)]
+    fn is_marked(&self, column: u32) -> bool {
+        self.marks[column as usize / 64] >> (column % 64) & 1 == 1
+    }
+
+    fn mark(&mut self) {
+        for &column in &self.positives {
+            self.marks[column as usize / 64] |= 1 << (column % 64);
+        }
+    }
+
+    fn clear(&mut self) {
+        for &column in &self.positives {
+            self.marks[column as usize / 64] = 0;
+        }
+    }
+}
+
+/// What a task did, to be added up in the order of tasks.
+struct Tally {
+    /// Loss beside the logarithms.
+    linear: f64,
+    logs: LogSum,
+    samples: u64,
+    skipped: u64,
+    not_finite: Option<u32>,
+}
+
+impl Tally {
+    fn new() -> Self {
+        Self { linear: 0.0, logs: LogSum::new(), samples: 0, skipped: 0, not_finite: None }
+    }
+
+    /// Counts a sample with score `x`; when that is not finite, keeps the row and returns false.
+    #[inline(always)]
+    fn count(&mut self, x: f32, row: u32) -> bool {
+        self.samples += 1;
+        let finite = x.is_finite();
+        if !finite {
+            self.not_finite = self.not_finite.or(Some(row));
+        }
+        finite
+    }
+
+    fn stats(&self) -> Result<PairwiseStats> {
+        if let Some(row) = self.not_finite {
+            return Err(Error::NotFinite { op: OP, what: "a score", row: row.into() });
+        }
+        let loss = self.linear + self.logs.total();
+        Ok(PairwiseStats { loss, samples: self.samples, skipped: self.skipped })
+    }
+}
+
+/// Sums of losses to one mean loss.
+fn mean(parts: impl IntoIterator<Item = PairwiseStats>) -> PairwiseStats {
+    let mut sum = parts.into_iter().fold(PairwiseStats::default(), |a, b| PairwiseStats {
+        loss: a.loss + b.loss,
+        samples: a.samples + b.samples,
+        skipped: a.skipped + b.skipped,
+    });
+    sum.loss /= sum.samples.max(1) as f64;
+    sum
+}
+
+/// Visits cells of disjoint rows and columns in parallel.
+pub(super) fn by_cells(job: &Job) -> Result<PairwiseStats> {
+    let cells = deal(job.epoch, job.n_columns)?;
+    let tables = match weights(job.epoch, job.n_columns) {
+        Some(weights) => (0..cells.blocks())
+            .into_par_iter()
+            .map(|block| alias(&weights, cells.columns(block)).map(Some))
+            .collect::<Result<Vec<_>>>()?,
+        None => (0..cells.blocks()).map(|_| None).collect(),
+    };
+    let level = simd::level();
+    let parts = cells.run(
+        || Scratch::new(job),
+        |scratch, cell| {
+            let mut tally = Tally::new();
+            let pool = Pool { columns: cell.columns, table: tables[cell.column_block].as_ref() };
+            let mut first = cell.first;
+            for run in cell.entries.chunk_by(|a, b| a.row == b.row) {
+                scratch.positives.clear();
+                scratch.positives.extend(run.iter().map(|entry| entry.column));
+                // SAFETY: rows and columns of a cell are this task's alone while its round lasts, and the pool's columns
+                // are the cell's.
+                unsafe { visit::<false>(level, job, scratch, run[0].row, first, &pool, &mut tally) };
+                first += run.len() as u64;
+            }
+            tally.stats()
+        },
+    )?;
+    Ok(mean(parts))
+}
+
+/// Visits rows in parallel, each row by one thread, columns by whoever comes.
+pub(super) fn racing(job: &Job) -> Result<PairwiseStats> {
+    let rows = job.epoch.rows;
+    let mut order: Vec<u32> = (0..rows.n_rows() as u32).collect();
+    philox::shuffle(&mut order, stream(job.epoch, 0));
+    let columns: Vec<u32> = (0..job.n_columns as u32).collect();
+    let table = weights(job.epoch, job.n_columns).map(|weights| alias(&weights, &columns)).transpose()?;
+    let pool = Pool { columns: &columns, table: table.as_ref() };
+    let level = simd::level();
+    let task = |scratch: &mut Scratch, task: &[u32]| {
+        let mut tally = Tally::new();
+        for &row in task {
+            let (columns, values) = rows.row(row as usize);
+            let positive = columns.iter().zip(values).filter(|&(_, &value)| value > 0.0);
+            scratch.positives.clear();
+            scratch.positives.extend(positive.map(|(&column, _)| column));
+            let first = rows.indptr[row as usize];
+            // SAFETY: with RACING all access to rows and columns is atomic.
+            unsafe { visit::<true>(level, job, scratch, row, first, &pool, &mut tally) };
+        }
+        tally.stats()
+    };
+    let parts: Vec<Result<PairwiseStats>> =
+        order.par_chunks(RACING_ROWS).map_init(|| Scratch::new(job), task).collect();
+    Ok(mean(parts.into_iter().collect::<Result<Vec<_>>>()?))
+}
+
+/// Visits the positives of `row` that `scratch` lists; `first` is the address of the first one's draws.
+///
+/// # Safety
+/// Without `RACING`, nobody else may hold the row, the listed columns, or the pool's columns.
+#[inline(always)]
+unsafe fn visit<const RACING: bool>(
+    level: Level,
+    job: &Job,
+    scratch: &mut Scratch,
+    row: u32,
+    first: u64,
+    pool: &Pool,
+    tally: &mut Tally,
+) {
+    match level {
+        // SAFETY: the level is one that the processor has; rows are the caller's promise.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { visit_avx512::<RACING>(job, scratch, row, first, pool, tally) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { visit_avx2::<RACING>(job, scratch, row, first, pool, tally) },
+        // SAFETY: rows are the caller's promise.
+        _ => unsafe { positives::<false, RACING>(job, scratch, row, first, pool, tally) },
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+unsafe fn visit_avx512<const RACING: bool>(
+    job: &Job,
+    scratch: &mut Scratch,
+    row: u32,
+    first: u64,
+    pool: &Pool,
+    tally: &mut Tally,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { positives::<true, RACING>(job, scratch, row, first, pool, tally) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn visit_avx2<const RACING: bool>(
+    job: &Job,
+    scratch: &mut Scratch,
+    row: u32,
+    first: u64,
+    pool: &Pool,
+    tally: &mut Tally,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { positives::<true, RACING>(job, scratch, row, first, pool, tally) }
+}
+
+/// Opens a row for writing: in place, or as a copy that [`close`] writes back.
+///
+/// # Safety
+/// The row exists, and without `RACING` nobody else holds it.
+#[inline(always)]
+unsafe fn open<'a, const RACING: bool>(rows: &'a SharedRows, row: u32, copy: &'a mut [f32]) -> &'a mut [f32] {
+    // SAFETY: the caller's promise; with RACING all access is atomic.
+    unsafe {
+        if RACING {
+            rows.racing(row).load(copy);
+            copy
+        } else {
+            rows.row(row)
+        }
+    }
+}
+
+/// Writes a copy back to its row.
+///
+/// # Safety
+/// The row exists.
+#[inline(always)]
+unsafe fn close<const RACING: bool>(rows: &SharedRows, row: u32, copy: &[f32]) {
+    if RACING {
+        // SAFETY: the caller's promise; with RACING all access is atomic.
+        unsafe { rows.racing(row).store(copy) };
+    }
+}
+
+/// # Safety
+/// As for [`visit`].
+#[inline(always)]
+unsafe fn positives<const FMA: bool, const RACING: bool>(
+    job: &Job,
+    scratch: &mut Scratch,
+    row: u32,
+    first: u64,
+    pool: &Pool,
+    tally: &mut Tally,
+) {
+    if scratch.positives.is_empty() || tally.not_finite.is_some() {
+        return;
+    }
+    scratch.mark();
+    let [mut p_copy, mut q_copy, mut o_copy] = std::mem::take(&mut scratch.copies);
+    let columns = &job.column_factors;
+    // SAFETY: every row opened below exists, and is this task's alone by the caller's promise; a negative is never the
+    // positive it is compared with, so the three are distinct.
+    unsafe {
+        let p = open::<RACING>(&job.row_factors, row, &mut p_copy);
+        let per_positive = u64::from(job.epoch.negatives.per_positive);
+        for at in 0..scratch.positives.len() {
+            let column = scratch.positives[at];
+            let q = open::<RACING>(columns, column, &mut q_copy);
+            if job.epoch.loss == PairwiseLoss::Logistic {
+                single::<FMA>(job, p, q, row, column, 1.0, tally);
+            }
+            for n in 0..per_positive {
+                let sample = (first + at as u64) * per_positive + n;
+                if let PairwiseLoss::Warp { max_draws } = job.epoch.loss {
+                    let own = step::dot::<FMA>(p, q) + bias(job, column);
+                    tally.count(own, row);
+                    for t in 0..max_draws {
+                        let Some(other) = draw(job, scratch, pool, column, sample, t.into(), tally) else {
+                            continue;
+                        };
+                        let o = open::<RACING>(columns, other, &mut o_copy);
+                        let apart = own - step::dot::<FMA>(p, o) - bias(job, other);
+                        if apart < 1.0 {
+                            let weight = rank_weight(job.n_columns, t);
+                            tally.linear += f64::from(weight * (1.0 - apart));
+                            move_pair::<FMA>(job, p, q, o, [row, column, other], weight);
+                            close::<RACING>(columns, other, o);
+                            break;
+                        }
+                    }
+                } else if let Some(other) = draw(job, scratch, pool, column, sample, 0, tally) {
+                    let o = open::<RACING>(columns, other, &mut o_copy);
+                    match job.epoch.loss {
+                        PairwiseLoss::Logistic => single::<FMA>(job, p, o, row, other, -1.0, tally),
+                        _ => pair::<FMA>(job, p, q, o, [row, column, other], tally),
+                    }
+                    close::<RACING>(columns, other, o);
+                }
+            }
+            close::<RACING>(columns, column, q);
+        }
+        close::<RACING>(&job.row_factors, row, p);
+    }
+    scratch.copies = [p_copy, q_copy, o_copy];
+    scratch.clear();
+}
+
+/// Draws a negative of `sample` from try `t` on, by the rule for positives.
+#[inline(always)]
+fn draw(
+    job: &Job,
+    scratch: &Scratch,
+    pool: &Pool,
+    positive: u32,
+    sample: u64,
+    t: u64,
+    tally: &mut Tally,
+) -> Option<u32> {
+    let rule = job.epoch.negatives.on_positive;
+    let tries = if rule == OnPositive::Redraw { MAX_TRIES } else { 1 };
+    for t in t * tries..(t + 1) * tries {
+        let other = pool.pick(job.draws, sample, t);
+        let refused = if rule == OnPositive::Keep { other == positive } else { scratch.is_marked(other) };
+        if !refused {
+            return Some(other);
+        }
+    }
+    tally.skipped += 1;
+    None
+}
+
+#[inline(always)]
+fn bias(job: &Job, column: u32) -> f32 {
+    job.column_bias.as_ref().map_or(0.0, |bias| bias.value(column))
+}
+
+/// Steps of `[row, column, other]` for BPR.
+#[inline(always)]
+fn pair<const FMA: bool>(
+    job: &Job,
+    p: &mut [f32],
+    q: &mut [f32],
+    o: &mut [f32],
+    ids: [u32; 3],
+    tally: &mut Tally,
+) {
+    let [_, column, other] = ids;
+    let apart = bias(job, column) - bias(job, other);
+    match &job.state {
+        None => {
+            let x = step::difference::<FMA>(p, q, o) + apart;
+            let Some(z) = slope::<FMA>(x, ids[0], tally) else { return };
+            let rate = job.epoch.learning_rate;
+            step::move_three::<FMA>(p, q, o, z, [rate; 3], job.epoch.regularization);
+            move_biases(job, column, other, z);
+        }
+        Some(_) => {
+            let measured = step::difference_and_squares::<FMA>(p, q, o);
+            let Some(z) = slope::<FMA>(measured[0] + apart, ids[0], tally) else { return };
+            let rates = adapt(job, ids, z * z, measured[1], measured[2]);
+            step::move_three::<FMA>(p, q, o, z, rates, job.epoch.regularization);
+            move_biases(job, column, other, z);
+        }
+    }
+}
+
+/// Steps of `[row, column, other]` for a slope that is known.
+#[inline(always)]
+fn move_pair<const FMA: bool>(job: &Job, p: &mut [f32], q: &mut [f32], o: &mut [f32], ids: [u32; 3], z: f32) {
+    let rates = match &job.state {
+        None => [job.epoch.learning_rate; 3],
+        Some(_) => {
+            let [_, apart, square] = step::difference_and_squares::<FMA>(p, q, o);
+            adapt(job, ids, z * z, apart, square)
+        }
+    };
+    step::move_three::<FMA>(p, q, o, z, rates, job.epoch.regularization);
+    move_biases(job, ids[1], ids[2], z);
+}
+
+/// Step of one row and one column for the logistic loss of `sign * x`.
+#[inline(always)]
+fn single<const FMA: bool>(
+    job: &Job,
+    p: &mut [f32],
+    q: &mut [f32],
+    row: u32,
+    column: u32,
+    sign: f32,
+    tally: &mut Tally,
+) {
+    let x = step::dot::<FMA>(p, q) + bias(job, column);
+    let Some(z) = slope::<FMA>(sign * x, row, tally) else { return };
+    let rates = match &job.state {
+        None => [job.epoch.learning_rate; 2],
+        Some([rows, columns, _]) => {
+            let z2 = z * z / job.dim as f32;
+            let rate = job.epoch.learning_rate;
+            let (qq, pp) = (step::square::<FMA>(q), step::square::<FMA>(p));
+            [adagrad(rows, row, z2 * qq, rate), adagrad(columns, column, z2 * pp, rate)]
+        }
+    };
+    step::move_two::<FMA>(p, q, sign * z, rates, job.epoch.regularization);
+    move_bias(job, column, sign * z);
+}
+
+/// Returns the slope at `x` and counts its loss; nothing, and the row is kept, when `x` is not finite.
+#[inline(always)]
+fn slope<const FMA: bool>(x: f32, row: u32, tally: &mut Tally) -> Option<f32> {
+    if !tally.count(x, row) {
+        return None;
+    }
+    let (z, t) = step::slope::<FMA>(x);
+    tally.logs.add(t);
+    tally.linear += f64::from((-x).max(0.0));
+    Some(z)
+}
+
+/// Adagrad's step sizes of `[row, column, other]`; `apart` is `|i - j|^2`, `square` is `|p|^2`.
+#[inline(always)]
+fn adapt(job: &Job, ids: [u32; 3], z2: f32, apart: f32, square: f32) -> [f32; 3] {
+    let Some([rows, columns, _]) = &job.state else { return [job.epoch.learning_rate; 3] };
+    let mean = z2 / job.dim as f32;
+    let rate = job.epoch.learning_rate;
+    [
+        adagrad(rows, ids[0], mean * apart, rate),
+        adagrad(columns, ids[1], mean * square, rate),
+        adagrad(columns, ids[2], mean * square, rate),
+    ]
+}
+
+#[inline(always)]
+fn adagrad(sums: &SharedRows, at: u32, square: f32, rate: f32) -> f32 {
+    // Keeps a first step over a gradient of 0 from dividing by 0; far below any square that matters.
+    const LEAST: f32 = 1e-12;
+    let sum = sums.value(at) + square;
+    sums.set_value(at, sum);
+    rate / (sum + LEAST).sqrt()
+}
+
+#[inline(always)]
+fn move_biases(job: &Job, column: u32, other: u32, z: f32) {
+    move_bias(job, column, z);
+    move_bias(job, other, -z);
+}
+
+#[inline(always)]
+fn move_bias(job: &Job, column: u32, z: f32) {
+    let Some(biases) = &job.column_bias else { return };
+    let rate = match &job.state {
+        None => job.epoch.learning_rate,
+        Some([_, _, sums]) => adagrad(sums, column, z * z, job.epoch.learning_rate),
+    };
+    let old = biases.value(column);
+    biases.set_value(column, old + rate * (z - job.epoch.bias_regularization * old));
+}
+
+/// `L(rank) / L(n)` for a negative found at try `t`.
+fn rank_weight(n_columns: usize, t: u32) -> f32 {
+    let rank = (n_columns as u32 - 1) / (t + 1);
+    harmonic(rank.max(1)) / harmonic(n_columns as u32)
+}
+
+/// The `k`-th harmonic number, to 0.6% for `k` = 1 and better beyond.
+#[inline(always)]
+fn harmonic(k: u32) -> f32 {
+    const EULER: f32 = 0.577_215_7;
+    let k = k as f32;
+    k.ln() + EULER + 0.5 / k - 1.0 / (12.0 * k * k)
+}

@@ -1,0 +1,471 @@
+//! A table of rows, cut into chunks that a device can hold one by one.
+//!
+//! Row `r` is row `r % chunk_rows` of chunk `r / chunk_rows`. Every chunk but the last holds `chunk_rows` rows, a power
+//! of two, so that finding a row is a shift and a mask. No operation assumes that a table is one buffer: a row index is
+//! u64 in a table and u32 in a chunk.
+//!
+//! | rows  | bytes a row     | scale                            |
+//! |-------|-----------------|----------------------------------|
+//! | f32   | `4 * dim`       |                                  |
+//! | f16   | `2 * dim`       |                                  |
+//! | bf16  | `2 * dim`       |                                  |
+//! | int8  | `dim` + 4       | one f32 a row: value = q * scale |
+
+use half::{bf16, f16};
+
+use crate::{Buffer, Device, Error, Result};
+
+/// The number type that a table's rows are stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowType {
+    /// 32-bit floating point.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// 8-bit integers with one f32 scale a row.
+    Int8,
+}
+
+/// One chunk's numbers, row-major.
+#[derive(Debug)]
+pub enum Rows {
+    /// 32-bit rows.
+    F32(Buffer<f32>),
+    /// Half-precision rows.
+    F16(Buffer<f16>),
+    /// bfloat16 rows.
+    Bf16(Buffer<bf16>),
+    /// 8-bit rows and the scale of each.
+    Int8(Buffer<i8>, Buffer<f32>),
+}
+
+impl Rows {
+    fn values(&self) -> usize {
+        match self {
+            Rows::F32(buffer) => buffer.len(),
+            Rows::F16(buffer) => buffer.len(),
+            Rows::Bf16(buffer) => buffer.len(),
+            Rows::Int8(buffer, _) => buffer.len(),
+        }
+    }
+
+    fn row_type(&self) -> RowType {
+        match self {
+            Rows::F32(_) => RowType::F32,
+            Rows::F16(_) => RowType::F16,
+            Rows::Bf16(_) => RowType::Bf16,
+            Rows::Int8(..) => RowType::Int8,
+        }
+    }
+
+    fn device(&self) -> Device {
+        match self {
+            Rows::F32(buffer) => buffer.device(),
+            Rows::F16(buffer) => buffer.device(),
+            Rows::Bf16(buffer) => buffer.device(),
+            Rows::Int8(buffer, _) => buffer.device(),
+        }
+    }
+}
+
+/// `rows x dim` numbers as a list of row chunks on one device.
+#[derive(Debug)]
+pub struct Table {
+    rows: u64,
+    dim: usize,
+    row_type: RowType,
+    device: Device,
+    shift: u32,
+    chunks: Vec<Rows>,
+}
+
+impl Table {
+    /// The most bytes that [`Table::chunk_rows_for`] puts into one chunk: 1 GiB.
+    pub const MAX_CHUNK_BYTES: u64 = 1 << 30;
+
+    /// Returns the largest power of two of f32 rows of `dim` values that stays within `max_bytes`, at least one.
+    pub fn chunk_rows_for(dim: usize, max_bytes: u64) -> u32 {
+        let rows = (max_bytes / (4 * dim.max(1) as u64)).clamp(1, 1 << 31);
+        1 << rows.ilog2()
+    }
+
+    /// Allocates an f32 table of zeros; `what` names it in an error.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::BufferTooLarge`], [`Error::Unavailable`].
+    pub fn zeros(rows: u64, dim: usize, device: Device, what: &'static str) -> Result<Self> {
+        Self::zeros_in_chunks(
+            rows,
+            dim,
+            Self::chunk_rows_for(dim, Self::max_chunk_bytes(device)?),
+            device,
+            what,
+        )
+    }
+
+    /// As [`Table::zeros`], with `chunk_rows` rows a chunk (a power of two).
+    ///
+    /// # Errors
+    /// As [`Table::zeros`]; [`Error::Parameter`] when `chunk_rows` is not a power of two.
+    pub fn zeros_in_chunks(
+        rows: u64,
+        dim: usize,
+        chunk_rows: u32,
+        device: Device,
+        what: &'static str,
+    ) -> Result<Self> {
+        let chunks = chunk_lengths(rows, chunk_rows)?
+            .map(|n| Buffer::zeros(values(n, dim, device, what)?, device, what).map(Rows::F32))
+            .collect::<Result<_>>()?;
+        Self::from_chunks(dim, chunk_rows, RowType::F32, device, chunks)
+    }
+
+    /// Copies row-major f32 `values` to `device`; `what` names the table in an error.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `values` is no whole number of rows; otherwise as [`Table::zeros`].
+    pub fn from_f32(values: &[f32], dim: usize, device: Device, what: &'static str) -> Result<Self> {
+        let chunk_rows = Self::chunk_rows_for(dim, Self::max_chunk_bytes(device)?);
+        Self::from_f32_in_chunks(values, dim, chunk_rows, device, what)
+    }
+
+    /// As [`Table::from_f32`], with `chunk_rows` rows a chunk (a power of two).
+    ///
+    /// # Errors
+    /// As [`Table::from_f32`]; [`Error::Parameter`] when `chunk_rows` is not a power of two.
+    pub fn from_f32_in_chunks(
+        values: &[f32],
+        dim: usize,
+        chunk_rows: u32,
+        device: Device,
+        what: &'static str,
+    ) -> Result<Self> {
+        if dim == 0 || !values.len().is_multiple_of(dim) {
+            return Err(Error::Shape {
+                op: "table",
+                what,
+                expected: values.len() / dim.max(1) * dim,
+                got: values.len(),
+            });
+        }
+        check_chunk_rows(chunk_rows)?;
+        let chunks = values
+            .chunks((chunk_rows as usize).saturating_mul(dim))
+            .map(|rows| Buffer::from_slice(rows, device, what).map(Rows::F32))
+            .collect::<Result<_>>()?;
+        Self::from_chunks(dim, chunk_rows, RowType::F32, device, chunks)
+    }
+
+    /// Joins `chunks` of `row_type` on `device` into a table; every chunk but the last holds `chunk_rows` rows.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] when `dim` is 0 or `chunk_rows` is not a power of two; [`Error::Shape`],
+    /// [`Error::RowType`], [`Error::MixedDevices`] when a chunk does not fit.
+    pub fn from_chunks(
+        dim: usize,
+        chunk_rows: u32,
+        row_type: RowType,
+        device: Device,
+        chunks: Vec<Rows>,
+    ) -> Result<Self> {
+        let op = "table";
+        if dim == 0 {
+            return Err(Error::Parameter { op, what: "dim", expected: "at least 1", got: 0.0 });
+        }
+        check_chunk_rows(chunk_rows)?;
+        let full = (chunk_rows as usize).saturating_mul(dim);
+        let mut rows = 0;
+        for (at, chunk) in chunks.iter().enumerate() {
+            let got = chunk.values();
+            let last = at + 1 == chunks.len();
+            let fits = if last { got > 0 && got <= full && got.is_multiple_of(dim) } else { got == full };
+            if !fits {
+                return Err(Error::Shape { op, what: "chunk", expected: full, got });
+            }
+            if let Rows::Int8(_, scale) = chunk
+                && scale.len() != got / dim
+            {
+                return Err(Error::Shape { op, what: "scale", expected: got / dim, got: scale.len() });
+            }
+            if chunk.row_type() != row_type {
+                return Err(Error::RowType { op, what: "chunk", expected: row_type, got: chunk.row_type() });
+            }
+            if chunk.device() != device {
+                return Err(Error::MixedDevices { op });
+            }
+            rows += (got / dim) as u64;
+        }
+        Ok(Self { rows, dim, row_type, device, shift: chunk_rows.ilog2(), chunks })
+    }
+
+    /// Returns the number of rows.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Returns the values a row has.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Returns the number type of the rows.
+    pub fn row_type(&self) -> RowType {
+        self.row_type
+    }
+
+    /// Returns where the rows live.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Returns the rows that every chunk but the last holds.
+    pub fn chunk_rows(&self) -> u32 {
+        1 << self.shift
+    }
+
+    /// Returns each chunk with the table row it begins at.
+    pub fn chunks(&self) -> impl ExactSizeIterator<Item = (u64, &Rows)> {
+        self.chunks.iter().enumerate().map(|(at, chunk)| ((at as u64) << self.shift, chunk))
+    }
+
+    /// Returns the chunk that holds row `row`, and which of its rows that is.
+    ///
+    /// # Panics
+    /// When `row` is past the rows; operations check their indices before they come here.
+    #[inline]
+    pub(crate) fn chunk_of(&self, row: u64) -> (&Rows, usize) {
+        (&self.chunks[(row >> self.shift) as usize], (row as usize) & ((1usize << self.shift) - 1))
+    }
+
+    /// Returns each chunk's f32 values for writing, with the table row it begins at; nothing unless the rows are f32,
+    /// on the CPU and not mapped.
+    pub fn f32_chunks_mut(&mut self) -> impl Iterator<Item = (u64, &mut [f32])> {
+        let shift = self.shift;
+        self.chunks.iter_mut().enumerate().filter_map(move |(at, chunk)| match chunk {
+            Rows::F32(buffer) => buffer.cpu_mut().map(|values| ((at as u64) << shift, values)),
+            _ => None,
+        })
+    }
+
+    /// Returns a view of the rows as f32 slices; `None` unless the rows are f32 on the CPU.
+    pub fn f32_rows(&self) -> Option<F32Rows<'_>> {
+        let chunks = self
+            .chunks
+            .iter()
+            .map(|rows| match rows {
+                Rows::F32(buffer) => buffer.cpu(),
+                _ => None,
+            })
+            .collect::<Option<Vec<_>>>()?;
+        Some(F32Rows {
+            chunks,
+            shift: self.shift,
+            mask: (1 << self.shift) - 1,
+            dim: self.dim,
+            rows: self.rows as usize,
+        })
+    }
+
+    /// Writes row `row` to `out` as f32, whatever the stored type.
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`]; [`Error::Shape`] when `out` is not `dim` long; [`Error::NotOnDevice`] for a GPU.
+    pub fn read_row(&self, row: u64, out: &mut [f32]) -> Result<()> {
+        let op = "read_row";
+        if row >= self.rows {
+            return Err(Error::IndexOutOfRange { op, position: 0, rows: self.rows, index: row });
+        }
+        if out.len() != self.dim {
+            return Err(Error::Shape { op, what: "out", expected: self.dim, got: out.len() });
+        }
+        let at = (row as usize) & ((1usize << self.shift) - 1);
+        let values = at * self.dim..(at + 1) * self.dim;
+        let elsewhere = || Error::NotOnDevice { op, device: self.device };
+        match &self.chunks[(row >> self.shift) as usize] {
+            Rows::F32(buffer) => out.copy_from_slice(&buffer.cpu().ok_or_else(elsewhere)?[values]),
+            Rows::F16(buffer) => widen(&buffer.cpu().ok_or_else(elsewhere)?[values], out, f16::to_f32),
+            Rows::Bf16(buffer) => widen(&buffer.cpu().ok_or_else(elsewhere)?[values], out, bf16::to_f32),
+            Rows::Int8(buffer, scale) => {
+                let scale = scale.cpu().ok_or_else(elsewhere)?[at];
+                widen(&buffer.cpu().ok_or_else(elsewhere)?[values], out, |q| f32::from(q) * scale);
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies all rows to the host as f32, row-major.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] when the device no longer answers.
+    pub fn to_f32(&self) -> Result<Vec<f32>> {
+        let mut out = Vec::with_capacity(self.rows as usize * self.dim);
+        for chunk in &self.chunks {
+            match chunk {
+                Rows::F32(buffer) => out.extend(buffer.to_vec()?),
+                Rows::F16(buffer) => out.extend(buffer.to_vec()?.into_iter().map(f16::to_f32)),
+                Rows::Bf16(buffer) => out.extend(buffer.to_vec()?.into_iter().map(bf16::to_f32)),
+                Rows::Int8(buffer, scale) => {
+                    let scale = scale.to_vec()?;
+                    out.extend(
+                        buffer.to_vec()?.iter().enumerate().map(|(i, &q)| f32::from(q) * scale[i / self.dim]),
+                    );
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Returns a copy with rows of `row_type` on the CPU: f32, f16 or bf16.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] when a value leaves the range of the narrower type; [`Error::RowType`] for int8.
+    pub fn to_row_type(&self, row_type: RowType, what: &'static str) -> Result<Self> {
+        let op = "to_row_type";
+        let mut row = vec![0.0; self.dim];
+        let mut chunks = Vec::with_capacity(self.chunks.len());
+        let mut first = 0;
+        for n in chunk_lengths(self.rows, self.chunk_rows())? {
+            let mut wide = Vec::with_capacity(n as usize * self.dim);
+            for r in first..first + n {
+                self.read_row(r, &mut row)?;
+                let limit = if row_type == RowType::F16 { 65504.0 } else { f32::MAX };
+                if row.iter().any(|v| v.abs() > limit) {
+                    return Err(Error::NotFinite { op, what, row: r });
+                }
+                wide.extend_from_slice(&row);
+            }
+            first += n;
+            chunks.push(match row_type {
+                RowType::F32 => Rows::F32(Buffer::from_vec(wide, what)?),
+                RowType::F16 => {
+                    Rows::F16(Buffer::from_vec(wide.into_iter().map(f16::from_f32).collect(), what)?)
+                }
+                RowType::Bf16 => {
+                    Rows::Bf16(Buffer::from_vec(wide.into_iter().map(bf16::from_f32).collect(), what)?)
+                }
+                RowType::Int8 => {
+                    return Err(Error::RowType { op, what, expected: RowType::F32, got: RowType::Int8 });
+                }
+            });
+        }
+        Self::from_chunks(self.dim, self.chunk_rows(), row_type, Device::Cpu, chunks)
+    }
+
+    fn max_chunk_bytes(device: Device) -> Result<u64> {
+        Ok(Self::MAX_CHUNK_BYTES.min(device.max_buffer_bytes()?))
+    }
+}
+
+/// A table's f32 rows on the CPU, for reading.
+#[derive(Clone, Debug)]
+pub struct F32Rows<'a> {
+    chunks: Vec<&'a [f32]>,
+    shift: u32,
+    mask: usize,
+    dim: usize,
+    rows: usize,
+}
+
+impl<'a> F32Rows<'a> {
+    /// Returns row `row`.
+    ///
+    /// # Panics
+    /// When `row` is past the rows; operations check their indices before they come here.
+    #[inline]
+    pub fn row(&self, row: usize) -> &'a [f32] {
+        &self.chunks[row >> self.shift][(row & self.mask) * self.dim..][..self.dim]
+    }
+
+    /// Returns the number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Returns the values a row has.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Returns each chunk's values with the table row it begins at.
+    pub fn chunks(&self) -> impl Iterator<Item = (usize, &'a [f32])> {
+        let shift = self.shift;
+        self.chunks.iter().enumerate().map(move |(at, &chunk)| (at << shift, chunk))
+    }
+}
+
+fn widen<T: Copy>(values: &[T], out: &mut [f32], to_f32: impl Fn(T) -> f32) {
+    for (o, &v) in out.iter_mut().zip(values) {
+        *o = to_f32(v);
+    }
+}
+
+fn check_chunk_rows(chunk_rows: u32) -> Result<()> {
+    if chunk_rows.is_power_of_two() {
+        return Ok(());
+    }
+    Err(Error::Parameter {
+        op: "table",
+        what: "chunk_rows",
+        expected: "a power of two",
+        got: f64::from(chunk_rows),
+    })
+}
+
+/// The rows of each chunk in turn.
+fn chunk_lengths(rows: u64, chunk_rows: u32) -> Result<impl Iterator<Item = u64>> {
+    check_chunk_rows(chunk_rows)?;
+    let chunk_rows = u64::from(chunk_rows);
+    Ok((0..rows.div_ceil(chunk_rows)).map(move |at| (rows - at * chunk_rows).min(chunk_rows)))
+}
+
+fn values(rows: u64, dim: usize, device: Device, what: &'static str) -> Result<usize> {
+    usize::try_from(rows).ok().and_then(|rows| rows.checked_mul(dim)).ok_or(Error::OutOfMemory {
+        device,
+        what,
+        asked: u64::MAX,
+        available: crate::memory::available(device),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_found_in_their_chunks_whatever_the_type() {
+        let values: Vec<f32> = (0..7 * 3).map(|i| i as f32).collect();
+        let table = Table::from_f32_in_chunks(&values, 3, 2, Device::Cpu, "a test").unwrap();
+        assert_eq!((table.rows(), table.chunks().len()), (7, 4));
+        assert_eq!(table.f32_rows().unwrap().row(5), &values[15..18]);
+        for row_type in [RowType::F32, RowType::F16, RowType::Bf16] {
+            let narrow = table.to_row_type(row_type, "a test").unwrap();
+            assert_eq!(narrow.row_type(), row_type);
+            assert_eq!(narrow.to_f32().unwrap(), values, "small integers are exact in {row_type:?}");
+            let mut row = [0.0; 3];
+            narrow.read_row(6, &mut row).unwrap();
+            assert_eq!(row, [18.0, 19.0, 20.0]);
+            assert!(narrow.read_row(7, &mut row).is_err());
+        }
+    }
+
+    #[test]
+    fn a_value_that_half_precision_cannot_hold_is_reported_with_its_row() {
+        let table = Table::from_f32(&[1.0, 2.0, 1e6, 0.0], 2, Device::Cpu, "a test").unwrap();
+        let error = table.to_row_type(RowType::F16, "a test").unwrap_err();
+        assert_eq!(error, Error::NotFinite { op: "to_row_type", what: "a test", row: 1 });
+    }
+
+    #[test]
+    fn chunks_must_fit() {
+        let chunk = |n| Rows::F32(Buffer::from_vec(vec![0.0; n], "a test").unwrap());
+        let table = |chunks| Table::from_chunks(2, 4, RowType::F32, Device::Cpu, chunks);
+        assert_eq!(table(vec![chunk(8), chunk(2)]).unwrap().rows(), 5);
+        assert!(table(vec![chunk(2), chunk(8)]).is_err());
+        assert!(table(vec![chunk(8), chunk(0)]).is_err());
+        assert!(table(vec![chunk(3)]).is_err());
+        assert!(Table::zeros_in_chunks(3, 2, 3, Device::Cpu, "a test").is_err());
+        assert_eq!(Table::zeros(0, 2, Device::Cpu, "a test").unwrap().rows(), 0);
+    }
+}

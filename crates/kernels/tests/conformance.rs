@@ -1,0 +1,31 @@
+//! Every operation against its reference, on every device of this machine.
+
+use recmill_kernels::{
+    conformance::{Outcome, cases, devices},
+    simd,
+};
+
+#[test]
+fn every_case_on_every_device() {
+    let mut failures = Vec::new();
+    for device in devices() {
+        for case in cases() {
+            match (case.run)(device) {
+                Ok(Outcome::NotOnDevice) => assert_ne!(device, recmill_kernels::Device::Cpu, "{}", case.name),
+                Ok(Outcome::Agrees { worst }) => assert!(worst <= 1.0, "{}", case.name),
+                Err(failure) => failures.push(format!("{} on {device}: {failure}", case.name)),
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn every_case_at_every_vector_level() {
+    for level in simd::levels() {
+        for case in cases() {
+            let result = simd::with_level(level, || (case.run)(recmill_kernels::Device::Cpu));
+            assert!(result.is_ok(), "{} at {}: {}", case.name, level.name(), result.unwrap_err());
+        }
+    }
+}

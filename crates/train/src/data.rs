@@ -1,0 +1,82 @@
+//! The training data as learners take them.
+
+use std::borrow::Cow;
+
+use recmill_core::{Csr, Dataset};
+use recmill_kernels::SparseRows;
+
+use crate::Result;
+
+/// The sizes that decide how much memory training takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Users there are.
+    pub n_users: u64,
+    /// Items there are.
+    pub n_items: u64,
+    /// Pairs of user and item that have a value.
+    pub n_interactions: u64,
+    /// Threads that work at once.
+    pub n_threads: u64,
+    /// Whether each epoch is validated, which takes copies of the parameters.
+    pub validated: bool,
+}
+
+impl Sizes {
+    /// Returns the sizes of `data`, for the threads that there are.
+    pub fn new(data: &Dataset, validated: bool) -> Self {
+        Self {
+            n_users: data.n_users() as u64,
+            n_items: data.n_items() as u64,
+            n_interactions: data.by_user().nnz() as u64,
+            n_threads: rayon::current_num_threads() as u64,
+            validated,
+        }
+    }
+
+    /// Bytes of the interactions by item, which nobody but training needs.
+    pub(crate) fn by_item_bytes(&self) -> u64 {
+        8 * self.n_interactions + 16 * self.n_items
+    }
+
+    /// Copies of the parameters beside those that are trained: the epoch that is validated and the best one, or the one
+    /// that is saved.
+    pub(crate) fn copies(&self) -> u64 {
+        if self.validated { 2 } else { 1 }
+    }
+}
+
+/// Lends a matrix to an operation.
+pub(crate) fn sparse_rows(csr: &Csr) -> SparseRows<'_> {
+    SparseRows { indptr: csr.indptr(), indices: csr.indices(), values: csr.values() }
+}
+
+/// Returns the interactions of positive value, each as 1: what models see that know no more and no less.
+pub(crate) fn binary(csr: &Csr) -> Result<Cow<'_, Csr>> {
+    if csr.values().iter().all(|&value| value == 1.0) {
+        return Ok(Cow::Borrowed(csr));
+    }
+    let mut indptr = vec![0u64];
+    let mut indices = Vec::with_capacity(csr.nnz());
+    for row in 0..csr.n_rows() {
+        let (columns, values) = csr.row(row);
+        indices
+            .extend(columns.iter().zip(values).filter(|&(_, &value)| value > 0.0).map(|(&column, _)| column));
+        indptr.push(indices.len() as u64);
+    }
+    let ones = vec![1.0; indices.len()];
+    Ok(Cow::Owned(Csr::new(csr.n_columns(), indptr, indices, ones)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dislikes_are_left_out_and_ones_are_not_copied() {
+        let csr = Csr::new(3, vec![0, 2, 3], vec![0, 2, 1], vec![2.0, -1.0, 1.0]).unwrap();
+        let ones = binary(&csr).unwrap();
+        assert_eq!((ones.row(0), ones.row(1)), ((&[0][..], &[1.0][..]), (&[1][..], &[1.0][..])));
+        assert!(matches!(binary(&ones).unwrap(), Cow::Borrowed(_)));
+    }
+}

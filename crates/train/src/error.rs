@@ -1,0 +1,79 @@
+//! Why training was refused, or went wrong.
+
+use crate::Prediction;
+
+/// The crate's one error type: variants carry values, not prose.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Data, a model or a metric was refused.
+    #[error(transparent)]
+    Core(#[from] recmill_core::Error),
+    /// An operation was refused.
+    #[error(transparent)]
+    Kernel(#[from] recmill_kernels::Error),
+    /// Training would take more memory than the machine has left; nothing has been allocated.
+    #[error("{model} needs {predicted}, and this machine has {} left", crate::memory::Bytes(*available))]
+    TooLarge {
+        /// The model that was to be trained.
+        model: &'static str,
+        /// What it would take, part by part.
+        predicted: Prediction,
+        /// Bytes that are left.
+        available: u64,
+    },
+    /// There is nothing to learn from.
+    #[error("the training data have no {what}")]
+    NoData {
+        /// What there is none of.
+        what: &'static str,
+    },
+    /// A value that this model cannot learn from.
+    #[error("{model} takes {expected}, user `{user}` and item `{item}` have `{value}`")]
+    Value {
+        /// The model.
+        model: &'static str,
+        /// What would have been right.
+        expected: &'static str,
+        /// The user's id.
+        user: String,
+        /// The item's id.
+        item: String,
+        /// The value found.
+        value: f32,
+    },
+    /// The model that training starts from is not of the kind or size that is trained.
+    #[error("the model to start from has {what} {got}, this training has `{expected}`")]
+    Start {
+        /// What differs.
+        what: &'static str,
+        /// What this training has.
+        expected: String,
+        /// What the model has.
+        got: String,
+    },
+    /// The loss is NaN or infinite, so the parameters are worth nothing.
+    #[error("the loss of epoch {epoch} is not finite: `{loss}`")]
+    Diverged {
+        /// The epoch.
+        epoch: u32,
+        /// The loss found.
+        loss: f64,
+    },
+    /// Validation measures no metric of this name.
+    #[error("validation measures {known}, not `{metric}`")]
+    UnknownMetric {
+        /// The metric asked for.
+        metric: String,
+        /// The metrics there are.
+        known: String,
+    },
+    /// The model has no parameters that are learned epoch by epoch in this way.
+    #[error("{what} cannot be used: {reason}")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// Why not.
+        reason: &'static str,
+    },
+}

@@ -1,0 +1,124 @@
+//! Factor tables as training begins with them: drawn, taken over from an earlier model, copied.
+//!
+//! A row's first values depend on the seed, the table and the row alone, so that a table with more rows begins with
+//! those of a smaller one.
+
+use rayon::prelude::*;
+use recmill_kernels::{Buffer, Device, RowType, Table, philox::Draws};
+
+use crate::{Error, Result};
+
+/// The streams of random numbers that first values are drawn from, far from those of the kernels' epochs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Stream {
+    UserFactors = 1 << 38,
+    ItemFactors = (1 << 38) + 1,
+}
+
+/// Draws `[rows, dim]` values from the normal distribution of deviation `scale / sqrt(dim)`, so that a row's length
+/// is about `scale`.
+pub(crate) fn normal(
+    rows: usize,
+    dim: usize,
+    scale: f64,
+    seed: u64,
+    stream: Stream,
+    what: &'static str,
+) -> Result<Table> {
+    let mut table = Table::zeros(rows as u64, dim, Device::Cpu, what)?;
+    let deviation = scale / (dim as f64).sqrt();
+    let draws = Draws::new(seed, stream as u64);
+    for (first, values) in table.f32_chunks_mut() {
+        values.par_chunks_mut(dim).enumerate().for_each(|(row, values)| {
+            let row = first + row as u64;
+            let first_draw = row * dim.div_ceil(2) as u64;
+            for (at, values) in values.chunks_mut(2).enumerate() {
+                let drawn = normal_pair(draws.block(first_draw + at as u64));
+                for (value, drawn) in values.iter_mut().zip(drawn) {
+                    *value = (deviation * drawn) as f32;
+                }
+            }
+        });
+    }
+    Ok(table)
+}
+
+/// Turns random words into two independent draws from the standard normal distribution (Box and Muller 1958).
+fn normal_pair(words: [u32; 4]) -> [f64; 2] {
+    let unit = |high: u32, low: u32| {
+        // 53 bits, moved off zero by half a step so that the logarithm is finite.
+        let bits = (u64::from(high) << 21) | u64::from(low >> 11);
+        (bits as f64 + 0.5) / (1u64 << 53) as f64
+    };
+    let radius = (-2.0 * unit(words[0], words[1]).ln()).sqrt();
+    let angle = std::f64::consts::TAU * unit(words[2], words[3]);
+    [radius * angle.cos(), radius * angle.sin()]
+}
+
+/// Copies a table, as f32.
+pub(crate) fn copy(table: &Table, what: &'static str) -> Result<Table> {
+    Ok(table.to_row_type(RowType::F32, what)?)
+}
+
+/// Overwrites the first rows of `table` with those of an earlier one, whatever type they are stored in.
+///
+/// # Errors
+/// [`Error::Start`] when the earlier table has more rows, or rows of another length.
+pub(crate) fn take_over(table: &mut Table, earlier: &Table, what: &'static str) -> Result<()> {
+    if earlier.dim() != table.dim() {
+        let (expected, got) = (format!("{} a row", table.dim()), format!("{} values", earlier.dim()));
+        return Err(Error::Start { what, expected, got });
+    }
+    if earlier.rows() > table.rows() {
+        let (expected, got) = (format!("{} rows", table.rows()), format!("{} rows", earlier.rows()));
+        return Err(Error::Start { what, expected, got });
+    }
+    let dim = table.dim();
+    for (first, values) in table.f32_chunks_mut() {
+        for (row, values) in (first..earlier.rows()).zip(values.chunks_mut(dim)) {
+            earlier.read_row(row, values)?;
+        }
+    }
+    Ok(())
+}
+
+/// As [`take_over`], for one number a row.
+pub(crate) fn take_over_bias(bias: &mut [f32], earlier: &Buffer<f32>) -> Result<()> {
+    let earlier = earlier.to_vec()?;
+    let (expected, got) = (format!("{} rows", bias.len()), format!("{} rows", earlier.len()));
+    let start = bias.get_mut(..earlier.len()).ok_or(Error::Start { what: "biases", expected, got })?;
+    start.copy_from_slice(&earlier);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_are_normal_and_a_larger_table_begins_with_the_smaller_one() {
+        let draw =
+            |rows| normal(rows, 7, 7f64.sqrt(), 3, Stream::UserFactors, "a test").unwrap().to_f32().unwrap();
+        let values = draw(20_000);
+        assert_eq!(draw(50), values[..350]);
+        let n = values.len() as f64;
+        let moment = |power| values.iter().map(|&v| f64::from(v).powi(power)).sum::<f64>() / n;
+        for (power, expected) in [(1, 0.0), (2, 1.0), (3, 0.0), (4, 3.0)] {
+            assert!((moment(power) - expected).abs() < 0.1, "moment {power}: {}", moment(power));
+        }
+        let items = normal(50, 7, 7f64.sqrt(), 3, Stream::ItemFactors, "a test").unwrap();
+        assert_ne!(items.to_f32().unwrap(), values[..350]);
+    }
+
+    #[test]
+    fn an_earlier_table_must_fit() {
+        let table = |rows, dim| Table::zeros(rows, dim, Device::Cpu, "a test").unwrap();
+        let ones = Table::from_f32(&[1.0; 6], 3, Device::Cpu, "a test").unwrap();
+        let mut grown = table(3, 3);
+        take_over(&mut grown, &ones.to_row_type(RowType::F16, "a test").unwrap(), "rows").unwrap();
+        assert_eq!(grown.to_f32().unwrap(), [[1.0; 6].as_slice(), &[0.0; 3]].concat());
+        assert!(matches!(take_over(&mut table(1, 3), &ones, "rows"), Err(Error::Start { .. })));
+        assert!(matches!(take_over(&mut table(3, 2), &ones, "rows"), Err(Error::Start { .. })));
+    }
+}

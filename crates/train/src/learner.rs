@@ -1,0 +1,42 @@
+//! What every model's way of learning looks like to the loop.
+
+use recmill_core::{Parameters, models::Retriever};
+
+use crate::Result;
+
+/// Parameters that get better epoch by epoch.
+///
+/// The same data, seed and configuration give the same bits after every epoch, whatever the number of threads.
+pub trait Learner {
+    /// Goes once through the data and returns the loss where the pass yields it for nothing.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when an operation is refused or finds a value that is not finite.
+    fn epoch(&mut self, epoch: u32) -> Result<Option<f64>>;
+
+    /// Computes the loss of the present parameters, where that takes a pass of its own.
+    ///
+    /// # Errors
+    /// As [`Learner::epoch`].
+    fn loss(&mut self) -> Result<Option<f64>> {
+        Ok(None)
+    }
+
+    /// Returns a model of the present parameters: a copy, which later epochs leave alone.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when there is no memory for the copy.
+    fn snapshot(&self) -> Result<Box<dyn Retriever>>;
+
+    /// Goes back to the parameters of an earlier [`Learner::snapshot`].
+    ///
+    /// # Errors
+    /// [`crate::Error::Core`] when they are not of this model.
+    fn restore(&mut self, parameters: Parameters) -> Result<()>;
+
+    /// Returns the model as it is kept, after the last step that some models take once.
+    ///
+    /// # Errors
+    /// As [`Learner::epoch`].
+    fn finish(self: Box<Self>) -> Result<Box<dyn Retriever>>;
+}

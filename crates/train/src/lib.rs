@@ -1,0 +1,34 @@
+//! How models learn: one file a model, one loop for all.
+//!
+//! A [`Training`] is one training, of any model. [`fit`] is the loop. A [`Learner`] is a model's way of learning; it is told nothing but the data, the configuration
+//! and the seed. [`Prediction`] says beforehand what memory it will take. The crate prints nothing: it tells a
+//! [`Progress`].
+
+mod als;
+mod bpr;
+mod data;
+mod ease;
+mod error;
+mod factors;
+mod fit;
+mod item_knn;
+mod learner;
+pub mod memory;
+mod most_popular;
+mod progress;
+mod svd;
+mod svd_als;
+mod training;
+mod validation;
+
+pub use data::Sizes;
+pub use error::Error;
+pub use fit::{Ended, FitOptions, Trained, Validation, fit};
+pub use learner::Learner;
+pub use memory::Prediction;
+pub use progress::{EpochRecord, Plan, Progress};
+pub use training::{Training, predict};
+pub use validation::HeldOut;
+
+/// What every fallible function of this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,122 @@
+//! The memory that training will take, known from sizes alone, and what the machine has left.
+//!
+//! A prediction lists the parts that grow with the data: factors, copies of them for validation, the data by item,
+//! scratch of each thread. The data by user are there already when training begins and are not counted again.
+
+use std::fmt;
+
+use crate::{Error, Result};
+
+/// Bytes that training will allocate, part by part.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Prediction {
+    parts: Vec<(&'static str, u64)>,
+}
+
+impl Prediction {
+    /// Adds a part; parts of no size are left out.
+    pub fn add(mut self, what: &'static str, bytes: u64) -> Self {
+        if bytes > 0 {
+            self.parts.push((what, bytes));
+        }
+        self
+    }
+
+    /// Returns the parts and their bytes.
+    pub fn parts(&self) -> &[(&'static str, u64)] {
+        &self.parts
+    }
+
+    /// Returns the sum of all parts.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().fold(0u64, |sum, &(_, bytes)| sum.saturating_add(bytes))
+    }
+
+    /// Succeeds when `available` bytes are enough to train `model`.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] with both figures.
+    pub fn check(&self, model: &'static str, available: u64) -> Result<()> {
+        if self.bytes() > available {
+            return Err(Error::TooLarge { model, predicted: self.clone(), available });
+        }
+        Ok(())
+    }
+}
+
+/// Writes `1.5 GiB (user factors 1.0 GiB, item factors 0.5 GiB)`.
+impl fmt::Display for Prediction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Bytes(self.bytes()))?;
+        for (at, &(what, bytes)) in self.parts.iter().enumerate() {
+            write!(f, "{}{what} {}", if at == 0 { " (" } else { ", " }, Bytes(bytes))?;
+        }
+        if self.parts.is_empty() { Ok(()) } else { f.write_str(")") }
+    }
+}
+
+/// Returns the bytes that this process may still allocate: what the system has available, or what its control group
+/// leaves where that is less, and no more than the budget of the kernels.
+pub fn available_bytes() -> u64 {
+    let (machine, group) = sysinfo::System::new().map_or((u64::MAX, u64::MAX), |mut system| {
+        system.refresh_memory();
+        // Page cache counts as used in a control group although it is given back on demand, so its resident memory is
+        // taken off the limit rather than all that it is charged for.
+        let group = system.cgroup_limits().map(|limits| limits.total_memory.saturating_sub(limits.rss));
+        (system.available_memory(), group.unwrap_or(u64::MAX))
+    });
+    let machine = if machine == 0 { u64::MAX } else { machine }; // a system that does not say
+    machine.min(group).min(recmill_kernels::memory::available(recmill_kernels::Device::Cpu))
+}
+
+/// A number of bytes in words: `512 B`, `3.4 MiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+        if self.0 < 1024 {
+            return write!(f, "{} B", self.0);
+        }
+        let mut value = self.0 as f64 / 1024.0;
+        let mut unit = 0;
+        while value >= 1023.95 && unit + 1 < UNITS.len() {
+            value /= 1024.0;
+            unit += 1;
+        }
+        write!(f, "{value:.1} {}", UNITS[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_there_is_is_refused_with_the_numbers() {
+        let predicted =
+            Prediction::default().add("gram matrix", 3 << 30).add("weights", 1 << 29).add("none", 0);
+        predicted.check("ease", 7 << 29).unwrap();
+        let error = predicted.check("ease", (7 << 29) - 1).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "ease needs 3.5 GiB (gram matrix 3.0 GiB, weights 512.0 MiB), and this machine has 3.5 GiB left"
+        );
+    }
+
+    #[test]
+    fn the_machine_has_some_memory_and_not_all_of_it() {
+        let available = available_bytes();
+        assert!(available > 1 << 20, "{available}");
+        assert!(available < 1 << 50, "{available}");
+    }
+
+    #[test]
+    fn bytes_change_units_where_they_read_best() {
+        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), ((1 << 30) - 1, "1.0 GiB")] {
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
+        assert_eq!(Bytes(u64::MAX).to_string(), "16384.0 PiB");
+    }
+}

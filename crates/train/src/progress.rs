@@ -1,0 +1,64 @@
+//! What training tells whoever waits for it.
+//!
+//! The library prints nothing: the command draws a bar, a test collects the records, a program may ignore them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Prediction;
+
+/// One epoch of training; a line of `history.jsonl`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// The epoch, from 1.
+    pub epoch: u32,
+    /// Seconds of parameter updates alone.
+    pub seconds: f64,
+    /// Seconds of validation.
+    pub eval_seconds: f64,
+    /// Seconds of computing the loss, where that is a pass of its own.
+    pub loss_seconds: f64,
+    /// The training loss, where the model has one.
+    pub loss: Option<f64>,
+    /// What validation measured.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// What is known before the first epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The model, such as `als`.
+    pub model: &'static str,
+    /// Epochs at most.
+    pub epochs: u32,
+    /// Interactions that an epoch goes through.
+    pub n_interactions: u64,
+    /// Users there are.
+    pub n_users: u64,
+    /// Items there are.
+    pub n_items: u64,
+    /// The memory that training will take.
+    pub memory: Prediction,
+    /// Bytes of memory that the machine has left.
+    pub available_bytes: u64,
+}
+
+/// Listens to training; every method may be left out.
+pub trait Progress {
+    /// Training is about to begin; nothing large has been allocated.
+    fn planned(&mut self, _plan: &Plan) {}
+
+    /// An epoch is over.
+    fn epoch(&mut self, _record: &EpochRecord) {}
+}
+
+/// Listens to nothing.
+impl Progress for () {}
+
+/// Keeps the records.
+impl Progress for Vec<EpochRecord> {
+    fn epoch(&mut self, record: &EpochRecord) {
+        self.push(record.clone());
+    }
+}

@@ -1,0 +1,120 @@
+//! From a configuration and data to a trained model: the one entrance for every model.
+
+use std::sync::atomic::AtomicBool;
+
+use recmill_core::{Dataset, Parameters, models::ModelConfig};
+
+use crate::{
+    Error, FitOptions, Learner, Plan, Prediction, Progress, Result, Trained, Validation, als::AlsLearner,
+    bpr::BprLearner, data::Sizes, ease::EaseLearner, fit, item_knn::ItemKnnLearner, memory::available_bytes,
+    most_popular::MostPopularLearner, svd::SvdLearner,
+};
+
+/// One training: what of, what from, and how to decide when it is done.
+pub struct Training<'a> {
+    /// The model and its hyper-parameters.
+    pub config: &'a ModelConfig,
+    /// What it learns from.
+    pub data: &'a Dataset,
+    /// The parameters of an earlier model of the same kind, whose users and items are the first of `data`.
+    ///
+    /// Models in closed form ignore it: they are computed anew from all the data.
+    pub start: Option<Parameters>,
+    /// The source of every random number.
+    pub seed: u64,
+    /// With validation: stop after so many epochs in a row that did not improve the metric.
+    pub patience: Option<u32>,
+    /// Whether to compute the loss of each epoch where that takes a pass of its own.
+    pub loss: bool,
+}
+
+impl<'a> Training<'a> {
+    /// Describes the training of `config` on `data` with seed 0, all epochs, and the loss of each.
+    pub fn new(config: &'a ModelConfig, data: &'a Dataset) -> Self {
+        Self { config, data, start: None, seed: 0, patience: None, loss: true }
+    }
+
+    /// Returns what is known before training: its size, and the memory it will take beside what there is.
+    pub fn plan(&self, validated: bool) -> Plan {
+        let sizes = Sizes::new(self.data, validated);
+        Plan {
+            model: self.config.name(),
+            epochs: epochs(self.config),
+            n_interactions: sizes.n_interactions,
+            n_users: sizes.n_users,
+            n_items: sizes.n_items,
+            memory: predict(self.config, &sizes),
+            available_bytes: available_bytes(),
+        }
+    }
+
+    /// Trains the model; validates each epoch by `validation`, ends after the epoch in which `stop` is set.
+    ///
+    /// # Errors
+    /// [`Error::Core`] when the configuration is not valid; [`Error::NoData`]; [`Error::TooLarge`] before anything
+    /// large is allocated; [`Error::Value`], [`Error::Start`], and as [`fit`].
+    ///
+    /// # Determinism
+    /// The same configuration, data, start and seed give the same bytes, whatever the number of threads; a model whose
+    /// configuration asks for races is the one exception.
+    pub fn run(
+        self,
+        validation: Option<&mut dyn Validation>,
+        stop: &AtomicBool,
+        progress: &mut dyn Progress,
+    ) -> Result<Trained> {
+        self.config.validate()?;
+        let nothing = [
+            ("users", self.data.n_users()),
+            ("items", self.data.n_items()),
+            ("interactions", self.data.by_user().nnz()),
+        ];
+        if let Some(&(what, _)) = nothing.iter().find(|(_, n)| *n == 0) {
+            return Err(Error::NoData { what });
+        }
+        let plan = self.plan(validation.is_some());
+        progress.planned(&plan);
+        plan.memory.check(plan.model, plan.available_bytes)?;
+        let mut learner = self.learner()?;
+        if let Some(start) = self.start {
+            learner.restore(start)?;
+        }
+        let options = FitOptions { epochs: plan.epochs, patience: self.patience, loss: self.loss };
+        fit(learner, &options, validation, stop, progress)
+    }
+
+    fn learner(&self) -> Result<Box<dyn Learner + 'a>> {
+        let (data, seed) = (self.data, self.seed);
+        Ok(match self.config {
+            ModelConfig::Als(config) => Box::new(AlsLearner::new(config, data, seed)?),
+            ModelConfig::Bpr(config) => Box::new(BprLearner::new(config, data, seed)?),
+            ModelConfig::ItemKnn(config) => Box::new(ItemKnnLearner::new(config, data)),
+            ModelConfig::Ease(config) => Box::new(EaseLearner::new(config, data)?),
+            ModelConfig::MostPopular(config) => Box::new(MostPopularLearner::new(config, data)),
+            ModelConfig::Svd(config) => Box::new(SvdLearner::new(config, data, seed)?),
+        })
+    }
+}
+
+/// Returns the bytes that training `config` on data of these sizes will allocate, part by part.
+pub fn predict(config: &ModelConfig, sizes: &Sizes) -> Prediction {
+    match config {
+        ModelConfig::Als(config) => AlsLearner::predict(config, sizes),
+        ModelConfig::Bpr(config) => BprLearner::predict(config, sizes),
+        ModelConfig::ItemKnn(config) => ItemKnnLearner::predict(config, sizes),
+        ModelConfig::Ease(_) => EaseLearner::predict(sizes),
+        ModelConfig::MostPopular(_) => MostPopularLearner::predict(sizes),
+        ModelConfig::Svd(config) => SvdLearner::predict(config, sizes),
+    }
+}
+
+/// Returns how often the configuration goes through the data; models in closed form do it once.
+fn epochs(config: &ModelConfig) -> u32 {
+    let iterations = match config {
+        ModelConfig::Als(config) => config.iterations,
+        ModelConfig::Bpr(config) => config.iterations,
+        ModelConfig::Svd(config) => config.iterations,
+        ModelConfig::ItemKnn(_) | ModelConfig::Ease(_) | ModelConfig::MostPopular(_) => 1,
+    };
+    u32::try_from(iterations).unwrap_or(u32::MAX)
+}

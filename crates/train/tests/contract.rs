@@ -1,0 +1,134 @@
+//! What every model promises, whatever it is: one test over all of them.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod examples;
+
+use std::sync::atomic::AtomicBool;
+
+use recmill_core::{
+    Batch, Dataset, ItemIndex, Query, Row, UserIndex, Workspace,
+    models::{ModelConfig, Retriever, open},
+};
+use recmill_train::{EpochRecord, Training};
+
+use examples::{all_models, bytes, checkerboard, history, taste_groups};
+
+fn train(config: &ModelConfig, data: &Dataset) -> Box<dyn Retriever> {
+    Training::new(config, data).run(None, &AtomicBool::new(false), &mut ()).unwrap().model
+}
+
+/// A user as the model is asked about them: by index where it has users, by history where it has none.
+fn question(model: &dyn Retriever, data: &Dataset, user: usize) -> Query {
+    if model.n_users() > 0 {
+        Query::User(UserIndex(user as u32))
+    } else {
+        Query::History(history(data, user))
+    }
+}
+
+/// Asks for what the user has not had yet.
+fn unseen(query: Query, data: &Dataset, user: usize, k: usize) -> Row {
+    let exclude = data.by_user().row(user).0.iter().map(|&item| ItemIndex(item)).collect();
+    Row { exclude, ..Row::new(query, k) }
+}
+
+fn answers(model: &dyn Retriever, rows: Vec<Row>) -> Vec<(Vec<ItemIndex>, Vec<f32>)> {
+    let mut workspace = Workspace::default();
+    let n = rows.len();
+    model.score(&Batch { rows }, &mut workspace).unwrap();
+    (0..n).map(|row| workspace.answer(row)).map(|(items, scores)| (items.to_vec(), scores.to_vec())).collect()
+}
+
+#[test]
+fn the_withheld_item_of_a_checkerboard_comes_first() {
+    for config in all_models().iter().filter(|config| config.name() != "most-popular") {
+        let (data, withheld) = checkerboard(40, 24, matches!(config, ModelConfig::Svd(_)));
+        let model = train(config, &data);
+        let mut found = 0;
+        for (user, &item) in withheld.iter().enumerate() {
+            let known = unseen(question(&*model, &data, user), &data, user, 1);
+            let folded_in = unseen(Query::History(history(&data, user)), &data, user, 1);
+            for (items, _) in answers(&*model, vec![known, folded_in]) {
+                found += usize::from(items[0] == item);
+            }
+        }
+        assert_eq!(found, 2 * withheld.len(), "{}", config.name());
+    }
+}
+
+#[test]
+fn a_batch_answers_as_its_rows_alone() {
+    let data = taste_groups(200, 60);
+    for config in all_models() {
+        let model = train(&config, &data);
+        let rows: Vec<Row> = (0..40)
+            .map(|user| match user % 3 {
+                0 => unseen(question(&*model, &data, user), &data, user, 7),
+                1 => Row::new(Query::History(history(&data, user)), 100),
+                _ => Row::new(Query::Item(ItemIndex(user as u32)), 5),
+            })
+            .collect();
+        let together = answers(&*model, rows.clone());
+        for (row, expected) in rows.into_iter().zip(together) {
+            assert_eq!(answers(&*model, vec![row]), [expected], "{}", config.name());
+        }
+    }
+}
+
+#[test]
+fn a_model_opened_from_its_parameters_answers_the_same() {
+    let data = taste_groups(200, 60);
+    for config in all_models() {
+        let model = train(&config, &data);
+        let opened = open(&config, model.parameters().unwrap(), data.n_users(), data.n_items()).unwrap();
+        let rows: Vec<Row> = (0..20)
+            .flat_map(|user| {
+                let query = question(&*model, &data, user);
+                [Row::new(query, 10), Row::new(Query::History(history(&data, user)), 10)]
+            })
+            .collect();
+        assert_eq!(answers(&*model, rows.clone()), answers(&*opened, rows), "{}", config.name());
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_on_1_2_and_5_threads() {
+    let data = taste_groups(300, 90);
+    for config in all_models() {
+        let run = |threads, seed| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let training = Training { seed, ..Training::new(&config, &data) };
+                let trained = training.run(None, &AtomicBool::new(false), &mut ()).unwrap();
+                let losses: Vec<_> = trained.epochs.iter().map(|epoch| epoch.loss).collect();
+                (bytes(&trained.model.parameters().unwrap()), losses)
+            })
+        };
+        let one = run(1, 3);
+        assert!(one == run(2, 3), "{}: two threads differ from one", config.name());
+        assert!(one == run(5, 3), "{}: five threads differ from one", config.name());
+        if matches!(config, ModelConfig::Als(_) | ModelConfig::Bpr(_) | ModelConfig::Svd(_)) {
+            assert!(one.0 != run(1, 4).0, "{}: the seed changes nothing", config.name());
+        }
+    }
+}
+
+#[test]
+fn the_loss_falls() {
+    let data = taste_groups(300, 90);
+    for config in all_models() {
+        let mut records: Vec<EpochRecord> = Vec::new();
+        Training::new(&config, &data).run(None, &AtomicBool::new(false), &mut records).unwrap();
+        let losses: Vec<f64> = records.iter().filter_map(|record| record.loss).collect();
+        match config {
+            ModelConfig::Als(_) => {
+                assert!(losses.windows(2).all(|pair| pair[1] <= pair[0] * (1.0 + 1e-6)), "als: {losses:?}");
+                assert!(losses[losses.len() - 1] < 0.9 * losses[0], "als: {losses:?}");
+            }
+            ModelConfig::Bpr(_) | ModelConfig::Svd(_) => {
+                assert!(losses[losses.len() - 1] < 0.9 * losses[0], "{}: {losses:?}", config.name());
+            }
+            _ => assert!(losses.is_empty(), "{}: {losses:?}", config.name()),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! `cargo xtask check`: everything that CI checks, in plain Rust.
+//!
+//! ```text
+//! cargo xtask check           all of it, in the order below
+//! cargo xtask check heads     one step: heads, format, lint, docs, test
+//! ```
+
+mod heads;
+
+use std::process::{Command, ExitCode};
+
+/// A step's name and what it runs; every command must succeed.
+const STEPS: &[(&str, &[&str])] = &[
+    ("format", &["cargo fmt --all --check"]),
+    ("lint", &["cargo clippy --workspace --all-targets -- -D warnings"]),
+    ("docs", &["cargo doc --workspace --no-deps"]),
+    ("test", &["cargo nextest run --workspace", "cargo test --workspace --doc"]),
+];
+
+/// A broken link is an error; a module's head may name what is private to it.
+const RUSTDOC_FLAGS: &str = "-D warnings -A rustdoc::private-intra-doc-links";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["check"] => heads::check().and_then(|()| STEPS.iter().try_for_each(run)),
+        ["check", "heads"] => heads::check(),
+        ["check", name] => match STEPS.iter().find(|step| step.0 == name) {
+            Some(step) => run(step),
+            None => Err(format!("no such step: `{name}`; there are heads, format, lint, docs, test")),
+        },
+        _ => Err("usage: cargo xtask check [heads|format|lint|docs|test]".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            say(&reason);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run((name, commands): &(&str, &[&str])) -> Result<(), String> {
+    for line in *commands {
+        say(&format!("{name}: {line}"));
+        let mut words = line.split(' ');
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).env("RUSTDOCFLAGS", RUSTDOC_FLAGS);
+        match command.status() {
+            Ok(status) if status.success() => {}
+            Ok(status) => return Err(format!("{name} failed: `{line}` ended with {status}")),
+            Err(error) => return Err(format!("{name} failed: `{line}`: {error}")),
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "this is a command for developers")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
