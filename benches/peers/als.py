@@ -12,7 +12,7 @@ import argparse
 import datetime
 import json
 import pathlib
-import resource
+import re
 import subprocess
 import sys
 import time
@@ -113,7 +113,9 @@ def memory_of_implicit(work, factors):
         factors=factors, regularization=REGULARIZATION, alpha=ALPHA, iterations=2, num_threads=THREADS
     )
     model.fit(matrix, show_progress=False)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    # Not ru_maxrss: a child begins with that of the process that started it, which holds the matrix and factors here.
+    status = pathlib.Path("/proc/self/status").read_text()
+    print(re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)[1])
 
 
 def recorded(row):
