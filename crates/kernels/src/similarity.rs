@@ -360,7 +360,7 @@ fn list(
         Direction::To => (weights.to[column], &weights.from),
     };
     let similarity = |other: usize, dot: f32| dot / (own * others[other] + shrink);
-    let mut best = Best { k: options.k, floor: 0.0, found: std::mem::take(best) };
+    let mut best = Best { k: options.k.min(dots.len()), floor: 0.0, found: std::mem::take(best) };
     if every {
         for (other, dot) in dots.iter_mut().enumerate().filter(|(_, dot)| **dot != 0.0) {
             best.offer(similarity(other, *dot), other as u32);
@@ -604,5 +604,15 @@ mod tests {
             assert!(matches!(result, Err(Error::Parameter { .. })), "{bad:?}");
         }
         assert!(similarity(matrix.by_row(), matrix.by_row(), &good).is_err());
+    }
+
+    #[test]
+    fn more_neighbours_than_columns_are_all_columns() {
+        let matrix = Matrix::new(9, 200, |_| 1.0);
+        let ask = |k| {
+            let options = SimilarityOptions { k, ..options(Measure::Bm25 { k1: 1.0, b: 1.0 }) };
+            similarity(matrix.by_column(), matrix.by_row(), &options).unwrap()
+        };
+        assert_eq!(ask(usize::MAX), ask(200));
     }
 }

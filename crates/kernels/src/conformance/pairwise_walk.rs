@@ -186,11 +186,11 @@ impl Exact {
         let dim = self.dim;
         let [rows, columns, bias, row_sums, column_sums, bias_sums] = &mut self.numbers;
         let (l2, bias_l2) = (f64::from(epoch.regularization), f64::from(epoch.bias_regularization));
-        let rate = |sums: &mut [f64], at: u32, square: f64| match epoch.optimizer {
+        let rate = |sums: &mut [f64], at: u32, square: f64, l2: f64| match epoch.optimizer {
             Optimizer::Sgd => f64::from(epoch.learning_rate),
             Optimizer::Adagrad => {
                 sums[at as usize] += square;
-                f64::from(epoch.learning_rate) / (sums[at as usize] + LEAST).sqrt()
+                f64::from(epoch.learning_rate) / (sums[at as usize] + (l2 * l2).max(LEAST)).sqrt()
             }
         };
         let mean_square = |gradient: &[f64]| gradient.iter().map(|g| g * g).sum::<f64>() / dim as f64;
@@ -200,15 +200,15 @@ impl Exact {
             let q = &mut columns[column as usize * dim..][..dim];
             gradient.iter_mut().zip(&*q).for_each(|(g, q)| *g += z * sign * q);
             let pull: Vec<f64> = p.iter().map(|p| z * sign * p).collect();
-            let rate_of_column = rate(column_sums, column, mean_square(&pull));
+            let rate_of_column = rate(column_sums, column, mean_square(&pull), l2);
             q.iter_mut().zip(pull).for_each(|(q, pull)| *q += rate_of_column * (pull - l2 * *q));
             if !bias.is_empty() {
-                let rate_of_bias = rate(bias_sums, column, z * z);
+                let rate_of_bias = rate(bias_sums, column, z * z, bias_l2);
                 let b = &mut bias[column as usize];
                 *b += rate_of_bias * (z * sign - bias_l2 * *b);
             }
         }
-        let rate_of_row = rate(row_sums, row, mean_square(&gradient));
+        let rate_of_row = rate(row_sums, row, mean_square(&gradient), l2);
         let p = &mut rows[row as usize * dim..][..dim];
         p.iter_mut().zip(gradient).for_each(|(p, g)| *p += rate_of_row * (g - l2 * *p));
     }

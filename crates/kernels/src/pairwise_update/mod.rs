@@ -12,7 +12,8 @@
 //!                                         q_j += s_j (-z p_r - λ q_j)      b_j -= s (z + λ b_j)
 //! ```
 //! L(k) is the k-th harmonic number. `s` is the learning rate, for Adagrad divided by the root of the sum of squares of
-//! all gradients so far: of each bias, and of the mean square of each whole row ("row-wise"), L2 left out.
+//! all gradients so far: of each bias, and of the mean square of each whole row ("row-wise"), L2 left out but for λ², which
+//! every sum begins with.
 //!
 //! # Layout
 //!

@@ -186,6 +186,56 @@ fn what_is_not_finite_is_reported_with_its_row() {
     }
 }
 
+/// One row, of which column 0 is positive and column 1 is not.
+fn one_pair(loss: PairwiseLoss, optimizer: Optimizer) -> PairwiseEpoch<'static> {
+    let rows = SparseRows { indptr: &[0, 1], indices: &[0], values: &[1.0] };
+    let negatives = Negatives::default();
+    let regularization = 0.01;
+    let (learning_rate, bias_regularization) = (0.05, regularization);
+    let mode = Mode::Deterministic;
+    PairwiseEpoch {
+        rows,
+        loss,
+        optimizer,
+        learning_rate,
+        regularization,
+        bias_regularization,
+        negatives,
+        seed: 0,
+        epoch: 0,
+        mode,
+    }
+}
+
+#[test]
+fn adagrad_does_not_explode_on_a_first_gradient_of_next_to_nothing() {
+    let epoch = one_pair(PairwiseLoss::Bpr, Optimizer::Adagrad);
+    let table = |values: &[f32]| Table::from_f32(values, 2, Device::Cpu, "a test").unwrap();
+    for (row, columns) in [([3.0, 3.0], [3.0, 3.0, -3.0, -3.0]), ([0.0, 0.0], [0.1, 0.2, 0.4, 0.3])] {
+        let state = PairwiseState::new(Optimizer::Adagrad, 1, 2);
+        let mut model = Model { rows: table(&row), columns: table(&columns), bias: vec![0.0; 2], state };
+        model.train(&epoch).unwrap();
+        let before = [&row[..], &columns, &[0.0; 2]].concat();
+        for (after, before) in model.numbers().iter().zip(before) {
+            assert!((after - before).abs() < 0.2, "{before} became {after}");
+        }
+    }
+}
+
+#[test]
+fn warp_refuses_a_negative_that_is_not_finite() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for mode in [Mode::Deterministic, Mode::Hogwild] {
+            let warp = one_pair(PairwiseLoss::Warp { max_draws: 5 }, Optimizer::Sgd);
+            let table = |values: &[f32]| Table::from_f32(values, 2, Device::Cpu, "a test").unwrap();
+            let (rows, columns) = (table(&[0.5, 0.25]), table(&[0.1, 0.2, bad, 0.3]));
+            let mut model = Model { rows, columns, bias: vec![0.0; 2], state: PairwiseState::default() };
+            let error = model.train(&PairwiseEpoch { mode, ..warp }).unwrap_err();
+            assert!(matches!(error, Error::NotFinite { row: 0, .. }), "{error}");
+        }
+    }
+}
+
 #[test]
 fn operands_that_do_not_fit_are_refused() {
     let data = Tastes::new(10, 20);

@@ -323,6 +323,10 @@ unsafe fn positives<const FMA: bool, const RACING: bool>(
                         };
                         let o = open::<RACING>(columns, other, &mut o_copy);
                         let apart = own - step::dot::<FMA>(p, o) - bias(job, other);
+                        if !apart.is_finite() {
+                            tally.not_finite = tally.not_finite.or(Some(row));
+                            break;
+                        }
                         if apart < 1.0 {
                             let weight = rank_weight(job.n_columns, t);
                             tally.linear += f64::from(weight * (1.0 - apart));
@@ -438,8 +442,8 @@ fn single<const FMA: bool>(
         None => [job.epoch.learning_rate; 2],
         Some([rows, columns, _]) => {
             let z2 = z * z / job.dim as f32;
-            let rate = job.epoch.learning_rate;
             let (qq, pp) = (step::square::<FMA>(q), step::square::<FMA>(p));
+            let rate = rate(job, job.epoch.regularization);
             [adagrad(rows, row, z2 * qq, rate), adagrad(columns, column, z2 * pp, rate)]
         }
     };
@@ -464,7 +468,7 @@ fn slope<const FMA: bool>(x: f32, row: u32, tally: &mut Tally) -> Option<f32> {
 fn adapt(job: &Job, ids: [u32; 3], z2: f32, apart: f32, square: f32) -> [f32; 3] {
     let Some([rows, columns, _]) = &job.state else { return [job.epoch.learning_rate; 3] };
     let mean = z2 / job.dim as f32;
-    let rate = job.epoch.learning_rate;
+    let rate = rate(job, job.epoch.regularization);
     [
         adagrad(rows, ids[0], mean * apart, rate),
         adagrad(columns, ids[1], mean * square, rate),
@@ -472,13 +476,19 @@ fn adapt(job: &Job, ids: [u32; 3], z2: f32, apart: f32, square: f32) -> [f32; 3]
     ]
 }
 
+/// The learning rate, and what each of Adagrad's sums has beyond its squares: the square of L2's pull on a weight of 1, so
+/// that a first step over a gradient of next to nothing shrinks a row by the learning rate and not by a thousand times it.
 #[inline(always)]
-fn adagrad(sums: &SharedRows, at: u32, square: f32, rate: f32) -> f32 {
-    // Keeps a first step over a gradient of 0 from dividing by 0; far below any square that matters.
+fn rate(job: &Job, l2: f32) -> [f32; 2] {
     const LEAST: f32 = 1e-12;
+    [job.epoch.learning_rate, (l2 * l2).max(LEAST)]
+}
+
+#[inline(always)]
+fn adagrad(sums: &SharedRows, at: u32, square: f32, [rate, least]: [f32; 2]) -> f32 {
     let sum = sums.value(at) + square;
     sums.set_value(at, sum);
-    rate / (sum + LEAST).sqrt()
+    rate / (sum + least).sqrt()
 }
 
 #[inline(always)]
@@ -492,7 +502,7 @@ fn move_bias(job: &Job, column: u32, z: f32) {
     let Some(biases) = &job.column_bias else { return };
     let rate = match &job.state {
         None => job.epoch.learning_rate,
-        Some([_, _, sums]) => adagrad(sums, column, z * z, job.epoch.learning_rate),
+        Some([_, _, sums]) => adagrad(sums, column, z * z, rate(job, job.epoch.bias_regularization)),
     };
     let old = biases.value(column);
     biases.set_value(column, old + rate * (z - job.epoch.bias_regularization * old));
