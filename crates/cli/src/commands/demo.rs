@@ -73,7 +73,8 @@ impl Demo {
         }
 
         note!("2. training als, matrix factorization of what users did");
-        let config = ModelConfig::Als(AlsConfig::default());
+        // Fewer factors than the default: a first look should not be long.
+        let config = ModelConfig::Als(AlsConfig { factors: 64, ..AlsConfig::default() }).suited_to(&data);
         let mut training = Training::new(&config, &data);
         training.seed = self.seed;
         let mut watch = train::Watch::new("ndcg@10");

@@ -106,6 +106,11 @@ fn train(flags: &TrainFlags, config: &ModelConfig) -> Result<()> {
         files => reading::held_out(files, &reading).map(Some),
     };
     let (valid, test) = (held_out(&flags.valid)?, held_out(&flags.test)?);
+    let suited = config.suited_to(&data);
+    if suited != *config {
+        note!("chosen to suit the data: {}", suited.objective());
+    }
+    let config = &suited;
     let attributes = Attributed::read(flags, from.as_ref(), &data)?;
     let metric = flags.valid_metric.clone().unwrap_or_else(|| default_metric(config).to_owned());
     let mut validation = valid.as_ref().map(|valid| {

@@ -28,9 +28,9 @@ pub const FOLD_IN_NEGATIVES: usize = 512;
 #[serde(rename_all = "kebab-case")]
 pub enum Negatives {
     /// Every item alike.
-    #[default]
     Uniform,
     /// In proportion to the item's interactions, to the power of --negatives-exponent.
+    #[default]
     Popularity,
 }
 
@@ -40,9 +40,9 @@ pub enum Negatives {
 #[serde(rename_all = "kebab-case")]
 pub enum Optimizer {
     /// Plain stochastic gradient descent.
-    #[default]
     Sgd,
     /// Steps that shrink with the sum of a parameter's squared gradients.
+    #[default]
     Adagrad,
 }
 
@@ -93,14 +93,14 @@ pub struct BprConfig {
 impl Default for BprConfig {
     fn default() -> Self {
         Self {
-            factors: 64,
+            factors: 128,
             learning_rate: 0.05,
             regularization: 0.01,
-            iterations: 100,
-            negatives: Negatives::Uniform,
-            negatives_exponent: 0.75,
-            optimizer: Optimizer::Sgd,
-            item_bias: true,
+            iterations: 40,
+            negatives: Negatives::Popularity,
+            negatives_exponent: 0.5,
+            optimizer: Optimizer::Adagrad,
+            item_bias: false,
             hogwild: false,
             init_scale: 0.1,
             precision: Precision::F32,

@@ -9,7 +9,7 @@ use super::{
     Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, MostPopular, MostPopularConfig,
     Retriever, Svd, SvdConfig,
 };
-use crate::{Error, Parameters, Result};
+use crate::{Dataset, Error, Parameters, Result};
 
 /// Which model, and its hyper-parameters; in JSON and TOML the key `model` names it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,19 @@ impl ModelConfig {
             Self::Ease(_) => "ease",
             Self::MostPopular(_) => "most-popular",
             Self::Svd(_) => "svd",
+        }
+    }
+
+    /// Returns the configuration with what it leaves to the data decided: for als, the weighting
+    /// ([`AlsConfig::suited_to`]). Commands do this before they train, so that what is stored is complete.
+    pub fn suited_to(&self, data: &Dataset) -> Self {
+        match self {
+            Self::Als(config) => {
+                let values = data.by_user().values();
+                let sum = values.iter().map(|value| f64::from(value.abs())).sum();
+                Self::Als(config.suited_to(data.n_users(), data.n_items(), values.len(), sum))
+            }
+            complete => complete.clone(),
         }
     }
 
@@ -243,6 +256,22 @@ mod tests {
             assert!(serde_json::from_str::<ModelConfig>(&unknown).is_err(), "{name}");
             assert!(!config.objective().is_empty());
         }
+    }
+
+    #[test]
+    fn als_weighs_unobserved_pairs_by_how_many_there_are_unless_told() {
+        let config = AlsConfig::default();
+        let suited = config.suited_to(1000, 500, 3000, 6172.0);
+        assert_eq!((suited.alpha, suited.unobserved_weight), (None, Some(0.12)));
+        assert_eq!(suited.suited_to(10, 10, 50, 100.0), suited);
+        assert_eq!(
+            config.suited_to(10, 10, 50, 100.0).unobserved_weight,
+            Some(1.0),
+            "half a mean value of 2"
+        );
+        let told = AlsConfig { alpha: Some(2.0), ..config.clone() };
+        assert_eq!(told.suited_to(1000, 500, 3000, 6172.0), told);
+        assert_eq!(config.suited_to(0, 500, 0, 0.0), config);
     }
 
     #[test]

@@ -40,9 +40,9 @@ pub enum Measure {
 #[serde(rename_all = "kebab-case")]
 pub enum NeighboursOf {
     /// Each item of the history reaches the items most like it.
-    #[default]
     History,
     /// Each candidate is reached by the items most like it.
+    #[default]
     Candidate,
 }
 
@@ -92,9 +92,9 @@ impl Default for ItemKnnConfig {
         Self {
             measure: Measure::Cosine,
             neighbours: 200,
-            neighbours_of: NeighboursOf::History,
-            shrinkage: 0.0,
-            user_damping: 0.5,
+            neighbours_of: NeighboursOf::Candidate,
+            shrinkage: 10.0,
+            user_damping: 0.7,
             item_damping: 0.5,
             binary: true,
             bm25_k1: 1.2,
