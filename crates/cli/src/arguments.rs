@@ -18,7 +18,7 @@ use crate::{
 /// Data goes to standard output, everything else to standard error. Exit status: 0 done, 1 the work failed, 2 used
 /// wrongly.
 #[derive(Parser)]
-#[command(name = "recmill", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "recmill", version, max_term_width = 100)]
 #[command(after_help = "Start with `recmill demo`: it needs no data and shows every step.")]
 struct Cli {
     #[command(subcommand)]
@@ -66,6 +66,9 @@ enum Command {
     Bench(bench::Bench),
 }
 
+/// More processors than machines have; a typing error beyond it would take minutes to start.
+const MOST_THREADS: usize = 1024;
+
 /// Which flags were typed, by name, as opposed to those that have their default.
 pub(crate) struct Given(BTreeSet<String>);
 
@@ -88,6 +91,13 @@ impl Given {
 
 /// Runs the command line of this process.
 pub(crate) fn run() -> ExitCode {
+    // A reader of a damaged file may panic; that becomes an error, and its words are nobody's business.
+    let default_hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !recmill_core::data::is_guarded() {
+            default_hook(panic);
+        }
+    }));
     let (cli, given) = match parse(std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -103,8 +113,17 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Result<(Cli, Given), clap::Error> {
-    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let matches = with_negative_numbers(Cli::command()).try_get_matches_from(arguments)?;
     Ok((Cli::from_arg_matches(&matches)?, Given::of(&matches)))
+}
+
+/// Takes `-1` for a value and not for a flag, everywhere, so that the flag can say what it expects.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|argument| match argument.get_action().takes_values() {
+        true => argument.allow_negative_numbers(true),
+        false => argument,
+    });
+    command.mut_subcommands(with_negative_numbers)
 }
 
 fn prepare(cli: &Cli) -> Result<()> {
@@ -134,6 +153,10 @@ fn prepare(cli: &Cli) -> Result<()> {
     if let Some(threads) = cli.threads {
         if threads == 0 {
             return Err(Failure::usage("--threads must be at least 1, not `0`"));
+        }
+        if threads > MOST_THREADS {
+            return Err(Failure::usage(format!("--threads must be at most {MOST_THREADS}, not `{threads}`"))
+                .hint("more threads than processors do not make anything faster"));
         }
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)

@@ -11,13 +11,19 @@ impl From<Core> for Failure {
         let message = error.to_string();
         match error {
             Core::Kernel(error) => error.into(),
-            Core::Io(error) => match error.kind() {
+            Core::Io(error) => {
+                // What the call is named in the system's words helps nobody who typed a path.
+                let message = ["failed to query resolved metadata", "failed to query raw metadata"]
+                    .iter()
+                    .fold(message, |message, call| message.replace(call, "cannot read"));
+                match error.kind() {
                 std::io::ErrorKind::NotFound => Failure::failed(message).hint("check the spelling of the path"),
                 std::io::ErrorKind::StorageFull => {
                     Failure::failed(message).hint("free some space and run the command again")
                 }
                 _ => Failure::failed(message),
-            },
+                }
+            }
             Core::InvalidConfig { model, problems } => {
                 let list: Vec<String> = problems
                     .iter()
@@ -76,6 +82,9 @@ impl From<Kernel> for Failure {
             Kernel::Unavailable { .. } | Kernel::UnknownDevice { .. } => {
                 failure.hint("`recmill devices` lists what can be used")
             }
+            Kernel::NotFinite { .. } | Kernel::NotPositiveDefinite { .. } => failure.hint(
+                "values far above 1 to 5 can be too much: divide them, or use a smaller --learning-rate, --alpha or --init-scale",
+            ),
             Kernel::NotOnDevice { .. } => failure.hint("--device cpu has every operation"),
             _ => failure,
         }

@@ -56,11 +56,21 @@ pub(crate) fn say(line: fmt::Arguments<'_>) {
     progress::above_bars(|| drop(writeln!(io::stderr(), "{line}")));
 }
 
-/// Writes a line to standard error: `note!("read {n} rows")`.
+/// Writes a line to standard error unless `--quiet` is given: `note!("read {n} rows")`.
 macro_rules! note {
-    ($($arg:tt)*) => { $crate::output::say(format_args!($($arg)*)) };
+    ($($arg:tt)*) => {
+        if !$crate::progress::is_silent() {
+            $crate::output::say(format_args!($($arg)*))
+        }
+    };
 }
 pub(crate) use note;
+
+/// Writes a line to standard error, `--quiet` or not, for what may spoil the result: `warning!("the file is empty")`.
+macro_rules! warning {
+    ($($arg:tt)*) => { $crate::output::say(format_args!("warning: {}", format_args!($($arg)*))) };
+}
+pub(crate) use warning;
 
 /// Sends the library's log lines where [`say`] writes.
 pub(crate) struct LogWriter;

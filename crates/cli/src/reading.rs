@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use recmill_core::{
-    Dataset, IdMap,
+    Dataset, Error, IdMap,
     data::{Attributes, ReadOptions, ReadReport, Repeats, read_dataset},
 };
 
 use crate::{
-    failure::Result,
-    output::{count, counted, note, seconds},
+    failure::{Failure, Result},
+    output::{count, counted, note, seconds, warning},
     progress::Bar,
     read_flags::ReadFlags,
 };
@@ -23,7 +23,7 @@ pub(crate) fn interactions(
 ) -> Result<(Dataset, ReadReport)> {
     let started = Instant::now();
     let bar = Bar::spinner("reading");
-    let (data, report) = read_dataset(files, options, base)?;
+    let (data, report) = read_dataset(files, options, base).map_err(|error| nothing_left(error, options))?;
     drop(bar);
     let taken = started.elapsed().as_secs_f64();
     note!("read {} from {} in {}", counted(report.rows, "row"), report.sources.join(", "), seconds(taken));
@@ -34,8 +34,33 @@ pub(crate) fn interactions(
     Ok((data, report))
 }
 
-/// Reads interactions to measure on: nothing is left out of them but bad rows.
-pub(crate) fn held_out(files: &[String], options: &ReadOptions) -> Result<Dataset> {
+/// Says which filters may have left nothing, where there were rows before them.
+fn nothing_left(error: Error, options: &ReadOptions) -> Failure {
+    let filters: Vec<String> = [
+        ("--min-user-interactions", options.min_user_interactions as f64),
+        ("--min-item-interactions", options.min_item_interactions as f64),
+        ("--min-rating", options.min_rating.map_or(0.0, f64::from)),
+    ]
+    .iter()
+    .filter(|(_, value)| *value != 0.0)
+    .map(|(flag, value)| format!("{flag} {value}"))
+    .collect();
+    match error {
+        Error::NoRows { path } if !filters.is_empty() => {
+            Failure::failed(format!("{path}: no interaction is left after {}", filters.join(", ")))
+                .hint("lower them; `recmill split` and `train --dry-run` say what they leave out")
+        }
+        error => error.into(),
+    }
+}
+
+/// Whether the values of what was read are the data's, and not 1 for each row for want of any.
+pub(crate) fn has_values(report: &ReadReport, options: &ReadOptions) -> bool {
+    options.event_weights.is_some() || report.columns.iter().any(|used| used.role == "value")
+}
+
+/// Reads interactions to measure on: nothing is left out of them but bad rows. Returns with them whether they have values.
+pub(crate) fn held_out(files: &[String], options: &ReadOptions) -> Result<(Dataset, bool)> {
     let options = ReadOptions {
         min_user_interactions: 0,
         min_item_interactions: 0,
@@ -47,7 +72,7 @@ pub(crate) fn held_out(files: &[String], options: &ReadOptions) -> Result<Datase
     let (data, report) = read_dataset(files, &options, None)?;
     drop(bar);
     for bad in &report.bad_rows {
-        note!(
+        warning!(
             "{}: skipped {} ({}), first {}",
             files.join(", "),
             counted(bad.rows, "bad row"),
@@ -55,7 +80,8 @@ pub(crate) fn held_out(files: &[String], options: &ReadOptions) -> Result<Datase
             bad.first
         );
     }
-    Ok(data)
+    let has_values = has_values(&report, &options);
+    Ok((data, has_values))
 }
 
 /// Reads the columns that belong to `ids`, and tells how many have none.
@@ -64,9 +90,7 @@ pub(crate) fn attributes(file: &str, ids: &IdMap, side: &str, flags: &ReadFlags)
     let (attributes, report) = Attributes::read(file, ids, &options)?;
     note!("{file}: columns for {} of {}", count(report.described as u64), counted(ids.len() as u64, side));
     if report.described == 0 {
-        note!(
-            "warning: no id of {file} is an id of the interactions; its first column must hold the {side} ids"
-        );
+        warning!("no id of {file} is an id of the interactions; its first column must hold the {side} ids");
     }
     Ok(attributes.table().clone())
 }
@@ -74,14 +98,15 @@ pub(crate) fn attributes(file: &str, ids: &IdMap, side: &str, flags: &ReadFlags)
 /// What was merged, skipped or left out.
 fn tell_of_losses(report: &ReadReport) {
     if report.repeated_rows > 0 {
-        let rows = counted(report.repeated_rows, "row");
+        let repeat = if report.repeated_rows == 1 { "repeats" } else { "repeat" };
         note!(
-            "{rows} repeat a pair of user and item; such rows become one by the rule `{}` (--repeats)",
+            "{} {repeat} a pair of user and item; such rows become one by the rule `{}` (--repeats)",
+            counted(report.repeated_rows, "row"),
             report.repeats
         );
     }
     for bad in &report.bad_rows {
-        note!("skipped {} ({}), first {}", counted(bad.rows, "bad row"), bad.kind, bad.first);
+        warning!("skipped {} ({}), first {}", counted(bad.rows, "bad row"), bad.kind, bad.first);
     }
     if report.rows_below_min_rating > 0 {
         note!("left out {} below --min-rating", counted(report.rows_below_min_rating, "row"));

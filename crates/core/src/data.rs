@@ -37,6 +37,7 @@ mod thin;
 
 pub use attributes::{Attributes, AttributesReport};
 pub use builder::{Built, DatasetBuilder};
+pub use columnar::is_guarded;
 pub use interactions::{Interaction, InteractionReader, Interactions};
 pub use number::parse_time;
 pub use options::{EventWeights, Format, HalfLife, OnBadRow, ReadOptions, Repeats};

@@ -104,6 +104,8 @@ pub struct Evaluation {
     pub users_without_candidates: usize,
     /// Test rows whose item the model does not know.
     pub unknown_item_rows: usize,
+    /// Test rows whose item is in the user's history, which is removed: they count as misses.
+    pub seen_rows: usize,
     /// Test rows that were predicted, where values were.
     pub predicted_rows: u64,
 }
@@ -201,6 +203,9 @@ struct Run<'a> {
 impl Run<'_> {
     fn block(&mut self, users: &[Relevant], batch: &mut Batch, workspace: &mut Workspace) -> Result<()> {
         let rows: Vec<Option<Row>> = users.par_iter().map(|user| self.row(user)).collect::<Result<_>>()?;
+        let seen =
+            |(user, row): (&Relevant, &Option<Row>)| row.as_ref().map_or(0, |row| user.among(&row.exclude));
+        self.result.seen_rows += users.iter().zip(&rows).map(seen).sum::<usize>();
         let asked: Vec<bool> = rows.iter().map(Option::is_some).collect();
         batch.rows.clear();
         batch.rows.extend(rows.into_iter().flatten());

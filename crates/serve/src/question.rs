@@ -169,8 +169,16 @@ struct Query(Vec<(String, String)>);
 impl Query {
     fn parse(uri: &Uri) -> Result<Self, Refusal> {
         axum::extract::Query::try_from_uri(uri)
-            .map(|axum::extract::Query(pairs)| Self(pairs))
             .map_err(|error| Refusal::Malformed(format!("the query: {error}")))
+            .and_then(|axum::extract::Query(pairs)| Self(pairs).refuse_replaced())
+    }
+
+    /// Refuses bytes that are no UTF-8, which the parser replaces: the id would be another's.
+    fn refuse_replaced(self) -> Result<Self, Refusal> {
+        match self.0.iter().find(|(name, value)| [name, value].iter().any(|text| text.contains('\u{fffd}'))) {
+            Some((name, _)) => Err(Refusal::Malformed(format!("the query: `{name}` is not UTF-8"))),
+            None => Ok(self),
+        }
     }
 
     fn take(&mut self, name: &str) -> Option<String> {
@@ -283,7 +291,15 @@ mod tests {
         };
         assert_eq!(read("user_id=a%20b&k=3").unwrap().user_id, Some(Id("a b".into())));
         assert_eq!(read("user_id=a").unwrap().k(), 10);
-        for query in ["", "k=1", "user_id=a&n=3", "user_id=a&user_id=b", "user_id=a&k=x", "user_id=a&k="] {
+        for query in [
+            "",
+            "k=1",
+            "user_id=a&n=3",
+            "user_id=a&user_id=b",
+            "user_id=a&k=x",
+            "user_id=a&k=",
+            "user_id=%FF",
+        ] {
             assert!(matches!(read(query), Err(Refusal::Malformed(_))), "{query}");
         }
         assert!(matches!(read("user_id=&k=1"), Err(Refusal::InvalidValue(_))));

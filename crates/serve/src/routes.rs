@@ -60,6 +60,10 @@ async fn with_id(State(shared): State<Arc<Shared>>, mut request: Request, next: 
     } else {
         tracing::debug!(request_id = id, status = status.as_u16(), "{line}");
     }
+    if !shared.admission.is_ready() {
+        // Whoever keeps a connection open would send its next request to a server that is gone.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
@@ -88,7 +92,10 @@ async fn recommend(State(shared): State<Arc<Shared>>, request: Request) -> Respo
         let place = shared.admission.enter()?;
         let question = match *request.method() {
             Method::POST => {
-                let body = read_body(request, shared.limits.max_body_bytes).await?;
+                // A client that sends slowly has as long as a request has, and then gives its place back.
+                let body = read_body(request, shared.limits.max_body_bytes);
+                let body = tokio::time::timeout(shared.limits.request_timeout, body).await;
+                let body = body.map_err(|_| Refusal::Deadline)??;
                 Recommend::from_json(&body, &shared.limits)?
             }
             _ => Recommend::from_query(request.uri(), &shared.limits)?,
@@ -226,12 +233,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_body_that_never_ends_gives_its_place_back() {
+        let limits =
+            Limits { max_admitted: 1, request_timeout: Duration::from_millis(1), ..Limits::default() };
+        let (gated, shared, router) = server(limits);
+        let endless = Body::from_stream(futures::stream::pending::<std::io::Result<axum::body::Bytes>>());
+        let (status, value, _) = ask(&router, "POST", "/recommend", endless).await;
+        assert_eq!((status.as_u16(), value["code"].as_str()), (504, Some("deadline")));
+        drop(shared.admission.enter().unwrap());
+        assert_eq!(gated.arrived(), 0);
+    }
+
+    #[tokio::test]
     async fn probes_follow_readiness() {
         let (_, shared, router) = server(generous());
-        assert_eq!(ask(&router, "GET", "/health/ready", "").await.1["status"], "ready");
+        let (_, value, response) = ask(&router, "GET", "/health/ready", "").await;
+        assert_eq!((value["status"].as_str(), response.headers().get("connection")), (Some("ready"), None));
         shared.admission.not_ready();
-        let (status, value, _) = ask(&router, "GET", "/health/ready", "").await;
+        let (status, value, response) = ask(&router, "GET", "/health/ready", "").await;
         assert_eq!((status.as_u16(), value["code"].as_str()), (503, Some("not_ready")));
+        assert_eq!(response.headers()["connection"], "close");
         assert_eq!(ask(&router, "GET", "/health/live", "").await.0, StatusCode::OK);
     }
 }

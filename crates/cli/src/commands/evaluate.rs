@@ -82,7 +82,7 @@ impl Evaluate {
         self.device.resolve_for("evaluating")?;
         let mut model = Model::open(&self.model)?;
         let reading = self.reading.options(Repeats::Last);
-        let test = reading::held_out(&self.test, &reading)?;
+        let (test, has_values) = reading::held_out(&self.test, &reading)?;
         if !self.history.is_empty() {
             let (history, _) = read_dataset(&self.history, &self.reading.options(Repeats::Sum), None)?;
             let left_out = model.recommender.set_history(history)?;
@@ -94,7 +94,7 @@ impl Evaluate {
             }
         }
         let started = Instant::now();
-        let (evaluation, protocol) = self.measure(&model, &test, &reading)?;
+        let (evaluation, protocol) = self.measure(&model, &test, has_values, &reading)?;
         let taken = started.elapsed().as_secs_f64();
         let users = evaluation.users;
         note!(
@@ -115,7 +115,13 @@ impl Evaluate {
         out.finish()
     }
 
-    fn measure(&self, model: &Model, test: &Dataset, reading: &ReadOptions) -> Result<(Evaluation, String)> {
+    fn measure(
+        &self,
+        model: &Model,
+        test: &Dataset,
+        has_values: bool,
+        reading: &ReadOptions,
+    ) -> Result<(Evaluation, String)> {
         let options = EvaluateOptions {
             k: sorted(&self.k),
             seed: self.seed,
@@ -151,6 +157,7 @@ impl Evaluate {
             return Ok((evaluation, protocol));
         }
         if !self.ranking
+            && has_values
             && let Some(evaluation) = model.recommender.evaluate_ratings(test)?
         {
             return Ok((evaluation, "protocol: rating, predicted against actual values".to_owned()));
@@ -210,6 +217,12 @@ fn population(evaluation: &Evaluation, unknown_users: UnknownUsers) -> String {
             "which count as misses"
         };
         text.push_str(&format!("; {rows} of items that the model does not know, {meaning}"));
+    }
+    if evaluation.seen_rows > 0 {
+        text.push_str(&format!(
+            "; {} in the history already, which are never recommended and count as misses",
+            counted(evaluation.seen_rows as u64, "test row")
+        ));
     }
     text
 }

@@ -57,9 +57,9 @@ pub(crate) struct Recommend {
     #[arg(long)]
     include_seen: bool,
     /// Where the lists of --users-file and --all-users go: a file that ends in .csv, .jsonl or .parquet, or one of
-    /// these words for standard output.
-    #[arg(long, short, value_name = "FILE", default_value = "csv")]
-    output: ListOutput,
+    /// these words for standard output [default: csv].
+    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["user", "history_items"])]
+    output: Option<ListOutput>,
     /// Where to compute: auto, cpu, cuda, cuda:N, wgpu or wgpu:N.
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceFlag::Auto)]
     device: DeviceFlag,
@@ -174,7 +174,9 @@ impl Recommend {
             }
         }
         if answer.items.is_empty() {
-            note!("no item is left: all are seen, excluded or not allowed");
+            let condition =
+                if self.r#where.is_some() { ", or the condition of --where fits none" } else { "" };
+            note!("no item is left: all are seen, excluded or not allowed{condition}");
         } else if answer.items.len() < self.k as usize {
             note!("only {} left by the filters", counted(answer.items.len() as u64, "item"));
         }
@@ -188,7 +190,8 @@ impl Recommend {
 
     /// Lists for many users, block by block, so that memory does not grow with their number.
     fn many(&self, model: &Model) -> Result<()> {
-        let ListOutput { path, format } = &self.output;
+        let on_stdout = ListOutput { path: None, format: ListFormat::Csv };
+        let ListOutput { path, format } = self.output.as_ref().unwrap_or(&on_stdout);
         match path {
             None if *format == ListFormat::Parquet && output::stdout_is_terminal() => {
                 Err(Failure::usage("parquet is not for terminals")

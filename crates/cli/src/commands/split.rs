@@ -67,7 +67,12 @@ impl Split {
             out.json(&report)?;
             return out.finish();
         }
-        for (path, rows) in report.files.iter().zip([report.train, report.valid, report.test]) {
+        for path in &report.files {
+            let rows = match path.file_stem().and_then(|stem| stem.to_str()) {
+                Some("train") => report.train,
+                Some("valid") => report.valid,
+                _ => report.test,
+            };
             note!("{}: {} rows", path.display(), count(rows));
         }
         if report.left_out > 0 {

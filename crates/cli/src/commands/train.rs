@@ -88,22 +88,32 @@ impl<C: Args + Serialize + DeserializeOwned> OneModel<C> {
             Some(from) if flags.config.is_none() => inherit(from, &config, name, given)?,
             _ => config,
         };
-        train(&flags, &wrap(config))
+        train(&flags, &wrap(config), given)
     }
 }
 
 /// Trains as the flags say.
-fn train(flags: &TrainFlags, config: &ModelConfig) -> Result<()> {
+fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> {
     check(flags, config)?;
     let started = Instant::now();
     let from = flags.from.as_ref().map(|path| ModelDirectory::open(path, Verify::Quick)).transpose()?;
     let repeats = if matches!(config, ModelConfig::Svd(_)) { Repeats::Last } else { Repeats::Sum };
-    let reading = flags.reading.options(repeats);
+    let mut reading = flags.reading.options(repeats);
+    if let (Some(from), None) = (&from, &flags.config) {
+        reading = inherit_reading(from, reading, given)?;
+    }
     let base = from.as_ref().map(ModelDirectory::to_dataset).transpose()?;
     let (data, report) = reading::interactions(&flags.data, &reading, base)?;
+    let predicts_values = matches!(config, ModelConfig::Svd(_));
+    if predicts_values && !reading::has_values(&report, &reading) {
+        return Err(without_values(&flags.data));
+    }
     let held_out = |files: &[String]| match files {
         [] => Ok(None),
-        files => reading::held_out(files, &reading).map(Some),
+        files => match reading::held_out(files, &reading)? {
+            (_, false) if predicts_values => Err(without_values(files)),
+            (data, _) => Ok(Some(data)),
+        },
     };
     let (valid, test) = (held_out(&flags.valid)?, held_out(&flags.test)?);
     let suited = config.suited_to(&data);
@@ -128,7 +138,17 @@ fn train(flags: &TrainFlags, config: &ModelConfig) -> Result<()> {
             return Err(Failure::failed("training would take more memory than there is"));
         }
         note!("dry run: nothing has been trained or written");
-        return Ok(());
+        let mut stdout = Out::new();
+        if flags.json {
+            let parts: serde_json::Map<_, _> =
+                plan.memory.parts().iter().map(|&(what, bytes)| (what.to_owned(), bytes.into())).collect();
+            stdout.json(&json!({
+                "model": plan.model, "users": plan.n_users, "items": plan.n_items, "interactions": plan.n_interactions,
+                "epochs": plan.epochs, "memory_bytes": plan.memory.bytes(), "memory": parts,
+                "available_bytes": plan.available_bytes,
+            }))?;
+        }
+        return stdout.finish();
     };
     let stop = interrupt::stop_flag()?;
     let trained = training.run(
@@ -165,7 +185,12 @@ fn train(flags: &TrainFlags, config: &ModelConfig) -> Result<()> {
     } else if let Some(evaluation) = &evaluation {
         evaluate::print_metrics(&mut stdout, &[("test", &evaluation.metrics)])?;
     } else {
-        note!("next: recmill recommend {} --user {}", out.display(), data.users.name(0).unwrap_or("ID"));
+        // An id that a shell would take apart is not shown as something to type.
+        let plain = |id: &&str| {
+            id.chars().all(|c| c.is_ascii_alphanumeric() || "_-.:@".contains(c)) && !id.starts_with('-')
+        };
+        let user = data.users.name(0).filter(plain).unwrap_or("ID");
+        note!("next: recmill recommend {} --user {user}", out.display());
     }
     stdout.finish()
 }
@@ -178,6 +203,15 @@ fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<()> {
         return Err(Failure::usage("--patience and --valid-metric need interactions to validate on")
             .hint("add --valid FILE; `recmill split` makes one"));
     }
+    if flags.valid_metric.as_deref().is_some_and(|metric| matches!(metric, "rmse" | "mae"))
+        && !matches!(config, ModelConfig::Svd(_))
+    {
+        return Err(Failure::usage(format!(
+            "{} predicts no values that rmse and mae could measure",
+            config.name()
+        ))
+        .hint("--valid-metric takes metrics of lists such as ndcg@10 or recall@20; svd predicts values"));
+    }
     if flags.patience == Some(0) {
         return Err(Failure::usage("--patience must be at least 1, not `0`"));
     }
@@ -188,6 +222,28 @@ fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<()> {
         directory::check_destination(out)?;
     }
     Ok(())
+}
+
+fn without_values(files: &[String]) -> Failure {
+    Failure::failed(format!("svd predicts values, and {} has none", files.join(", "))).hint(
+        "name their column with --value-column; als, bpr, item-knn and ease learn from what has no values",
+    )
+}
+
+/// What interactions mean stays as it was for the model that is gone on from, unless a flag says otherwise.
+fn inherit_reading(from: &ModelDirectory, reading: ReadOptions, given: &Given) -> Result<ReadOptions> {
+    const MEANING: [&str; 6] =
+        ["event_column", "event_weights", "half_life", "repeats", "min_rating", "allow_negative"];
+    let failed = |error: serde_json::Error| Failure::failed(format!("config.json: {error}"));
+    let mut now = serde_json::to_value(&reading).map_err(failed)?;
+    let Some(earlier) = from.manifest().config.schema.get("reading") else { return Ok(reading) };
+    for name in MEANING.into_iter().filter(|name| !given.has(name)) {
+        let Some(value) = earlier.get(name).filter(|value| now.get(name) != Some(value)) else { continue };
+        let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        note!("--{} {shown}, as for the model that this goes on from", name.replace('_', "-"));
+        now[name] = value.clone();
+    }
+    serde_json::from_value(now).map_err(failed)
 }
 
 fn default_metric(config: &ModelConfig) -> &'static str {

@@ -139,6 +139,12 @@ where
 {
     let directory = ModelDirectory::open(from, Verify::Quick)?;
     let mut learnt = directory.manifest().config.model.as_object().cloned().unwrap_or_default();
+    // Of two that exclude each other, the one that is typed replaces the one of the model.
+    for (one, other) in [("alpha", "unobserved_weight"), ("unobserved_weight", "alpha")] {
+        if given.has(one) {
+            learnt.remove(other);
+        }
+    }
     match learnt.remove("model") {
         Some(Value::String(kind)) if kind == model => overlay(from, config, learnt, given),
         kind => {

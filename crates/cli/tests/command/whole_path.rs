@@ -137,6 +137,59 @@ fn a_model_is_extended_by_new_events() {
 }
 
 #[test]
+fn events_go_on_counting_what_they_counted() {
+    let folder = Folder::new();
+    folder.write("events.csv", "user,item,type,time\na,x,view,1\na,y,buy,2\nb,x,buy,3\nb,y,view,4\n");
+    folder.write("more.csv", "user,item,type,time\nc,x,buy,5\nc,y,view,6\n");
+    let weights = "--event-weights view=1,buy=10 --repeats max";
+    folder.succeeds(&format!("train als events.csv --out m --factors 2 --iterations 1 {weights}"));
+    folder.succeeds("train als more.csv --from m --out m");
+    let reading = |version: &str| {
+        let inspected = json(&folder.succeeds(&format!("inspect {version} --json")));
+        inspected["config"]["schema"]["reading"].clone()
+    };
+    let (first, second) = (reading("m/versions/1"), reading("m/versions/2"));
+    assert!(first["event_weights"].is_string() || first["event_weights"].is_object(), "{first}");
+    assert_eq!((&first["event_weights"], &first["repeats"]), (&second["event_weights"], &second["repeats"]));
+    folder.succeeds("train als more.csv --from m --out m --event-weights view=2,buy=3");
+    assert_ne!(reading("m/versions/3")["event_weights"], first["event_weights"], "a flag says otherwise");
+    folder.succeeds("train als more.csv --from m --out m --alpha 2");
+    let inspected = json(&folder.succeeds("inspect m --json"));
+    assert_eq!(inspected["config"]["model"]["alpha"], 2.0);
+}
+
+#[test]
+fn what_is_split_and_planned_is_counted() {
+    let folder = Folder::with_ratings();
+    let told = folder.screen("split ratings.csv --out parts --at 1150");
+    let rows = |name: &str| fs_err::read_to_string(folder.at(name)).unwrap().lines().count() - 1;
+    for name in ["train", "test"] {
+        let line = format!("parts/{name}.csv: {} rows", rows(&format!("parts/{name}.csv")));
+        assert!(told.replace('\\', "/").contains(&line), "{line}: {told}");
+    }
+    let plan = json(&folder.succeeds("train als ratings.csv --dry-run --json"));
+    assert_eq!((plan["model"].as_str(), plan["users"].as_u64()), (Some("als"), Some(20)));
+    assert!(plan["memory_bytes"].as_u64() > Some(0), "{plan}");
+}
+
+#[test]
+fn test_rows_that_training_had_are_counted() {
+    let folder = Folder::with_ratings();
+    folder.succeeds("train most-popular ratings.csv --out m");
+    let evaluated = json(&folder.succeeds("evaluate m --test ratings.csv --json"));
+    let rows = fs_err::read_to_string(folder.at("ratings.csv")).unwrap().lines().count() as u64 - 1;
+    assert_eq!(evaluated["seen_rows"], rows);
+    assert!(folder.screen("evaluate m --test ratings.csv").contains("in the history already"));
+}
+
+#[test]
+fn quiet_is_quiet() {
+    let folder = Folder::with_ratings();
+    let output = folder.run("train als ratings.csv --out m --factors 2 --iterations 1 --quiet");
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", crate::screen::screen(&output));
+}
+
+#[test]
 fn values_are_predicted() {
     let folder = Folder::with_ratings();
     folder.succeeds("split ratings.csv --out parts --fraction 0.2");

@@ -20,6 +20,7 @@ fn nothing_and_unknown_flags() {
     assert_screen!("k-of-zero", folder.screen("recommend model --user 1 --k 0"));
     assert_screen!("nobody-to-recommend-to", folder.screen("recommend model"));
     assert_screen!("no-threads", folder.screen("devices --threads 0"));
+    assert_screen!("too-many-threads", folder.screen("devices --threads 100000"));
 }
 
 #[test]
@@ -32,6 +33,11 @@ fn hyper_parameters() {
     assert_screen!(
         "several-bad-values",
         folder.screen("train als ratings.csv --out m --factors 0 --cg-steps 0")
+    );
+    assert_screen!("negative-factors", folder.screen("train als ratings.csv --out m --factors -1"));
+    assert_screen!(
+        "metric-of-values",
+        folder.screen("train als ratings.csv --out m --valid ratings.csv --valid-metric rmse")
     );
     assert_screen!("patience-without-valid", folder.screen("train als ratings.csv --out m --patience 3"));
     assert!(!folder.at("m").exists());
@@ -78,6 +84,12 @@ fn files_that_cannot_be_read() {
         assert_screen!(format!("data-{name}"), screen);
         assert!(!folder.at("model").exists(), "{name}");
     }
+    folder.write("good.csv", "user_id,item_id\n1,a\n2,b\n");
+    assert_screen!(
+        "data-filtered",
+        folder.screen("train als good.csv --out model --min-user-interactions 2")
+    );
+    assert_screen!("data-without-values", folder.screen("train svd good.csv --out model"));
     let column = "train als columns.csv --out model --user-column whom --item-column what";
     assert_screen!("data-no-such-column", folder.screen(column));
 }
@@ -135,6 +147,7 @@ fn what_a_model_cannot_do() {
     folder.write("strangers.csv", "user_id,item_id\nx,y\n");
     assert_screen!("evaluate-strangers", folder.screen("evaluate model --test strangers.csv"));
     assert_screen!("output-without-format", folder.screen("recommend model --all-users --output lists.txt"));
+    assert_screen!("output-for-one-user", folder.screen("recommend model --user u1 --output lists.csv"));
     assert_screen!("serve-to-everyone", folder.screen("serve model --bind 0.0.0.0:0"));
     assert_screen!("from-another-model", folder.screen("train als ratings.csv --out other --from model"));
 }

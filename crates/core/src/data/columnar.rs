@@ -3,6 +3,7 @@
 //! A file of these formats is read from its end, so one that comes as a stream is first copied to a temporary file. The
 //! readers check much but not all of what they read; a panic in one of them becomes an error here.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -132,10 +133,22 @@ impl Source for Columnar {
     }
 }
 
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns whether a panic in this thread is one that becomes an error, so that a program's panic hook may keep silent.
+pub fn is_guarded() -> bool {
+    GUARDED.get()
+}
+
 /// Runs a reader that may meet bytes it does not expect.
 fn guard<T>(location: &str, read: impl FnOnce() -> std::result::Result<T, ArrowError>) -> Result<T> {
     let damaged = |what: String| Error::BadFile { path: location.to_owned(), what };
-    match catch_unwind(AssertUnwindSafe(read)) {
+    GUARDED.set(true);
+    let caught = catch_unwind(AssertUnwindSafe(read));
+    GUARDED.set(false);
+    match caught {
         Ok(result) => result.map_err(|error| damaged(error.to_string())),
         Err(_) => Err(damaged("damaged: its reader gave up".to_owned())),
     }

@@ -94,7 +94,11 @@ pub fn check_destination(root: &Path) -> Result<()> {
     }
     // Permissions, quotas and read-only mounts are best asked by trying.
     let probe = existing.join(format!("{PROBE}{}", unique_suffix()));
-    fs_err::OpenOptions::new().write(true).create_new(true).open(&probe)?;
+    fs_err::OpenOptions::new().write(true).create_new(true).open(&probe).map_err(|error| {
+        let folder = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
+        let reason = error.kind();
+        std::io::Error::new(reason, format!("cannot write in `{}`: {reason}", folder.display()))
+    })?;
     Ok(fs_err::remove_file(&probe)?)
 }
 

@@ -116,6 +116,11 @@ impl Relevant {
         self.items.len()
     }
 
+    /// How many of the relevant items are among `items`.
+    pub(super) fn among(&self, items: &[ItemIndex]) -> usize {
+        items.iter().filter(|&&item| self.items.binary_search(&TestItem::Known(item)).is_ok()).count()
+    }
+
     /// The candidates that the model can score, ascending.
     pub(super) fn known_candidates(&self) -> Option<Vec<ItemIndex>> {
         self.candidates.as_ref().map(|items| items.iter().map_while(known).collect())
