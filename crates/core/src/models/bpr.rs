@@ -93,10 +93,10 @@ pub struct BprConfig {
 impl Default for BprConfig {
     fn default() -> Self {
         Self {
-            factors: 128,
+            factors: 256,
             learning_rate: 0.05,
-            regularization: 0.01,
-            iterations: 40,
+            regularization: 0.005,
+            iterations: 80,
             negatives: Negatives::Popularity,
             negatives_exponent: 0.5,
             optimizer: Optimizer::Adagrad,

@@ -95,7 +95,7 @@ impl Default for ItemKnnConfig {
             neighbours_of: NeighboursOf::Candidate,
             shrinkage: 10.0,
             user_damping: 0.7,
-            item_damping: 0.5,
+            item_damping: 0.47,
             binary: true,
             bm25_k1: 1.2,
             bm25_b: 0.75,
