@@ -77,7 +77,8 @@ pub struct BprConfig {
     #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value_t = Self::default().item_bias, action = clap::ArgAction::Set))]
     pub item_bias: bool,
-    /// Lets threads race on shared rows without locks: faster on many cores, and no longer the same bytes each time.
+    /// Lets threads race on shared rows instead of working on blocks of their own: no longer the same bytes each time,
+    /// and slower on two cores; measure it on many.
     #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value_t = Self::default().hogwild, action = clap::ArgAction::Set))]
     pub hogwild: bool,
