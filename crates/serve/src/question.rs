@@ -168,17 +168,13 @@ struct Query(Vec<(String, String)>);
 
 impl Query {
     fn parse(uri: &Uri) -> Result<Self, Refusal> {
+        let malformed = |what: String| Refusal::Malformed(format!("the query: {what}"));
+        // The parser replaces bytes that are no UTF-8, and the id would be another's.
+        let bytes = percent_encoding::percent_decode_str(uri.query().unwrap_or_default());
+        bytes.decode_utf8().map_err(|error| malformed(error.to_string()))?;
         axum::extract::Query::try_from_uri(uri)
-            .map_err(|error| Refusal::Malformed(format!("the query: {error}")))
-            .and_then(|axum::extract::Query(pairs)| Self(pairs).refuse_replaced())
-    }
-
-    /// Refuses bytes that are no UTF-8, which the parser replaces: the id would be another's.
-    fn refuse_replaced(self) -> Result<Self, Refusal> {
-        match self.0.iter().find(|(name, value)| [name, value].iter().any(|text| text.contains('\u{fffd}'))) {
-            Some((name, _)) => Err(Refusal::Malformed(format!("the query: `{name}` is not UTF-8"))),
-            None => Ok(self),
-        }
+            .map(|axum::extract::Query(pairs)| Self(pairs))
+            .map_err(|error| malformed(error.to_string()))
     }
 
     fn take(&mut self, name: &str) -> Option<String> {
@@ -290,6 +286,11 @@ mod tests {
             Recommend::from_query(&uri, &Limits::default())
         };
         assert_eq!(read("user_id=a%20b&k=3").unwrap().user_id, Some(Id("a b".into())));
+        assert_eq!(
+            read("user_id=%EF%BF%BD").unwrap().user_id,
+            Some(Id("\u{fffd}".into())),
+            "an id like another"
+        );
         assert_eq!(read("user_id=a").unwrap().k(), 10);
         for query in [
             "",
