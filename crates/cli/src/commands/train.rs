@@ -116,7 +116,8 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
         },
     };
     let (valid, test) = (held_out(&flags.valid)?, held_out(&flags.test)?);
-    let suited = config.suited_to(&data);
+    // A model that is gone on from has a weighting, named or not: without a name it is alpha 1.
+    let suited = if from.is_none() { config.suited_to(&data) } else { config.clone() };
     if suited != *config {
         note!("chosen to suit the data: {}", suited.objective());
     }

@@ -5,6 +5,8 @@ use std::{
     process::Stdio,
 };
 
+use recmill_core::directory::{ModelDirectory, Saved, Verify, save};
+
 use crate::screen::{Folder, assert_screen};
 use serde_json::Value;
 
@@ -156,6 +158,29 @@ fn events_go_on_counting_what_they_counted() {
     folder.succeeds("train als more.csv --from m --out m --alpha 2");
     let inspected = json(&folder.succeeds("inspect m --json"));
     assert_eq!(inspected["config"]["model"]["alpha"], 2.0);
+}
+
+/// A stored als model whose configuration names no weighting has alpha 1, and going on from it does not change that.
+#[test]
+fn a_model_without_a_named_weighting_keeps_its_objective() {
+    let folder = Folder::with_ratings();
+    folder.succeeds("train als ratings.csv --out m --factors 2 --iterations 1 --alpha 1");
+    let opened = ModelDirectory::open(folder.at("m"), Verify::Full).unwrap();
+    let mut config = opened.manifest().config.clone();
+    config.model.as_object_mut().unwrap().remove("alpha").unwrap();
+    let saved = Saved {
+        config: &config,
+        parameters: &opened.parameters().unwrap(),
+        dataset: &opened.to_dataset().unwrap(),
+        item_attributes: None,
+        user_attributes: None,
+        epochs: &[],
+    };
+    save(&folder.at("unnamed"), &saved, 1).unwrap();
+    folder.succeeds("train als ratings.csv --from unnamed --out unnamed");
+    let inspected = json(&folder.succeeds("inspect unnamed --json"));
+    let objective = inspected["config"]["objective"].as_str().unwrap();
+    assert!(objective.contains("alpha = 1,"), "{objective}");
 }
 
 #[test]
