@@ -1,11 +1,14 @@
 //! A typed run of numbers that lives on one device.
 //!
-//! This file and `buffer/cube.rs` are the only ones that name where numbers are stored. An operation matches on
-//! [`Storage`] once, in its public function, and is otherwise written against slices (CPU) or one generic
-//! `R: Runtime` (GPU).
+//! This file and its folder are the only ones that name where numbers are stored. An operation matches on the device
+//! once, in its public function, and is otherwise written against slices (CPU) or one generic `R: Gpu`.
 
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "gpu")]
 pub(crate) mod cube;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+#[cfg(feature = "wgpu")]
+pub(crate) mod wgpu;
 
 use std::{ops::Range, sync::Arc};
 
@@ -15,6 +18,30 @@ use crate::{
     Device, Error, Result,
     memory::{self, Reservation},
 };
+
+/// The one match of an operation on its device: runs `$work` with `$runtime` naming the runtime of `$device`; an error for
+/// the CPU, and for a runtime left out of this build.
+macro_rules! on_gpu {
+    ($op:expr, $device:expr, $runtime:ident => $work:expr) => {
+        match $device {
+            #[cfg(feature = "cuda")]
+            $crate::Device::Cuda(_) => {
+                type $runtime = $crate::buffer::cuda::CudaRuntime;
+                $work
+            }
+            #[cfg(feature = "wgpu")]
+            $crate::Device::Wgpu(_) => {
+                type $runtime = $crate::buffer::wgpu::WgpuRuntime;
+                $work
+            }
+            device => Err(match device.check() {
+                Err(unavailable) => unavailable,
+                Ok(()) => $crate::Error::NotOnDevice { op: $op, device },
+            }),
+        }
+    };
+}
+pub(crate) use on_gpu;
 
 /// Bytes that somebody else keeps alive, such as a memory-mapped file.
 #[derive(Clone)]
@@ -38,6 +65,9 @@ impl std::fmt::Debug for Mapped {
     }
 }
 
+/// What an allocation is called in an error.
+const ALLOCATE: &str = "allocate";
+
 /// A cache line.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
@@ -49,8 +79,10 @@ pub(crate) enum Storage<T> {
     /// As `Owned`, beginning at a cache line: a row of whole lines then crosses none.
     Aligned(Vec<Line>),
     Mapped(Mapped, Range<usize>),
+    #[cfg(feature = "cuda")]
+    Cuda(cube::CubeStorage<cuda::CudaRuntime>),
     #[cfg(feature = "wgpu")]
-    Wgpu(cube::CubeStorage<cube::WgpuRuntime>),
+    Wgpu(cube::CubeStorage<wgpu::WgpuRuntime>),
 }
 
 /// A contiguous run of values of `T` on one device.
@@ -71,27 +103,23 @@ impl<T: Pod> Buffer<T> {
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::BufferTooLarge`], [`Error::Unavailable`].
     pub fn zeros(len: usize, device: Device, what: &'static str) -> Result<Self> {
+        if device != Device::Cpu {
+            return on_gpu!(ALLOCATE, device, R => cube::Queue::<R>::new(device)?.zeros(len, what));
+        }
         let reservation = reserve::<T>(len, device, what)?;
-        let storage = match device {
-            Device::Cpu => {
-                let whole = size_of::<T>() > 0 && size_of::<Line>().is_multiple_of(size_of::<T>());
-                let memory_failed = |_| refused::<T>(len, device, what);
-                if whole {
-                    let n = len.div_ceil(size_of::<Line>() / size_of::<T>());
-                    let mut lines = Vec::new();
-                    lines.try_reserve_exact(n).map_err(memory_failed)?;
-                    lines.resize(n, Line::zeroed());
-                    Storage::Aligned(lines)
-                } else {
-                    let mut values = Vec::new();
-                    values.try_reserve_exact(len).map_err(memory_failed)?;
-                    values.resize(len, T::zeroed());
-                    Storage::Owned(values)
-                }
-            }
-            #[cfg(feature = "wgpu")]
-            Device::Wgpu(index) => Storage::Wgpu(cube::CubeStorage::zeros::<T>(index, len, what)?),
-            other => return Err(unavailable(other)),
+        let whole = size_of::<T>() > 0 && size_of::<Line>().is_multiple_of(size_of::<T>());
+        let memory_failed = |_| refused::<T>(len, device, what);
+        let storage = if whole {
+            let n = len.div_ceil(size_of::<Line>() / size_of::<T>());
+            let mut lines = Vec::new();
+            lines.try_reserve_exact(n).map_err(memory_failed)?;
+            lines.resize(n, Line::zeroed());
+            Storage::Aligned(lines)
+        } else {
+            let mut values = Vec::new();
+            values.try_reserve_exact(len).map_err(memory_failed)?;
+            values.resize(len, T::zeroed());
+            Storage::Owned(values)
         };
         Ok(Self { storage, len, device, _reservation: Some(reservation) })
     }
@@ -117,22 +145,14 @@ impl<T: Pod> Buffer<T> {
     /// [`Error::OutOfMemory`], [`Error::BufferTooLarge`], [`Error::Unavailable`].
     pub fn from_slice(values: &[T], device: Device, what: &'static str) -> Result<Self> {
         let len = values.len();
-        match device {
-            Device::Cpu => {
-                let mut buffer = Self::zeros(len, device, what)?;
-                if let Some(owned) = buffer.cpu_mut() {
-                    owned.copy_from_slice(values);
-                }
-                Ok(buffer)
-            }
-            #[cfg(feature = "wgpu")]
-            Device::Wgpu(index) => {
-                let reservation = reserve::<T>(len, device, what)?;
-                let storage = Storage::Wgpu(cube::CubeStorage::upload(index, values, what)?);
-                Ok(Self { storage, len, device, _reservation: Some(reservation) })
-            }
-            other => Err(unavailable(other)),
+        if device != Device::Cpu {
+            return on_gpu!(ALLOCATE, device, R => cube::Queue::<R>::new(device)?.upload(values, what));
         }
+        let mut buffer = Self::zeros(len, device, what)?;
+        if let Some(owned) = buffer.cpu_mut() {
+            owned.copy_from_slice(values);
+        }
+        Ok(buffer)
     }
 
     /// Reads `len` values at `byte_offset` of `mapped` in place, without a copy.
@@ -177,8 +197,8 @@ impl<T: Pod> Buffer<T> {
             Storage::Owned(values) => Some(values),
             Storage::Aligned(lines) => Some(&bytemuck::cast_slice(lines)[..self.len]),
             Storage::Mapped(mapped, range) => Some(bytemuck::cast_slice(&mapped.bytes()[range.clone()])),
-            #[cfg(feature = "wgpu")]
-            Storage::Wgpu(_) => None,
+            #[cfg(feature = "gpu")]
+            _ => None,
         }
     }
 
@@ -202,6 +222,8 @@ impl<T: Pod> Buffer<T> {
             Storage::Mapped(mapped, range) => {
                 Ok(bytemuck::cast_slice(&mapped.bytes()[range.clone()]).to_vec())
             }
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(storage) => storage.download(self.device, self.len),
             #[cfg(feature = "wgpu")]
             Storage::Wgpu(storage) => storage.download(self.device, self.len),
         }
@@ -234,10 +256,6 @@ fn reserve<T>(len: usize, device: Device, what: &'static str) -> Result<Reservat
 fn refused<T>(len: usize, device: Device, what: &'static str) -> Error {
     let asked = (len as u64).saturating_mul(size_of::<T>() as u64);
     Error::OutOfMemory { device, what, asked, available: memory::available(device) }
-}
-
-fn unavailable(device: Device) -> Error {
-    device.check().err().unwrap_or(Error::NotOnDevice { op: "allocate", device })
 }
 
 #[cfg(test)]

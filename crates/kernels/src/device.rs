@@ -25,14 +25,7 @@ impl Device {
     /// # Errors
     /// [`Error::Unavailable`] with the reason.
     pub fn check(self) -> Result<()> {
-        match self {
-            Device::Cpu => Ok(()),
-            Device::Cuda(_) => Err(Error::Unavailable { device: self, reason: "built without CUDA".into() }),
-            #[cfg(feature = "wgpu")]
-            Device::Wgpu(index) => crate::buffer::cube::check_wgpu(index),
-            #[cfg(not(feature = "wgpu"))]
-            Device::Wgpu(_) => Err(Error::Unavailable { device: self, reason: "built without wgpu".into() }),
-        }
+        self.max_buffer_bytes().map(|_| ())
     }
 
     /// Returns the most bytes that one buffer on the device may have.
@@ -42,19 +35,46 @@ impl Device {
     pub fn max_buffer_bytes(self) -> Result<u64> {
         match self {
             Device::Cpu => Ok(u64::MAX),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => crate::buffer::cuda::open(self),
             #[cfg(feature = "wgpu")]
-            Device::Wgpu(index) => crate::buffer::cube::max_buffer_bytes(index),
-            _ => self.check().map(|()| u64::MAX),
+            Device::Wgpu(_) => crate::buffer::wgpu::open(self),
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda(_) => Err(Error::Unavailable { device: self, reason: "built without CUDA".into() }),
+            #[cfg(not(feature = "wgpu"))]
+            Device::Wgpu(_) => Err(Error::Unavailable { device: self, reason: "built without wgpu".into() }),
         }
     }
 
-    /// Returns the adapters that wgpu reaches, `wgpu:0` first: name, kind, driver. Hardware comes before software.
-    pub fn wgpu_adapters() -> Vec<String> {
+    /// Returns the GPUs of this machine: those that CUDA lists, then the adapters of wgpu, hardware before software.
+    /// Whether one can be used, [`Device::check`] finds out.
+    pub fn gpus() -> Vec<About> {
+        let found: Vec<About> = Vec::new();
+        #[cfg(feature = "cuda")]
+        let found = [found, crate::buffer::cuda::about()].concat();
         #[cfg(feature = "wgpu")]
-        return crate::buffer::cube::about_adapters();
-        #[cfg(not(feature = "wgpu"))]
-        Vec::new()
+        let found = [found, crate::buffer::wgpu::about()].concat();
+        found
     }
+}
+
+/// What is known of a GPU before it is opened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct About {
+    /// The device.
+    pub device: Device,
+    /// Its name, kind and driver, in words.
+    pub about: String,
+    /// Whether it is a processor that pretends to be a GPU: right, and slow.
+    pub software: bool,
+    /// Bytes of memory, where the driver says.
+    pub memory: Option<u64>,
+}
+
+/// `n` of something, in words.
+#[cfg(feature = "cuda")]
+pub(crate) fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 impl fmt::Display for Device {

@@ -20,16 +20,13 @@
 //! all indices: a unit owns one output value and writes it in the launch whose chunk holds its row, so there are no
 //! atomics. `scatter_add` sorts the indices first: `n log n`.
 
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "gpu")]
 use cubecl::prelude::*;
 use rayon::prelude::*;
 
-#[cfg(feature = "wgpu")]
-use crate::buffer::{
-    Storage,
-    cube::{self, CubeStorage},
-};
-use crate::{Buffer, Device, Error, Result, RowType, Rows, Table};
+#[cfg(feature = "gpu")]
+use crate::buffer::cube::{Gpu, Queue, vector_width};
+use crate::{Buffer, Device, Error, Result, RowType, Rows, Table, buffer::on_gpu};
 
 const GATHER: &str = "gather";
 const SCATTER: &str = "scatter_add";
@@ -50,18 +47,7 @@ pub fn gather(table: &Table, indices: &[u32]) -> Result<Buffer<f32>> {
     check_indices(GATHER, table, indices)?;
     match table.device() {
         Device::Cpu => on_cpu(table, indices),
-        #[cfg(feature = "wgpu")]
-        device @ Device::Wgpu(_) => {
-            let chunks = table.chunks().map(|(first, rows)| match rows {
-                Rows::F32(buffer) => match &buffer.storage {
-                    Storage::Wgpu(storage) => Ok((first as u32, storage, buffer.len())),
-                    _ => Err(Error::MixedDevices { op: GATHER }),
-                },
-                _ => Err(not_f32(GATHER, table)),
-            });
-            on_cube(&chunks.collect::<Result<Vec<_>>>()?, indices, table.dim(), device)
-        }
-        device => Err(Error::NotOnDevice { op: GATHER, device }),
+        device => on_gpu!(GATHER, device, R => on_cube::<R>(table, indices, device)),
     }
 }
 
@@ -169,59 +155,51 @@ fn on_cpu(table: &Table, indices: &[u32]) -> Result<Buffer<f32>> {
     Ok(out)
 }
 
-#[cfg(feature = "wgpu")]
-fn on_cube(
-    chunks: &[(u32, &CubeStorage<cube::WgpuRuntime>, usize)],
-    indices: &[u32],
-    dim: usize,
-    device: Device,
-) -> Result<Buffer<f32>> {
-    let out = Buffer::<f32>::zeros(indices.len().saturating_mul(dim), device, "gathered rows")?;
+#[cfg(feature = "gpu")]
+fn on_cube<R: Gpu>(table: &Table, indices: &[u32], device: Device) -> Result<Buffer<f32>> {
+    let (queue, dim) = (Queue::<R>::new(device)?, table.dim());
+    // Every row lies in one chunk, so every value is written by one launch.
+    let out = queue.unwritten::<f32>(indices.len().saturating_mul(dim), "gathered rows")?;
     if indices.is_empty() {
         return Ok(out);
     }
-    let indices = Buffer::from_slice(indices, device, "indices of gathered rows")?;
-    let (Storage::Wgpu(out_storage), Storage::Wgpu(index_storage)) = (&out.storage, &indices.storage) else {
-        return Err(Error::MixedDevices { op: GATHER });
-    };
-    for &(first, chunk, len) in chunks {
+    let indices = queue.upload(indices, "indices of gathered rows")?;
+    let width = vector_width(dim);
+    for (first, rows) in table.chunks() {
+        let Rows::F32(chunk) = rows else { return Err(not_f32(GATHER, table)) };
         let cube_dim = CubeDim::new_1d(256);
-        let cube_count = cubecl::calculate_cube_count_elemwise(&chunk.client, out.len(), cube_dim);
-        // SAFETY: every length is the element count of the buffer beside it; the kernel writes where it owns, and reads
-        // rows below `len / dim` only.
-        #[expect(unsafe_code, reason = "cubecl takes lengths on trust")]
-        unsafe {
-            gather_kernel::launch::<cube::WgpuRuntime>(
-                &chunk.client,
-                cube_count,
-                cube_dim,
-                chunk.arg(len),
-                index_storage.arg(indices.len()),
-                out_storage.arg(out.len()),
-                first,
-                (len / dim) as u32,
-                dim,
-            );
-        }
+        let cube_count = cubecl::calculate_cube_count_elemwise(&queue.client, out.len() / width, cube_dim);
+        gather_kernel::launch::<R>(
+            &queue.client,
+            cube_count,
+            cube_dim,
+            width,
+            queue.vector_arg(GATHER, chunk, width)?,
+            queue.arg(GATHER, &indices)?,
+            queue.vector_arg(GATHER, &out, width)?,
+            first as u32,
+            (chunk.len() / dim) as u32,
+            dim / width,
+        );
     }
     Ok(out)
 }
 
-/// One chunk's share: the outputs whose row is `first_row .. first_row + n_rows` of the table.
-#[cfg(feature = "wgpu")]
+/// One chunk's share: the outputs whose row is `first_row .. first_row + n_rows` of the table, a vector a unit.
+#[cfg(feature = "gpu")]
 #[cube(launch)]
-fn gather_kernel(
-    chunk: &Array<f32>,
+fn gather_kernel<N: Size>(
+    chunk: &Array<Vector<f32, N>>,
     indices: &Array<u32>,
-    out: &mut Array<f32>,
+    out: &mut Array<Vector<f32, N>>,
     first_row: u32,
     n_rows: u32,
-    #[comptime] dim: usize,
+    #[comptime] row_vectors: usize,
 ) {
     if ABSOLUTE_POS < out.len() {
-        let row = indices[ABSOLUTE_POS / dim];
+        let row = indices[ABSOLUTE_POS / row_vectors];
         if row >= first_row && row - first_row < n_rows {
-            out[ABSOLUTE_POS] = chunk[(row - first_row) as usize * dim + ABSOLUTE_POS % dim];
+            out[ABSOLUTE_POS] = chunk[(row - first_row) as usize * row_vectors + ABSOLUTE_POS % row_vectors];
         }
     }
 }

@@ -33,6 +33,16 @@ pub fn set_budget(device: Device, bytes: u64) {
     with_ledger(device, |ledger| ledger.limit = bytes);
 }
 
+/// Sets the budget that `device` begins with, unless one has been set.
+#[cfg(feature = "gpu")]
+pub(crate) fn begin_budget(device: Device, bytes: u64) {
+    with_ledger(device, |ledger| {
+        if ledger.limit == u64::MAX {
+            ledger.limit = bytes;
+        }
+    });
+}
+
 /// Returns the bytes that this crate holds on `device`; memory-mapped files are not counted.
 pub fn used(device: Device) -> u64 {
     with_ledger(device, |ledger| ledger.used)

@@ -1,7 +1,9 @@
 //! `recmill devices`: the processors that can be used, and why others cannot.
 
+use std::mem;
+
 use clap::Args;
-use recmill_kernels::{Device, simd};
+use recmill_kernels::{About, Device, simd};
 use recmill_train::memory::available_bytes;
 use serde_json::{Value, json};
 
@@ -24,6 +26,7 @@ struct Found {
     /// Why it cannot be used, where it cannot.
     reason: Option<String>,
     about: String,
+    memory: Option<u64>,
 }
 
 impl Devices {
@@ -38,6 +41,7 @@ impl Devices {
                     "usable": found.reason.is_none(),
                     "reason": found.reason,
                     "about": found.about,
+                    "memory_bytes": found.memory,
                 })
             };
             out.json(&json!({"devices": found.iter().map(object).collect::<Vec<_>>()}))?;
@@ -58,24 +62,28 @@ impl Devices {
 fn find() -> Vec<Found> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let processor = format!(
-        "{}, {}, {} of memory free; every operation",
+        "{}, {}, {} of memory free",
         counted(threads as u64, "thread"),
         simd::level().name(),
         bytes(available_bytes())
     );
-    let mut all = vec![Found { device: Device::Cpu, reason: None, about: processor }];
-    let cuda = (Device::Cuda(0), "NVIDIA GPU through CUDA".to_owned());
-    let adapters = Device::wgpu_adapters().into_iter().enumerate();
-    let mut wgpu: Vec<_> = adapters.map(|(index, about)| (Device::Wgpu(index), about)).collect();
-    if wgpu.is_empty() {
-        wgpu.push((Device::Wgpu(0), String::new()));
+    let memory = Some(available_bytes());
+    let mut all = vec![Found { device: Device::Cpu, reason: None, about: processor, memory }];
+    let mut gpus = Device::gpus();
+    // A kind without any device is listed by its first, whose reason says what is missing.
+    for (at, device) in [(0, Device::Cuda(0)), (usize::MAX, Device::Wgpu(0))] {
+        if !gpus.iter().any(|gpu| mem::discriminant(&gpu.device) == mem::discriminant(&device)) {
+            let none = About { device, about: String::new(), software: false, memory: None };
+            gpus.insert(at.min(gpus.len()), none);
+        }
     }
-    for (device, about) in [cuda].into_iter().chain(wgpu) {
+    for About { device, about, memory, software: _ } in gpus {
         let reason = device.check().err().map(|error| match error {
             recmill_kernels::Error::Unavailable { reason, .. } => reason,
             other => other.to_string(),
         });
-        all.push(Found { device, reason, about: format!("{about}; `recmill doctor` lists its operations") });
+        let memory_text = memory.map(|memory| format!(", {} of memory", bytes(memory))).unwrap_or_default();
+        all.push(Found { device, reason, about: format!("{about}{memory_text}"), memory });
     }
     all
 }

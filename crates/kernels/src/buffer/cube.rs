@@ -1,166 +1,236 @@
-//! Buffers on a GPU: the one file that names cubecl's runtimes and devices.
+//! Buffers on a GPU, and the queue that a kernel is launched on.
 //!
-//! cubecl 0.10 hides an allocation that its device refuses, so each passes [`guard`] first: no buffer is larger than the
-//! device binds at once. The byte budget of `memory` has been taken by the caller.
+//! This folder names cubecl's runtimes and devices, and no other does: `wgpu.rs` and `cuda.rs` find the devices of one
+//! kind each, and [`Gpu`] is what they have in common. An operation gets a [`Queue`], makes its buffers there, and passes
+//! them to its kernel by [`Queue::arg`], whose length is the buffer's own.
+//!
+//! cubecl 0.10 hides an allocation that its device refuses and then reads old numbers. So no buffer is larger than the
+//! device binds at once, its bytes are taken from the budget of `memory` first, and a device whose thread has panicked, or
+//! that has failed to answer once, counts as lost from then on.
 
-use std::sync::LazyLock;
-
-use bytemuck::Pod;
-pub(crate) use cubecl::wgpu::WgpuRuntime;
-use cubecl::{
-    prelude::*,
-    server::Handle,
-    wgpu::{AutoGraphicsApi, GraphicsApi, WgpuDevice},
+use std::{
+    collections::HashSet,
+    panic::{self, AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex, Once, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
+use bytemuck::Pod;
+use cubecl::{prelude::*, server::Handle};
+
+use super::{Buffer, Storage, reserve};
 use crate::{Device, Error, Result};
 
 /// A device allocation, and the queue that orders work on it.
 #[derive(Clone)]
 pub(crate) struct CubeStorage<R: Runtime> {
-    pub(crate) client: ComputeClient<R>,
-    pub(crate) handle: Handle,
+    client: ComputeClient<R>,
+    handle: Handle,
 }
 
-/// A graphics adapter: what cubecl calls it, and what people call it.
-struct Adapter {
-    device: WgpuDevice,
-    about: String,
+/// A runtime that buffers live on.
+pub(crate) trait Gpu: Runtime {
+    /// Returns the queue of `device`, which is of this runtime's kind.
+    fn client_of(device: Device) -> Result<ComputeClient<Self>>;
+
+    /// Returns where a buffer on this runtime lives; `None` for any other.
+    fn storage<T>(buffer: &Buffer<T>) -> Option<&CubeStorage<Self>>;
+
+    /// Makes a buffer's storage of an allocation.
+    fn wrap<T>(storage: CubeStorage<Self>) -> Storage<T>;
 }
 
-/// The adapters of this machine, hardware before software; looked for once.
-fn adapters() -> &'static [Adapter] {
-    static ADAPTERS: LazyLock<Vec<Adapter>> = LazyLock::new(|| {
-        let backends = wgpu::Backends::from(AutoGraphicsApi::backend());
-        let descriptor =
-            wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
-        let found = wgpu::Instance::new(descriptor).enumerate_adapters(backends);
-        let found = cubecl::future::block_on(found).into_iter().map(|adapter| adapter.get_info());
-        in_order(found.map(|info| (info.device_type, info.name, info.driver_info)).collect())
+/// Devices that no longer answer.
+static LOST: Mutex<Option<HashSet<Device>>> = Mutex::new(None);
+/// Whether a device's thread has panicked; which device's, its name does not say.
+static PANICKED: AtomicBool = AtomicBool::new(false);
+/// Devices being opened: a panic then is an answer, that this one does not open.
+static OPENING: AtomicUsize = AtomicUsize::new(0);
+
+fn mark_lost(device: Device) {
+    LOST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(device);
+}
+
+fn is_lost(device: Device) -> bool {
+    let lost = LOST.lock().unwrap_or_else(PoisonError::into_inner);
+    PANICKED.load(Ordering::SeqCst) || lost.as_ref().is_some_and(|lost| lost.contains(&device))
+}
+
+/// Returns what `open` gives; `None` when it panics, as cubecl does where a driver lists a device and does not open it.
+pub(super) fn opening<T>(open: impl FnOnce() -> T) -> Option<T> {
+    OPENING.fetch_add(1, Ordering::SeqCst);
+    let opened = catch_unwind(AssertUnwindSafe(open)).ok();
+    OPENING.fetch_sub(1, Ordering::SeqCst);
+    opened
+}
+
+/// From here on, a panic in a thread that serves a device is noticed; cubecl itself logs it and goes on.
+fn watch_device_threads() {
+    static WATCHING: Once = Once::new();
+    WATCHING.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |about| {
+            let thread = std::thread::current();
+            let serves = |name: &str| name.starts_with("DSU-") || name.starts_with("DSD-");
+            if thread.name().is_some_and(serves) && OPENING.load(Ordering::SeqCst) == 0 {
+                PANICKED.store(true, Ordering::SeqCst);
+            }
+            before(about);
+        }));
     });
-    &ADAPTERS
 }
 
-/// Orders adapters by kind, then as they were found; cubecl counts within a kind and knows one software adapter.
-fn in_order(mut found: Vec<(wgpu::DeviceType, String, String)>) -> Vec<Adapter> {
-    let kind = |device_type: wgpu::DeviceType| match device_type {
-        wgpu::DeviceType::DiscreteGpu => (0, "discrete GPU"),
-        wgpu::DeviceType::IntegratedGpu => (1, "integrated GPU"),
-        wgpu::DeviceType::VirtualGpu => (2, "virtual GPU"),
-        wgpu::DeviceType::Cpu => (3, "software"),
-        wgpu::DeviceType::Other => (4, "other"),
-    };
-    found.retain(|(device_type, ..)| kind(*device_type).0 < 4);
-    found.sort_by_key(|(device_type, ..)| kind(*device_type).0);
-    let mut adapters = Vec::new();
-    let mut seen = [0; 4];
-    for (device_type, name, driver) in found {
-        let (rank, kind) = kind(device_type);
-        let device = match rank {
-            0 => WgpuDevice::DiscreteGpu(seen[0]),
-            1 => WgpuDevice::IntegratedGpu(seen[1]),
-            2 => WgpuDevice::VirtualGpu(seen[2]),
-            _ if seen[3] == 0 => WgpuDevice::Cpu,
-            _ => continue,
-        };
-        seen[rank] += 1;
-        let driver = if driver.is_empty() { driver } else { format!(", {driver}") };
-        adapters.push(Adapter { device, about: format!("{name}, {kind}{driver}") });
-    }
-    adapters
-}
-
-/// Returns what each adapter is, in the order of their indices.
-pub(crate) fn about_adapters() -> Vec<String> {
-    adapters().iter().map(|adapter| adapter.about.clone()).collect()
-}
-
-/// Succeeds when adapter `index` answers.
-pub(crate) fn check_wgpu(index: usize) -> Result<()> {
-    client(index).map(|_| ())
-}
-
-/// Returns the most bytes that one buffer on adapter `index` may have.
-pub(crate) fn max_buffer_bytes(index: usize) -> Result<u64> {
-    Ok(client(index)?.properties().memory.max_page_size)
-}
-
-fn client(index: usize) -> Result<ComputeClient<WgpuRuntime>> {
-    let unavailable =
-        |reason: &str| Error::Unavailable { device: Device::Wgpu(index), reason: reason.into() };
-    let none = if adapters().is_empty() { "no adapter found" } else { "no such adapter" };
-    let adapter = adapters().get(index).ok_or_else(|| unavailable(none))?;
-    // cubecl panics where a driver lists an adapter and then refuses to open it.
-    std::panic::catch_unwind(|| WgpuRuntime::client(&adapter.device))
-        .map_err(|_| unavailable("its driver does not open it"))
-}
-
-fn guard<R: Runtime>(
-    client: &ComputeClient<R>,
+/// Where the kernels of one device are launched.
+pub(crate) struct Queue<R: Gpu> {
+    pub(crate) client: ComputeClient<R>,
     device: Device,
-    bytes: u64,
-    what: &'static str,
-) -> Result<()> {
-    let limit = client.properties().memory.max_page_size;
-    if bytes > limit {
-        return Err(Error::BufferTooLarge { device, what, asked: bytes, limit });
-    }
-    Ok(())
 }
 
-impl CubeStorage<WgpuRuntime> {
-    pub(super) fn zeros<T: Pod>(index: usize, len: usize, what: &'static str) -> Result<Self> {
-        let client = client(index)?;
-        guard(&client, Device::Wgpu(index), (len * size_of::<T>()) as u64, what)?;
-        // The runtime has no zeroing allocation; uploading zeros is the one way that every adapter supports.
-        let handle = client.create_from_slice(bytemuck::cast_slice(&vec![T::zeroed(); len]));
-        Ok(Self { client, handle })
+impl<R: Gpu> Queue<R> {
+    /// Returns the queue of `device`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; [`Error::DeviceLost`] when the device has failed before.
+    pub(crate) fn new(device: Device) -> Result<Self> {
+        if is_lost(device) {
+            return Err(Error::DeviceLost { device, doing: "an earlier operation" });
+        }
+        let client = R::client_of(device)?;
+        watch_device_threads();
+        Ok(Self { client, device })
     }
 
-    pub(super) fn upload<T: Pod>(index: usize, values: &[T], what: &'static str) -> Result<Self> {
-        let client = client(index)?;
-        guard(&client, Device::Wgpu(index), size_of_val(values) as u64, what)?;
-        let handle = client.create_from_slice(bytemuck::cast_slice(values));
-        Ok(Self { client, handle })
+    /// Copies `values` to the device.
+    pub(crate) fn upload<T: Pod>(&self, values: &[T], what: &'static str) -> Result<Buffer<T>> {
+        let reservation = reserve::<T>(values.len(), self.device, what)?;
+        self.guard::<T>(values.len(), what)?;
+        // A binding of no bytes is refused by some drivers.
+        let handle = match values {
+            [] => self.client.empty(16),
+            values => self.client.create_from_slice(bytemuck::cast_slice(values)),
+        };
+        Ok(self.wrap(handle, values.len(), reservation))
     }
+
+    /// Allocates `len` values that the next kernel writes, every one; until then they are anything.
+    pub(crate) fn unwritten<T: Pod>(&self, len: usize, what: &'static str) -> Result<Buffer<T>> {
+        let reservation = reserve::<T>(len, self.device, what)?;
+        self.guard::<T>(len, what)?;
+        let handle = self.client.empty((len * size_of::<T>()).max(16));
+        Ok(self.wrap(handle, len, reservation))
+    }
+
+    /// Allocates `len` zeros.
+    pub(crate) fn zeros<T: Pod>(&self, len: usize, what: &'static str) -> Result<Buffer<T>> {
+        let bytes = len * size_of::<T>();
+        if !bytes.is_multiple_of(4) {
+            return self.upload(&vec![T::zeroed(); len], what);
+        }
+        let buffer = self.unwritten::<T>(len, what)?;
+        let words = bytes / 4;
+        if words > 0
+            && let Some(storage) = R::storage(&buffer)
+        {
+            let cube_dim = CubeDim::new_1d(256);
+            let cube_count = cubecl::calculate_cube_count_elemwise(&self.client, words, cube_dim);
+            // SAFETY: the allocation above has this many words.
+            #[expect(unsafe_code, reason = "the buffer is written as words, whatever its type")]
+            let words = unsafe { ArrayArg::from_raw_parts(storage.handle.clone(), words) };
+            zero_kernel::launch::<R>(&self.client, cube_count, cube_dim, words);
+        }
+        Ok(buffer)
+    }
+
+    /// Returns `buffer` as a kernel's argument of as many elements as it has.
+    ///
+    /// # Errors
+    /// [`Error::MixedDevices`] when it lives elsewhere.
+    pub(crate) fn arg<T: Pod>(&self, op: &'static str, buffer: &Buffer<T>) -> Result<ArrayArg<R>> {
+        match R::storage(buffer) {
+            Some(storage) if buffer.device() == self.device => {
+                // SAFETY: a buffer's allocation holds its length of values.
+                #[expect(unsafe_code, reason = "cubecl takes lengths on trust")]
+                Ok(unsafe { ArrayArg::from_raw_parts(storage.handle.clone(), buffer.len()) })
+            }
+            _ => Err(Error::MixedDevices { op }),
+        }
+    }
+
+    /// As [`Queue::arg`], for a kernel that reads or writes vectors of `width` values; inside, the length counts vectors.
+    ///
+    /// # Errors
+    /// [`Error::MixedDevices`]; [`Error::Shape`] when the length is no whole number of vectors.
+    pub(crate) fn vector_arg<T: Pod>(
+        &self,
+        op: &'static str,
+        buffer: &Buffer<T>,
+        width: usize,
+    ) -> Result<ArrayArg<R>> {
+        if !buffer.len().is_multiple_of(width) {
+            let expected = buffer.len().next_multiple_of(width);
+            return Err(Error::Shape { op, what: "a buffer read in vectors", expected, got: buffer.len() });
+        }
+        self.arg(op, buffer)
+    }
+
+    fn guard<T>(&self, len: usize, what: &'static str) -> Result<()> {
+        let asked = (len as u64).saturating_mul(size_of::<T>() as u64);
+        let limit = max_buffer_bytes(&self.client);
+        match asked <= limit {
+            true => Ok(()),
+            false => Err(Error::BufferTooLarge { device: self.device, what, asked, limit }),
+        }
+    }
+
+    fn wrap<T>(&self, handle: Handle, len: usize, reservation: crate::memory::Reservation) -> Buffer<T> {
+        let storage = R::wrap(CubeStorage { client: self.client.clone(), handle });
+        Buffer { storage, len, device: self.device, _reservation: Some(reservation) }
+    }
+}
+
+/// Returns the widest vector that rows of `dim` f32 values are a whole number of: 4, 2 or 1.
+pub(crate) fn vector_width(dim: usize) -> usize {
+    [4, 2, 1].into_iter().find(|&width| dim.is_multiple_of(width)).unwrap_or(1)
+}
+
+/// Returns the most bytes that one buffer may have.
+pub(super) fn max_buffer_bytes<R: Runtime>(client: &ComputeClient<R>) -> u64 {
+    client.properties().memory.max_page_size
 }
 
 impl<R: Runtime> CubeStorage<R> {
-    /// Returns the handle as a kernel's argument of `len` elements.
-    ///
-    /// # Safety
-    /// The handle holds at least `len` elements of the type that the kernel reads or writes.
-    #[expect(unsafe_code, reason = "cubecl takes lengths on trust")]
-    pub(crate) unsafe fn arg(&self, len: usize) -> ArrayArg<R> {
-        // SAFETY: the caller vouches for `len`.
-        unsafe { ArrayArg::from_raw_parts(self.handle.clone(), len) }
-    }
-
     pub(super) fn download<T: Pod>(&self, device: Device, len: usize) -> Result<Vec<T>> {
-        let lost = |_| Error::DeviceLost { device, doing: "reading a buffer back" };
-        let bytes = self.client.read_one(self.handle.clone()).map_err(lost)?;
-        Ok(bytemuck::cast_slice(&bytes[..len * size_of::<T>()]).to_vec())
+        let doing = "reading a buffer back";
+        if is_lost(device) {
+            return Err(Error::DeviceLost { device, doing });
+        }
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        // cubecl gives an error where the device's thread has answered with one, and panics where that thread is gone.
+        let handle = self.handle.clone();
+        let client = &self.client;
+        let read = catch_unwind(AssertUnwindSafe(|| client.read_one(handle)));
+        let bytes = match read {
+            Ok(Ok(bytes)) if !is_lost(device) => bytes,
+            _ => {
+                mark_lost(device);
+                return Err(Error::DeviceLost { device, doing });
+            }
+        };
+        // The bytes need not be aligned for `T`.
+        let mut values = vec![T::zeroed(); len];
+        let into: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
+        into.copy_from_slice(&bytes[..into.len()]);
+        Ok(values)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hardware_comes_before_software_and_is_counted_within_its_kind() {
-        let found = |kind, name: &str| (kind, name.to_owned(), String::new());
-        let adapters = in_order(vec![
-            found(wgpu::DeviceType::Cpu, "llvmpipe"),
-            found(wgpu::DeviceType::IntegratedGpu, "a laptop's"),
-            found(wgpu::DeviceType::Other, "unknown"),
-            found(wgpu::DeviceType::DiscreteGpu, "first"),
-            found(wgpu::DeviceType::Cpu, "another"),
-            found(wgpu::DeviceType::DiscreteGpu, "second"),
-        ]);
-        let devices: Vec<_> = adapters.iter().map(|adapter| adapter.device.clone()).collect();
-        use WgpuDevice::{Cpu, DiscreteGpu, IntegratedGpu};
-        assert_eq!(devices, [DiscreteGpu(0), DiscreteGpu(1), IntegratedGpu(0), Cpu]);
-        assert_eq!(adapters[0].about, "first, discrete GPU");
+#[cube(launch)]
+fn zero_kernel(words: &mut Array<u32>) {
+    if ABSOLUTE_POS < words.len() {
+        words[ABSOLUTE_POS] = 0;
     }
 }
