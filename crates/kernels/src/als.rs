@@ -25,12 +25,16 @@
 //!
 //! Hu, Koren, Volinsky 2008, eq. (3)-(5); Rendle et al. 2021 for the unobserved weight.
 
+#[cfg(feature = "gpu")]
+pub(crate) mod cube;
 pub(crate) mod fixed;
 mod loss;
+#[cfg(feature = "gpu")]
+mod loss_cube;
 pub(crate) mod normal;
 pub(crate) mod schedule;
 
-use crate::{Device, Error, Result, RowType, SparseRows, Table};
+use crate::{Device, Error, Result, RowType, SparseRows, Table, buffer::on_gpu};
 
 /// One side's normal equations while the other side is fixed.
 ///
@@ -81,9 +85,6 @@ impl AlsSystem<'_> {
         if self.fixed.device() != solution.device() {
             return Err(Error::MixedDevices { op });
         }
-        if solution.device() != Device::Cpu {
-            return Err(Error::NotOnDevice { op, device: solution.device() });
-        }
         for (what, value, least) in [("scale", self.scale, 0.0), ("offset", self.offset, f32::MIN)] {
             if !(value >= least && value <= f32::MAX) {
                 let expected = if least == 0.0 { "finite and not negative" } else { "finite" };
@@ -107,7 +108,10 @@ impl AlsSystem<'_> {
 pub fn als_loss(system: &AlsSystem<'_>, solution: &Table) -> Result<f64> {
     let op = "als_loss";
     system.check(op, solution)?;
-    let losses = loss::row_losses(op, system, solution)?;
+    let losses = match solution.device() {
+        Device::Cpu => loss::row_losses(op, system, solution),
+        device => on_gpu!(op, device, R => loss_cube::row_losses::<R>(op, system, solution, device)),
+    }?;
     match losses.iter().position(|loss| !loss.is_finite()) {
         None => Ok(losses.iter().sum()),
         Some(row) => Err(Error::NotFinite { op, what: "loss", row: row as u64 }),
@@ -117,17 +121,18 @@ pub fn als_loss(system: &AlsSystem<'_>, solution: &Table) -> Result<f64> {
 /// Returns `Σ ridge_r |x_r|²` over the rows of `table`, in f64: what a fixed side adds to [`als_loss`].
 ///
 /// # Errors
-/// [`Error::Shape`] when there is not one ridge a row; [`Error::RowType`], [`Error::NotOnDevice`].
+/// [`Error::Shape`] when there is not one ridge a row; [`Error::DeviceLost`].
 pub fn als_penalty(table: &Table, ridge: &[f32]) -> Result<f64> {
     let op = "als_penalty";
     if ridge.len() as u64 != table.rows() {
         return Err(Error::Shape { op, what: "ridge", expected: table.rows() as usize, got: ridge.len() });
     }
-    let mut row = vec![0.0; table.dim()];
     let mut sum = 0.0;
-    for (at, &ridge) in ridge.iter().enumerate() {
-        table.read_row(at as u64, &mut row)?;
-        sum += f64::from(ridge) * row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+    for (first, rows) in table.chunks() {
+        let values = rows.to_f32(table.dim())?;
+        for (values, ridge) in values.chunks_exact(table.dim()).zip(&ridge[first as usize..]) {
+            sum += f64::from(*ridge) * values.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+        }
     }
     Ok(sum)
 }

@@ -17,7 +17,7 @@
 
 mod cpu;
 
-use crate::{AlsSystem, Error, Result, Table, als, als_cholesky::solve_f64};
+use crate::{AlsSystem, Device, Error, Result, Table, als, als_cholesky::solve_f64};
 
 const OP: &str = "als_block";
 
@@ -33,7 +33,10 @@ const OP: &str = "als_block";
 pub fn als_block(system: &AlsSystem<'_>, solution: &mut Table, block: usize) -> Result<()> {
     check_block(block)?;
     system.check(OP, solution)?;
-    cpu::solve(system, solution, block)
+    match solution.device() {
+        Device::Cpu => cpu::solve(system, solution, block),
+        device => Err(Error::NotOnDevice { op: OP, device }),
+    }
 }
 
 /// The definition: naive, in f64. Returns the new solution, row-major.

@@ -17,11 +17,13 @@
 
 mod batch;
 mod cpu;
+#[cfg(feature = "gpu")]
+mod cube;
 mod long;
 mod pass;
 mod step;
 
-use crate::{AlsSystem, Error, Result, Table, als};
+use crate::{AlsSystem, Device, Error, Result, Table, als, buffer::on_gpu};
 
 const OP: &str = "als_cg";
 
@@ -35,7 +37,10 @@ const OP: &str = "als_cg";
 /// A row's result has the same bits alone and in any batch, for any number of threads.
 pub fn als_cg(system: &AlsSystem<'_>, solution: &mut Table, steps: usize) -> Result<()> {
     system.check(OP, solution)?;
-    cpu::solve(system, solution, steps)
+    match solution.device() {
+        Device::Cpu => cpu::solve(system, solution, steps),
+        device => on_gpu!(OP, device, R => cube::solve::<R>(system, solution, steps, device)),
+    }
 }
 
 /// The definition: naive, in f64. Returns the new solution, row-major.

@@ -16,7 +16,7 @@
 
 mod cpu;
 
-use crate::{AlsSystem, Error, Result, Table, als};
+use crate::{AlsSystem, Device, Error, Result, Table, als};
 
 const OP: &str = "als_cholesky";
 
@@ -30,7 +30,10 @@ const OP: &str = "als_cholesky";
 /// A row's result has the same bits alone and in any batch, for any number of threads.
 pub fn als_cholesky(system: &AlsSystem<'_>, solution: &mut Table) -> Result<()> {
     system.check(OP, solution)?;
-    cpu::solve(system, solution)
+    match solution.device() {
+        Device::Cpu => cpu::solve(system, solution),
+        device => Err(Error::NotOnDevice { op: OP, device }),
+    }
 }
 
 /// The definition: naive, in f64. Returns the solution, row-major.

@@ -9,6 +9,8 @@
 )]
 
 mod cholesky;
+#[cfg(feature = "gpu")]
+pub(crate) mod cube;
 mod gathered;
 mod multiply;
 mod syrk;

@@ -25,7 +25,7 @@ use cubecl::prelude::*;
 use rayon::prelude::*;
 
 #[cfg(feature = "gpu")]
-use crate::buffer::cube::{Gpu, Queue, vector_width};
+use crate::buffer::cube::{Gpu, Queue, cubes, vector_width};
 use crate::{Buffer, Device, Error, Result, RowType, Rows, Table, buffer::on_gpu};
 
 const GATHER: &str = "gather";
@@ -168,7 +168,7 @@ fn on_cube<R: Gpu>(table: &Table, indices: &[u32], device: Device) -> Result<Buf
     for (first, rows) in table.chunks() {
         let Rows::F32(chunk) = rows else { return Err(not_f32(GATHER, table)) };
         let cube_dim = CubeDim::new_1d(256);
-        let cube_count = cubecl::calculate_cube_count_elemwise(&queue.client, out.len() / width, cube_dim);
+        let cube_count = cubes(&queue.client, (out.len() / width).div_ceil(256));
         gather_kernel::launch::<R>(
             &queue.client,
             cube_count,

@@ -13,11 +13,15 @@
 //!
 //! `rows dim (dim + 1)` operations.
 
+#[cfg(feature = "gpu")]
+mod cube;
+
 use rayon::prelude::*;
 
 use crate::{
     Device, Error, Result, RowType, Table,
     als::fixed::{FixedRows, Gather},
+    buffer::on_gpu,
     dense::{Syrk, Update},
     scratch::Scratch,
     simd::{self, Level, dispatch},
@@ -36,7 +40,7 @@ const PARTIALS: usize = 64;
 /// Returns `YᵀY` of `table`, row-major `[dim, dim]`.
 ///
 /// # Errors
-/// [`Error::RowType`] for int8; [`Error::NotOnDevice`] for a GPU; [`Error::OutOfMemory`]; [`Error::NotFinite`] with the
+/// [`Error::RowType`] for int8, and for what a GPU does not compute with; [`Error::OutOfMemory`]; [`Error::NotFinite`] with the
 /// first row of the table that holds NaN or infinity, or with the row of the result that overflowed.
 ///
 /// # Determinism
@@ -45,12 +49,25 @@ pub fn gram(table: &Table) -> Result<Vec<f32>> {
     if table.row_type() == RowType::Int8 {
         return Err(Error::RowType { op: OP, what: "table", expected: RowType::F32, got: RowType::Int8 });
     }
-    let elsewhere = || Error::NotOnDevice { op: OP, device: table.device() };
-    if table.device() != Device::Cpu {
-        return Err(elsewhere());
+    let dim = table.dim();
+    let out = match table.device() {
+        Device::Cpu => on_cpu(table),
+        device => on_gpu!(OP, device, R => cube::on_cube::<R>(table, device)),
+    }?;
+    match out.iter().position(|v| !v.is_finite()) {
+        None => Ok(out),
+        Some(at) => Err(Error::NotFinite {
+            op: OP,
+            what: "table",
+            row: not_finite(table)?.unwrap_or((at / dim) as u64),
+        }),
     }
+}
+
+fn on_cpu(table: &Table) -> Result<Vec<f32>> {
     let (rows, dim) = (table.rows() as usize, table.dim());
-    let fixed = FixedRows::new(table).ok_or_else(elsewhere)?;
+    let elsewhere = Error::NotOnDevice { op: OP, device: table.device() };
+    let fixed = FixedRows::new(table).ok_or(elsewhere)?;
     let level = simd::level();
     let most = (PARTIAL_BYTES / (8 * dim * dim)).clamp(1, PARTIALS);
     let part_rows = rows.div_ceil(most).next_multiple_of(EXACT_ROWS).max(EXACT_ROWS);
@@ -64,18 +81,8 @@ pub fn gram(table: &Table) -> Result<Vec<f32>> {
             *s += p;
         }
     }
-    let out: Vec<f32> = (0..dim * dim)
-        .map(|at| (at / dim, at % dim))
-        .map(|(i, j)| sum[i.min(j) * dim + i.max(j)] as f32)
-        .collect();
-    match out.iter().position(|v| !v.is_finite()) {
-        None => Ok(out),
-        Some(at) => Err(Error::NotFinite {
-            op: OP,
-            what: "table",
-            row: not_finite(table)?.unwrap_or((at / dim) as u64),
-        }),
-    }
+    let mirrored = (0..dim * dim).map(|at| (at / dim, at % dim));
+    Ok(mirrored.map(|(i, j)| sum[i.min(j) * dim + i.max(j)] as f32).collect())
 }
 
 /// The upper triangle of the products of rows `first .. end`.
@@ -113,11 +120,10 @@ fn part_sum(fixed: &FixedRows<'_>, dim: usize, first: usize, end: usize, level: 
 
 /// The first row of `table` that holds NaN or infinity.
 fn not_finite(table: &Table) -> Result<Option<u64>> {
-    let mut row = vec![0.0; table.dim()];
-    for at in 0..table.rows() {
-        table.read_row(at, &mut row)?;
-        if row.iter().any(|v| !v.is_finite()) {
-            return Ok(Some(at));
+    for (first, rows) in table.chunks() {
+        let values = rows.to_f32(table.dim())?;
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return Ok(Some(first + (at / table.dim()) as u64));
         }
     }
     Ok(None)

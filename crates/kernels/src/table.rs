@@ -11,6 +11,9 @@
 //! | bf16  | `2 * dim`       |                                  |
 //! | int8  | `dim` + 4       | one f32 a row: value = q * scale |
 
+#[cfg(feature = "gpu")]
+pub(crate) mod bound;
+
 use half::{bf16, f16};
 
 use crate::{Buffer, Device, Error, Result};
@@ -26,6 +29,17 @@ pub enum RowType {
     Bf16,
     /// 8-bit integers with one f32 scale a row.
     Int8,
+}
+
+impl RowType {
+    /// Returns the bytes of one value, without a row's scale.
+    pub fn bytes(self) -> u64 {
+        match self {
+            RowType::F32 => 4,
+            RowType::F16 | RowType::Bf16 => 2,
+            RowType::Int8 => 1,
+        }
+    }
 }
 
 /// One chunk's numbers, row-major.
@@ -49,6 +63,20 @@ impl Rows {
             Rows::Bf16(buffer) => buffer.len(),
             Rows::Int8(buffer, _) => buffer.len(),
         }
+    }
+
+    /// Copies the values to the host as f32; `dim` of them make a row.
+    pub(crate) fn to_f32(&self, dim: usize) -> Result<Vec<f32>> {
+        Ok(match self {
+            Rows::F32(buffer) => buffer.to_vec()?,
+            Rows::F16(buffer) => buffer.to_vec()?.into_iter().map(f16::to_f32).collect(),
+            Rows::Bf16(buffer) => buffer.to_vec()?.into_iter().map(bf16::to_f32).collect(),
+            Rows::Int8(buffer, scale) => {
+                let scale = scale.to_vec()?;
+                let values = buffer.to_vec()?.into_iter().enumerate();
+                values.map(|(i, q)| f32::from(q) * scale[i / dim]).collect()
+            }
+        })
     }
 
     fn row_type(&self) -> RowType {
@@ -302,17 +330,7 @@ impl Table {
     pub fn to_f32(&self) -> Result<Vec<f32>> {
         let mut out = Vec::with_capacity(self.rows as usize * self.dim);
         for chunk in &self.chunks {
-            match chunk {
-                Rows::F32(buffer) => out.extend(buffer.to_vec()?),
-                Rows::F16(buffer) => out.extend(buffer.to_vec()?.into_iter().map(f16::to_f32)),
-                Rows::Bf16(buffer) => out.extend(buffer.to_vec()?.into_iter().map(bf16::to_f32)),
-                Rows::Int8(buffer, scale) => {
-                    let scale = scale.to_vec()?;
-                    out.extend(
-                        buffer.to_vec()?.iter().enumerate().map(|(i, &q)| f32::from(q) * scale[i / self.dim]),
-                    );
-                }
-            }
+            out.extend(chunk.to_f32(self.dim)?);
         }
         Ok(out)
     }
@@ -351,6 +369,75 @@ impl Table {
             });
         }
         Self::from_chunks(self.dim, self.chunk_rows(), row_type, Device::Cpu, chunks)
+    }
+
+    /// Copies the table, as it is stored, to `device`; `what` names the copy in an error.
+    ///
+    /// # Errors
+    /// As [`Table::zeros`]; [`Error::DeviceLost`] when the device that it lives on no longer answers.
+    pub fn try_copy(&self, device: Device, what: &'static str) -> Result<Self> {
+        let most = Self::chunk_rows_for(self.dim, Self::max_chunk_bytes(device)?);
+        if most < self.chunk_rows() && self.chunks.len() != 1 {
+            return self.rechunked(most, device, what);
+        }
+        // One chunk may be shorter than its chunk rows say, and fit.
+        let whole = self.chunks.first().map_or(0, Rows::values) as u64 * self.row_type.bytes();
+        if whole > Self::max_chunk_bytes(device)? {
+            return self.rechunked(most, device, what);
+        }
+        let copy = |rows: &Rows| {
+            Ok(match rows {
+                Rows::F32(buffer) => Rows::F32(buffer.try_copy(device, what)?),
+                Rows::F16(buffer) => Rows::F16(buffer.try_copy(device, what)?),
+                Rows::Bf16(buffer) => Rows::Bf16(buffer.try_copy(device, what)?),
+                Rows::Int8(buffer, scale) => {
+                    Rows::Int8(buffer.try_copy(device, what)?, scale.try_copy(device, what)?)
+                }
+            })
+        };
+        let chunks = self.chunks.iter().map(copy).collect::<Result<_>>()?;
+        Self::from_chunks(self.dim, self.chunk_rows(), self.row_type, device, chunks)
+    }
+
+    /// Copies the table to `device` in chunks of `chunk_rows`, fewer than it has now.
+    fn rechunked(&self, chunk_rows: u32, device: Device, what: &'static str) -> Result<Self> {
+        fn cut<T: bytemuck::Pod>(
+            buffer: &Buffer<T>,
+            values: usize,
+            device: Device,
+            what: &'static str,
+        ) -> Result<Vec<Buffer<T>>> {
+            let on_host;
+            let all = match buffer.cpu() {
+                Some(all) => all,
+                None => {
+                    on_host = buffer.to_vec()?;
+                    &on_host
+                }
+            };
+            all.chunks(values).map(|part| Buffer::from_slice(part, device, what)).collect()
+        }
+        let values = chunk_rows as usize * self.dim;
+        let mut chunks = Vec::new();
+        for rows in &self.chunks {
+            match rows {
+                Rows::F32(buffer) => {
+                    chunks.extend(cut(buffer, values, device, what)?.into_iter().map(Rows::F32))
+                }
+                Rows::F16(buffer) => {
+                    chunks.extend(cut(buffer, values, device, what)?.into_iter().map(Rows::F16))
+                }
+                Rows::Bf16(buffer) => {
+                    chunks.extend(cut(buffer, values, device, what)?.into_iter().map(Rows::Bf16));
+                }
+                Rows::Int8(buffer, scale) => {
+                    let scales = cut(scale, chunk_rows as usize, device, what)?;
+                    let parts = cut(buffer, values, device, what)?.into_iter().zip(scales);
+                    chunks.extend(parts.map(|(rows, scale)| Rows::Int8(rows, scale)));
+                }
+            }
+        }
+        Self::from_chunks(self.dim, chunk_rows, self.row_type, device, chunks)
     }
 
     fn max_chunk_bytes(device: Device) -> Result<u64> {

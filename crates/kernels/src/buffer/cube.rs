@@ -134,7 +134,7 @@ impl<R: Gpu> Queue<R> {
             && let Some(storage) = R::storage(&buffer)
         {
             let cube_dim = CubeDim::new_1d(256);
-            let cube_count = cubecl::calculate_cube_count_elemwise(&self.client, words, cube_dim);
+            let cube_count = cubes(&self.client, words.div_ceil(256));
             // SAFETY: the allocation above has this many words.
             #[expect(unsafe_code, reason = "the buffer is written as words, whatever its type")]
             let words = unsafe { ArrayArg::from_raw_parts(storage.handle.clone(), words) };
@@ -193,6 +193,13 @@ impl<R: Gpu> Queue<R> {
 /// Returns the widest vector that rows of `dim` f32 values are a whole number of: 4, 2 or 1.
 pub(crate) fn vector_width(dim: usize) -> usize {
     [4, 2, 1].into_iter().find(|&width| dim.is_multiple_of(width)).unwrap_or(1)
+}
+
+/// Returns a grid of at least `n` cubes, folded where an axis holds fewer; a kernel leaves out those past the last.
+pub(crate) fn cubes<R: Runtime>(client: &ComputeClient<R>, n: usize) -> CubeCount {
+    let (most, ..) = client.properties().hardware.max_cube_count;
+    let most = most.min(65_535) as usize;
+    CubeCount::Static(n.min(most) as u32, n.div_ceil(most) as u32, 1)
 }
 
 /// Returns the most bytes that one buffer may have.
