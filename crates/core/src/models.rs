@@ -22,6 +22,8 @@ pub use item_knn::{ItemKnn, ItemKnnConfig, Measure, NeighboursOf};
 pub use most_popular::{Count, MostPopular, MostPopularConfig};
 pub use svd::{Svd, SvdConfig, SvdFactors, SvdSolver, ValueRange};
 
+use recmill_kernels::Device;
+
 use crate::{Batch, ItemIndex, Parameters, Result, UserIndex, Workspace};
 
 pub(crate) use dense::Lane;
@@ -54,6 +56,21 @@ pub trait Retriever: Send + Sync {
     fn predict(&self, pairs: &[(Option<UserIndex>, Option<ItemIndex>)], out: &mut Vec<f32>) -> Result<bool> {
         let _ = (pairs, out);
         Ok(false)
+    }
+
+    /// Scores lists on `device` from now on; the parameters themselves stay where they are.
+    ///
+    /// What is not a list for a vector, such as items like another item, is still computed on the CPU.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when the model has no way of scoring there, or the device has no room for a copy.
+    fn score_on(&mut self, device: Device) -> Result<()> {
+        match device {
+            Device::Cpu => Ok(()),
+            device => {
+                Err(recmill_kernels::Error::NotOnDevice { op: "scoring with this model", device }.into())
+            }
+        }
     }
 
     /// Computes what scoring derives from the parameters, which otherwise the first batch does.

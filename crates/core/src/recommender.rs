@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use recmill_kernels::Buffer;
+use recmill_kernels::{Buffer, Device};
 
 use crate::{
     Audience, Batch, Csr, Dataset, Error, IdMap, Ids, ItemIndex, Query, Result, Row, UserHistory, UserIndex,
@@ -131,6 +131,14 @@ impl Recommender {
             return wrong("histories", "users", users.len(), learnt.n_users());
         }
         Ok(Self { retriever, users, items, learnt, given: None, popular: OnceLock::new(), seed })
+    }
+
+    /// Scores on `device` from now on.
+    ///
+    /// # Errors
+    /// As [`Retriever::score_on`].
+    pub fn score_on(&mut self, device: Device) -> Result<()> {
+        self.retriever.score_on(device)
     }
 
     /// Counts `history` as what its users have had, instead of what the model learnt from; returns how many of its

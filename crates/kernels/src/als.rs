@@ -118,6 +118,23 @@ pub fn als_loss(system: &AlsSystem<'_>, solution: &Table) -> Result<f64> {
     }
 }
 
+/// Returns the bytes that a solver holds on a GPU beside the factors, at most: a block of the rows.
+pub fn als_block_bytes(n_rows: u64, nnz: u64, dim: u64) -> u64 {
+    #[cfg(feature = "gpu")]
+    return cube::block_bytes(n_rows, nnz, dim);
+    #[cfg(not(feature = "gpu"))]
+    {
+        let _ = (n_rows, nnz, dim);
+        0
+    }
+}
+
+/// Returns the bytes that the Gram matrix of rows of `dim` values takes on a GPU while it is summed.
+pub fn als_gram_bytes(dim: u64) -> u64 {
+    // Partial sums, the total, and the copy that a solver reads.
+    (4 * dim * dim * 256).min(64 << 20).max(4 * dim * dim) + 8 * dim * dim
+}
+
 /// Returns `Σ ridge_r |x_r|²` over the rows of `table`, in f64: what a fixed side adds to [`als_loss`].
 ///
 /// # Errors

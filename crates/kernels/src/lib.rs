@@ -32,7 +32,7 @@ mod sparse;
 mod spd_inverse;
 mod table;
 
-pub use als::{AlsSystem, als_loss, als_loss_reference, als_penalty};
+pub use als::{AlsSystem, als_block_bytes, als_gram_bytes, als_loss, als_loss_reference, als_penalty};
 pub use als_block::{als_block, als_block_reference};
 pub use als_cg::{als_cg, als_cg_reference};
 pub use als_cholesky::{als_cholesky, als_cholesky_reference};

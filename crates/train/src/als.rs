@@ -15,13 +15,14 @@ use recmill_core::{
     models::{Als, AlsConfig, AlsSolver, Retriever},
 };
 use recmill_kernels::{
-    AlsSystem, Device, Table, als_block, als_cg, als_cholesky, als_loss, als_penalty, gram,
+    AlsSystem, Device, Table, als_block, als_block_bytes, als_cg, als_cholesky, als_gram_bytes, als_loss,
+    als_penalty, gram,
 };
 
 use crate::{
     Learner, Prediction, Result,
     data::{Sizes, sparse_rows},
-    factors::{Stream, copy, normal, take_over},
+    factors::{Stream, copy, normal_on, on_cpu, take_over},
 };
 
 /// Factors of users and items, and the data they are solved from.
@@ -35,8 +36,10 @@ pub(crate) struct AlsLearner<'a> {
 }
 
 impl<'a> AlsLearner<'a> {
-    pub(crate) fn new(config: &'a AlsConfig, data: &'a Dataset, seed: u64) -> Result<Self> {
-        let draw = |rows, stream, what| normal(rows, config.factors, config.init_scale, seed, stream, what);
+    pub(crate) fn new(config: &'a AlsConfig, data: &'a Dataset, seed: u64, device: Device) -> Result<Self> {
+        let draw = |rows, stream, what| {
+            normal_on(device, rows, config.factors, config.init_scale, seed, stream, what)
+        };
         Ok(Self {
             users: draw(data.n_users(), Stream::UserFactors, "user factors")?,
             items: draw(data.n_items(), Stream::ItemFactors, "item factors")?,
@@ -57,6 +60,20 @@ impl<'a> AlsLearner<'a> {
             .add("item factors", sizes.n_items * (row + 4))
             .add("copies of the factors", sizes.copies() * (sizes.n_users + sizes.n_items) * row)
             .add("scratch", (2 + sizes.n_threads) * square)
+    }
+
+    /// Returns the bytes of it that are on a GPU, where one computes.
+    pub(crate) fn predict_on_gpu(config: &AlsConfig, sizes: &Sizes) -> Prediction {
+        let row = 4 * config.factors as u64;
+        let longest = sizes.n_users.max(sizes.n_items);
+        Prediction::default()
+            .add("user factors", sizes.n_users * row)
+            .add("item factors", sizes.n_items * row)
+            .add("gram matrices", als_gram_bytes(config.factors as u64))
+            .add(
+                "a block of interactions",
+                als_block_bytes(longest, sizes.n_interactions, config.factors as u64),
+            )
     }
 
     /// Returns the equations of one side with the factors of the other fixed.
@@ -89,7 +106,7 @@ impl<'a> AlsLearner<'a> {
     }
 
     fn solve_users(&mut self, solver: AlsSolver) -> Result<()> {
-        let mut users = std::mem::replace(&mut self.users, empty(self.config.factors)?);
+        let mut users = std::mem::replace(&mut self.users, empty(&self.items)?);
         let gram = self.gram(&self.items)?;
         let system = self.system(self.data.by_user(), &self.items, &gram, &self.user_ridge);
         let solved = self.solve(&system, &mut users, solver);
@@ -98,7 +115,7 @@ impl<'a> AlsLearner<'a> {
     }
 
     fn solve_items(&mut self) -> Result<()> {
-        let mut items = std::mem::replace(&mut self.items, empty(self.config.factors)?);
+        let mut items = std::mem::replace(&mut self.items, empty(&self.users)?);
         let gram = self.gram(&self.users)?;
         let system = self.system(self.data.by_item(), &self.users, &gram, &self.item_ridge);
         let solved = self.solve(&system, &mut items, self.config.solver);
@@ -113,8 +130,8 @@ fn ridge(config: &AlsConfig, rows: &Csr) -> Vec<f32> {
 }
 
 /// Stands in for a table that is being solved.
-fn empty(dim: usize) -> Result<Table> {
-    Ok(Table::zeros(0, dim, Device::Cpu, "no factors")?)
+fn empty(like: &Table) -> Result<Table> {
+    Ok(Table::zeros(0, like.dim(), like.device(), "no factors")?)
 }
 
 impl Learner for AlsLearner<'_> {
@@ -133,7 +150,9 @@ impl Learner for AlsLearner<'_> {
     fn snapshot(&self) -> Result<Box<dyn Retriever>> {
         let users = copy(&self.users, "copy of the user factors")?;
         let items = copy(&self.items, "copy of the item factors")?;
-        Ok(Box::new(Als::new(self.config.clone(), users, items)?))
+        let mut model = Als::new(self.config.clone(), users, items)?;
+        model.score_on(self.users.device())?;
+        Ok(Box::new(model))
     }
 
     fn restore(&mut self, mut parameters: Parameters) -> Result<()> {
@@ -145,6 +164,8 @@ impl Learner for AlsLearner<'_> {
         if self.config.final_user_pass {
             self.solve_users(AlsSolver::Cholesky)?;
         }
-        Ok(Box::new(Als::new(self.config.clone(), self.users, self.items)?))
+        let users = on_cpu(self.users, "user factors")?;
+        let items = on_cpu(self.items, "item factors")?;
+        Ok(Box::new(Als::new(self.config.clone(), users, items)?))
     }
 }

@@ -18,7 +18,7 @@ use recmill_kernels::{
 use crate::{
     Learner, Prediction, Result,
     data::{Sizes, sparse_rows},
-    factors::{Stream, copy, normal, take_over, take_over_bias},
+    factors::{Stream, copy, normal_on, on_cpu, take_over, take_over_bias},
 };
 
 /// Factors of users and items, item biases, and the interactions they are learnt from.
@@ -33,8 +33,10 @@ pub(crate) struct BprLearner<'a> {
 }
 
 impl<'a> BprLearner<'a> {
-    pub(crate) fn new(config: &'a BprConfig, data: &'a Dataset, seed: u64) -> Result<Self> {
-        let draw = |rows, stream, what| normal(rows, config.factors, config.init_scale, seed, stream, what);
+    pub(crate) fn new(config: &'a BprConfig, data: &'a Dataset, seed: u64, device: Device) -> Result<Self> {
+        let draw = |rows, stream, what| {
+            normal_on(device, rows, config.factors, config.init_scale, seed, stream, what)
+        };
         Ok(Self {
             users: draw(data.n_users(), Stream::UserFactors, "user factors")?,
             items: draw(data.n_items(), Stream::ItemFactors, "item factors")?,
@@ -58,6 +60,17 @@ impl<'a> BprLearner<'a> {
             .add("copies of the factors", sizes.copies() * (n_users + n_items) * row)
             .add("the optimizer's state", state)
             .add("the order of an epoch", epoch)
+    }
+
+    /// Returns the bytes of it that are on a GPU, where one computes.
+    pub(crate) fn predict_on_gpu(config: &BprConfig, sizes: &Sizes) -> Prediction {
+        let row = 4 * config.factors as u64;
+        let (n_users, n_items) = (sizes.n_users, sizes.n_items);
+        Prediction::default()
+            .add("user factors", n_users * row)
+            .add("item factors", n_items * row)
+            .add("the rows of a round", (n_users + n_items) * row)
+            .add("the order of an epoch", 16 * sizes.n_interactions + 8 * n_users + 24 * n_items)
     }
 }
 
@@ -99,7 +112,9 @@ impl Learner for BprLearner<'_> {
         let users = copy(&self.users, "copy of the user factors")?;
         let items = copy(&self.items, "copy of the item factors")?;
         let bias = Buffer::from_slice(&self.item_bias, Device::Cpu, "copy of the item biases")?;
-        Ok(Box::new(Bpr::new(self.config.clone(), users, items, bias)?))
+        let mut model = Bpr::new(self.config.clone(), users, items, bias)?;
+        model.score_on(self.users.device())?;
+        Ok(Box::new(model))
     }
 
     fn restore(&mut self, mut parameters: Parameters) -> Result<()> {
@@ -110,6 +125,8 @@ impl Learner for BprLearner<'_> {
 
     fn finish(self: Box<Self>) -> Result<Box<dyn Retriever>> {
         let bias = Buffer::from_vec(self.item_bias, "item biases")?;
-        Ok(Box::new(Bpr::new(self.config.clone(), self.users, self.items, bias)?))
+        let users = on_cpu(self.users, "user factors")?;
+        let items = on_cpu(self.items, "item factors")?;
+        Ok(Box::new(Bpr::new(self.config.clone(), users, items, bias)?))
     }
 }

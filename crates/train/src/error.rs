@@ -22,6 +22,18 @@ pub enum Error {
         /// Bytes that are left.
         available: u64,
     },
+    /// Training would take more memory than the device has left; nothing has been allocated.
+    #[error("{model} needs {predicted} on {device}, which has {} left", crate::memory::Bytes(*available))]
+    TooLargeForDevice {
+        /// The model that was to be trained.
+        model: &'static str,
+        /// The device.
+        device: recmill_kernels::Device,
+        /// What it would take, part by part.
+        predicted: Prediction,
+        /// Bytes that are left.
+        available: u64,
+    },
     /// There is nothing to learn from.
     #[error("the training data have no {what}")]
     NoData {

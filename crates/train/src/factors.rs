@@ -16,6 +16,23 @@ pub(crate) enum Stream {
     ItemFactors = (1 << 38) + 1,
 }
 
+/// As [`normal`], on `device`: drawn on the CPU, so that every device begins with the same values.
+pub(crate) fn normal_on(
+    device: Device,
+    rows: usize,
+    dim: usize,
+    scale: f64,
+    seed: u64,
+    stream: Stream,
+    what: &'static str,
+) -> Result<Table> {
+    let drawn = normal(rows, dim, scale, seed, stream, what)?;
+    match device {
+        Device::Cpu => Ok(drawn),
+        device => Ok(drawn.try_copy(device, what)?),
+    }
+}
+
 /// Draws `[rows, dim]` values from the normal distribution of deviation `scale / sqrt(dim)`, so that a row's length
 /// is about `scale`.
 pub(crate) fn normal(
@@ -56,9 +73,21 @@ fn normal_pair(words: [u32; 4]) -> [f64; 2] {
     [radius * angle.cos(), radius * angle.sin()]
 }
 
-/// Copies a table, as f32.
+/// Copies a table to the CPU, as f32.
 pub(crate) fn copy(table: &Table, what: &'static str) -> Result<Table> {
-    Ok(table.to_row_type(RowType::F32, what)?)
+    match table.device() {
+        Device::Cpu => Ok(table.to_row_type(RowType::F32, what)?),
+        // What is trained on a GPU is f32.
+        _ => Ok(table.try_copy(Device::Cpu, what)?),
+    }
+}
+
+/// Returns the table on the CPU: itself, where it is there.
+pub(crate) fn on_cpu(table: Table, what: &'static str) -> Result<Table> {
+    match table.device() {
+        Device::Cpu => Ok(table),
+        _ => copy(&table, what),
+    }
 }
 
 /// Overwrites the first rows of `table` with those of an earlier one, whatever type they are stored in.
@@ -73,6 +102,12 @@ pub(crate) fn take_over(table: &mut Table, earlier: &Table, what: &'static str) 
     if earlier.rows() > table.rows() {
         let (expected, got) = (format!("{} rows", table.rows()), format!("{} rows", earlier.rows()));
         return Err(Error::Start { what, expected, got });
+    }
+    if table.device() != Device::Cpu {
+        let mut on_cpu = copy(table, what)?;
+        take_over(&mut on_cpu, earlier, what)?;
+        *table = on_cpu.try_copy(table.device(), what)?;
+        return Ok(());
     }
     let dim = table.dim();
     for (first, values) in table.f32_chunks_mut() {

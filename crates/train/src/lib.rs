@@ -27,7 +27,7 @@ pub use fit::{Ended, FitOptions, Trained, Validation, fit};
 pub use learner::Learner;
 pub use memory::Prediction;
 pub use progress::{EpochRecord, Plan, Progress};
-pub use training::{Training, predict};
+pub use training::{Training, predict, trains_on_gpu};
 pub use validation::HeldOut;
 
 /// What every fallible function of this crate returns.

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use recmill_core::{Dataset, Parameters, models::ModelConfig};
+use recmill_kernels::Device;
 
 use crate::{
     Error, FitOptions, Learner, Plan, Prediction, Progress, Result, Trained, Validation, als::AlsLearner,
@@ -20,6 +21,8 @@ pub struct Training<'a> {
     ///
     /// Models in closed form ignore it: they are computed anew from all the data.
     pub start: Option<Parameters>,
+    /// Where the parameters are trained.
+    pub device: Device,
     /// The source of every random number.
     pub seed: u64,
     /// With validation: stop after so many epochs in a row that did not improve the metric.
@@ -29,9 +32,9 @@ pub struct Training<'a> {
 }
 
 impl<'a> Training<'a> {
-    /// Describes the training of `config` on `data` with seed 0, all epochs, and the loss of each.
+    /// Describes the training of `config` on `data` on the CPU with seed 0, all epochs, and the loss of each.
     pub fn new(config: &'a ModelConfig, data: &'a Dataset) -> Self {
-        Self { config, data, start: None, seed: 0, patience: None, loss: true }
+        Self { config, data, start: None, device: Device::Cpu, seed: 0, patience: None, loss: true }
     }
 
     /// Returns what is known before training: its size, and the memory it will take beside what there is.
@@ -45,6 +48,9 @@ impl<'a> Training<'a> {
             n_items: sizes.n_items,
             memory: predict(self.config, &sizes),
             available_bytes: available_bytes(),
+            device: self.device,
+            device_memory: predict_on_gpu(self.config, &sizes).filter(|_| self.device != Device::Cpu),
+            device_available_bytes: recmill_kernels::memory::available(self.device),
         }
     }
 
@@ -74,7 +80,7 @@ impl<'a> Training<'a> {
         }
         let plan = self.plan(validation.is_some());
         progress.planned(&plan);
-        plan.memory.check(plan.model, plan.available_bytes)?;
+        plan.check()?;
         let mut learner = self.learner()?;
         if let Some(start) = self.start {
             learner.restore(start)?;
@@ -84,10 +90,13 @@ impl<'a> Training<'a> {
     }
 
     fn learner(&self) -> Result<Box<dyn Learner + 'a>> {
-        let (data, seed) = (self.data, self.seed);
+        let (data, seed, device) = (self.data, self.seed, self.device);
+        if device != Device::Cpu && !trains_on_gpu(self.config) {
+            return Err(recmill_kernels::Error::NotOnDevice { op: self.config.name(), device }.into());
+        }
         Ok(match self.config {
-            ModelConfig::Als(config) => Box::new(AlsLearner::new(config, data, seed)?),
-            ModelConfig::Bpr(config) => Box::new(BprLearner::new(config, data, seed)?),
+            ModelConfig::Als(config) => Box::new(AlsLearner::new(config, data, seed, device)?),
+            ModelConfig::Bpr(config) => Box::new(BprLearner::new(config, data, seed, device)?),
             ModelConfig::ItemKnn(config) => Box::new(ItemKnnLearner::new(config, data)),
             ModelConfig::Ease(config) => Box::new(EaseLearner::new(config, data)?),
             ModelConfig::MostPopular(config) => Box::new(MostPopularLearner::new(config, data)),
@@ -105,6 +114,20 @@ pub fn predict(config: &ModelConfig, sizes: &Sizes) -> Prediction {
         ModelConfig::Ease(_) => EaseLearner::predict(sizes),
         ModelConfig::MostPopular(_) => MostPopularLearner::predict(sizes),
         ModelConfig::Svd(config) => SvdLearner::predict(config, sizes),
+    }
+}
+
+/// Returns whether the model has a way of learning on a GPU.
+pub fn trains_on_gpu(config: &ModelConfig) -> bool {
+    matches!(config, ModelConfig::Als(_) | ModelConfig::Bpr(_))
+}
+
+/// Returns the bytes that training allocates on a GPU, for models that learn there.
+fn predict_on_gpu(config: &ModelConfig, sizes: &Sizes) -> Option<Prediction> {
+    match config {
+        ModelConfig::Als(config) => Some(AlsLearner::predict_on_gpu(config, sizes)),
+        ModelConfig::Bpr(config) => Some(BprLearner::predict_on_gpu(config, sizes)),
+        _ => None,
     }
 }
 

@@ -17,7 +17,7 @@
 //!
 //! Source: Hu, Koren, Volinsky 2008 (first objective); Rendle, Krichene, Zhang, Koren 2021 (second).
 
-use recmill_kernels::Table;
+use recmill_kernels::{Device, Table};
 use serde::{Deserialize, Serialize};
 
 use super::{Precision, Problems, Retriever, factors::FactorItems, factors::check_tables, fold_in};
@@ -333,6 +333,10 @@ impl Retriever for Als {
             }
             Query::Item(_) => Ok(0.0),
         })
+    }
+
+    fn score_on(&mut self, device: Device) -> Result<()> {
+        self.items.score_on(device)
     }
 
     fn warm_up(&self) -> Result<()> {

@@ -13,7 +13,7 @@
 //!
 //! Source: Rendle, Freudenthaler, Gantner, Schmidt-Thieme 2009.
 
-use recmill_kernels::{Buffer, Table};
+use recmill_kernels::{Buffer, Device, Table};
 use serde::{Deserialize, Serialize};
 
 use super::{Precision, Problems, Retriever, factors::FactorItems, factors::check_tables, fold_in};
@@ -253,6 +253,10 @@ impl Retriever for Bpr {
             }
             Query::Item(_) => Ok(0.0),
         })
+    }
+
+    fn score_on(&mut self, device: Device) -> Result<()> {
+        self.items.score_on(device)
     }
 
     fn warm_up(&self) -> Result<()> {

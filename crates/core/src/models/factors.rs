@@ -6,7 +6,7 @@ use std::{mem, sync::OnceLock};
 
 use bytemuck::cast_slice;
 use rayon::prelude::*;
-use recmill_kernels::{Buffer, Device, F32Rows, Table, TopkPrepared, TopkQuery, score_topk};
+use recmill_kernels::{Buffer, Device, F32Rows, RowType, Table, TopkPrepared, TopkQuery, score_topk};
 
 use super::{
     dense::{self, RowScratch},
@@ -19,6 +19,8 @@ use crate::{Batch, Error, ItemIndex, Query, Result, Row, Workspace};
 pub(crate) struct FactorItems {
     table: Table,
     bias: Option<Buffer<f32>>,
+    /// A copy of the table on the GPU that scores, where one does.
+    on_gpu: Option<Table>,
     prepared: OnceLock<TopkPrepared>,
     gram: OnceLock<Vec<f32>>,
     norms: OnceLock<Vec<f32>>,
@@ -46,6 +48,7 @@ impl FactorItems {
         Ok(Self {
             table,
             bias,
+            on_gpu: None,
             prepared: OnceLock::new(),
             gram: OnceLock::new(),
             norms: OnceLock::new(),
@@ -93,8 +96,37 @@ impl FactorItems {
         .map(Vec::as_slice)
     }
 
+    /// Scores on `device` from now on.
+    pub(crate) fn score_on(&mut self, device: Device) -> Result<()> {
+        // A GPU keeps the type of the rows where it computes with it, and otherwise has them as f32.
+        let copy = |table: &Table| -> Result<(Table, TopkPrepared)> {
+            let table = table.try_copy(device, "item factors to score with")?;
+            let prepared = TopkPrepared::new(&table)?;
+            Ok((table, prepared))
+        };
+        self.prepared = OnceLock::new();
+        self.on_gpu = None;
+        if device == Device::Cpu {
+            return Ok(());
+        }
+        let (table, prepared) = match copy(&self.table) {
+            Err(Error::Kernel(recmill_kernels::Error::RowType { .. })) => {
+                copy(&self.table.to_row_type(RowType::F32, "item factors to score with")?)?
+            }
+            copied => copied?,
+        };
+        self.on_gpu = Some(table);
+        self.prepared = OnceLock::from(prepared);
+        Ok(())
+    }
+
+    /// Returns the table that lists are scored from.
+    fn scored(&self) -> &Table {
+        self.on_gpu.as_ref().unwrap_or(&self.table)
+    }
+
     fn prepared(&self) -> Result<&TopkPrepared> {
-        once(&self.prepared, || Ok(TopkPrepared::new(&self.table)?))
+        once(&self.prepared, || Ok(TopkPrepared::new(self.scored())?))
     }
 
     /// Returns the length of each item's vector; computed at the first call.
@@ -184,7 +216,7 @@ impl FactorItems {
             false => dense::query(row, vector),
         }));
         let Workspace { topk, answers, .. } = workspace;
-        let scored = score_topk(&self.table, prepared, bias, &queries, topk, answers);
+        let scored = score_topk(self.scored(), prepared, bias, &queries, topk, answers);
         workspace.queries = forget(queries);
         Ok(scored?)
     }

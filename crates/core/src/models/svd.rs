@@ -299,6 +299,10 @@ impl Retriever for Svd {
         Ok(true)
     }
 
+    fn score_on(&mut self, device: Device) -> Result<()> {
+        self.items.score_on(device)
+    }
+
     fn warm_up(&self) -> Result<()> {
         self.items.warm_up()
     }

@@ -33,6 +33,12 @@ const TILE_BYTES: usize = 20 << 10;
 /// Bytes that a block's buffers take together, at most.
 const BLOCK_BYTES: usize = 1 << 30;
 
+/// Returns the bytes that a side's solver holds on a GPU beside the factors, for rows of `dim` values: the largest block.
+pub(crate) fn block_bytes(n_rows: u64, nnz: u64, dim: u64) -> u64 {
+    let tasks = nnz / TASK as u64 + n_rows;
+    (8 * nnz + tasks * (4 * dim + 12) + n_rows * (12 * dim + 8)).min(BLOCK_BYTES as u64)
+}
+
 /// What all blocks of a side have in common.
 pub(crate) struct Side<'a, R: Gpu> {
     pub(crate) op: &'static str,

@@ -26,6 +26,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod batch;
+#[cfg(feature = "gpu")]
+mod cube;
 mod pass;
 mod portable;
 mod prepared;
@@ -39,7 +41,7 @@ pub use batch::TopkScratch;
 pub use prepared::TopkPrepared;
 pub use select::tie_hash;
 
-use crate::{Device, Error, Result, Table};
+use crate::{Device, Error, Result, Table, buffer::on_gpu};
 use select::Best;
 
 const OP: &str = "score_topk";
@@ -170,10 +172,11 @@ impl TopkAnswers {
 /// # Errors
 /// [`Error::Shape`], [`Error::IndexOutOfRange`], [`Error::Parameter`] when an operand does not fit;
 /// [`Error::NotFinite`] naming the first query whose vector, or whose score with a row its filters leave, is NaN or
-/// infinite; [`Error::NotOnDevice`] for a table that is not on the CPU.
+/// infinite; [`Error::RowType`] for rows that a GPU does not compute with; [`Error::DeviceLost`].
 ///
 /// # Determinism
-/// The same bits alone, in any batch, on any number of threads, at every SIMD level.
+/// The same bits alone, in any batch, on any number of threads, at every SIMD level, and on every device that
+/// multiplies and adds in one rounding.
 pub fn score_topk(
     table: &Table,
     prepared: &TopkPrepared,
@@ -184,7 +187,15 @@ pub fn score_topk(
 ) -> Result<()> {
     check_table(table)?;
     check(table, prepared, bias)?;
-    batch::answer(table, prepared, bias, queries, scratch, out)
+    match table.device() {
+        Device::Cpu => batch::answer(table, prepared, bias, queries, scratch, out),
+        device => {
+            for (row, query) in queries.iter().enumerate() {
+                check_query(prepared.rows, prepared.dim, query, row as u64)?;
+            }
+            on_gpu!(OP, device, R => cube::answer::<R>(table, bias, queries, out, device))
+        }
+    }
 }
 
 /// Appends to `out` the best of `scores`, one number a row, for models that produce a dense row of scores.
@@ -272,9 +283,6 @@ pub fn score_topk_reference(
 }
 
 fn check_table(table: &Table) -> Result<()> {
-    if table.device() != Device::Cpu {
-        return Err(Error::NotOnDevice { op: OP, device: table.device() });
-    }
     if table.rows() > u64::from(u32::MAX) {
         let got = table.rows() as usize;
         return Err(Error::Shape { op: OP, what: "table rows", expected: u32::MAX as usize, got });

@@ -15,7 +15,7 @@ use super::{
     rows::RowReader,
     tile::{LANES, Lanes, has_int8},
 };
-use crate::{Buffer, Device, Error, Result, Table, simd};
+use crate::{Buffer, Device, Error, Result, Table, buffer::on_gpu, simd};
 
 /// Panels are counted in fours, so that every kernel's run of panels comes out even.
 const PANEL_GROUP: usize = 4;
@@ -56,8 +56,11 @@ impl TopkPrepared {
     ///
     /// # Errors
     /// [`Error::NotFinite`] naming the first row of the table with NaN or infinity; [`Error::OutOfMemory`];
-    /// [`Error::NotOnDevice`] for a table that is not on the CPU.
+    /// [`Error::RowType`] for rows that a GPU does not compute with.
     pub fn new(table: &Table) -> Result<Self> {
+        if table.device() != Device::Cpu {
+            return Self::on_gpu(table);
+        }
         let (mut prepared, norms) = Self::check(table)?;
         let mut order: Vec<u32> = (0..prepared.rows as u32).collect();
         order.par_sort_unstable_by(|&a, &b| {
@@ -85,7 +88,26 @@ impl TopkPrepared {
     /// # Errors
     /// As [`TopkPrepared::new`].
     pub fn plain(table: &Table) -> Result<Self> {
+        if table.device() != Device::Cpu {
+            return Self::on_gpu(table);
+        }
         Self::check(table).map(|(prepared, _)| prepared)
+    }
+
+    /// Derives nothing: a GPU scores from the table alone, once every row of it is finite.
+    fn on_gpu(table: &Table) -> Result<Self> {
+        check_table(table)?;
+        let device = table.device();
+        match on_gpu!(OP, device, R => super::cube::first_not_finite::<R>(table, device))? {
+            Some(row) => Err(Error::NotFinite { op: OP, what: "table", row }),
+            None => Ok(Self {
+                rows: table.rows() as usize,
+                dim: table.dim(),
+                max_norm: f64::INFINITY,
+                sorted: None,
+                int8: None,
+            }),
+        }
     }
 
     /// Returns the norm of every row, all of them finite.
