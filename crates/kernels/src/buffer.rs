@@ -7,6 +7,10 @@
 pub(crate) mod cube;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+#[cfg(feature = "cuda")]
+pub(crate) mod nvrtc;
+#[cfg(feature = "cuda-sources")]
+pub(crate) mod pretend;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
@@ -24,6 +28,11 @@ use crate::{
 macro_rules! on_gpu {
     ($op:expr, $device:expr, $runtime:ident => $work:expr) => {
         match $device {
+            #[cfg(feature = "cuda-sources")]
+            device if $crate::buffer::pretend::chip_of(device).is_some() => {
+                type $runtime = $crate::buffer::pretend::PretendRuntime;
+                $work
+            }
             #[cfg(feature = "cuda")]
             $crate::Device::Cuda(_) => {
                 type $runtime = $crate::buffer::cuda::CudaRuntime;
@@ -81,6 +90,8 @@ pub(crate) enum Storage<T> {
     Mapped(Mapped, Range<usize>),
     #[cfg(feature = "cuda")]
     Cuda(cube::CubeStorage<cuda::CudaRuntime>),
+    #[cfg(feature = "cuda-sources")]
+    Pretend(cube::CubeStorage<pretend::PretendRuntime>),
     #[cfg(feature = "wgpu")]
     Wgpu(cube::CubeStorage<wgpu::WgpuRuntime>),
 }
@@ -224,6 +235,8 @@ impl<T: Pod> Buffer<T> {
             }
             #[cfg(feature = "cuda")]
             Storage::Cuda(storage) => storage.download(self.device, self.len),
+            #[cfg(feature = "cuda-sources")]
+            Storage::Pretend(storage) => storage.download(self.device, self.len),
             #[cfg(feature = "wgpu")]
             Storage::Wgpu(storage) => storage.download(self.device, self.len),
         }

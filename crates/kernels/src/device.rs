@@ -35,6 +35,8 @@ impl Device {
     pub fn max_buffer_bytes(self) -> Result<u64> {
         match self {
             Device::Cpu => Ok(u64::MAX),
+            #[cfg(feature = "cuda-sources")]
+            device if crate::buffer::pretend::chip_of(device).is_some() => crate::buffer::pretend::open(device),
             #[cfg(feature = "cuda")]
             Device::Cuda(_) => crate::buffer::cuda::open(self),
             #[cfg(feature = "wgpu")]
@@ -43,6 +45,22 @@ impl Device {
             Device::Cuda(_) => Err(Error::Unavailable { device: self, reason: "built without CUDA".into() }),
             #[cfg(not(feature = "wgpu"))]
             Device::Wgpu(_) => Err(Error::Unavailable { device: self, reason: "built without wgpu".into() }),
+        }
+    }
+
+    /// Returns what kernels on the device may count on; `None` for the CPU, whose kernels are chosen by [`crate::simd`].
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with the reason.
+    pub fn features(self) -> Result<Option<Features>> {
+        match self {
+            Device::Cpu => Ok(None),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => crate::buffer::cuda::features_of(self).map(Some),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(_) => crate::buffer::wgpu::features_of(self).map(Some),
+            #[cfg(not(all(feature = "cuda", feature = "wgpu")))]
+            device => device.check().map(|()| None),
         }
     }
 
@@ -71,10 +89,31 @@ pub struct About {
     pub memory: Option<u64>,
 }
 
-/// `n` of something, in words.
-#[cfg(feature = "cuda")]
-pub(crate) fn counted(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+/// What kernels on a device may count on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Features {
+    /// The most bytes of one buffer.
+    pub max_buffer_bytes: u64,
+    /// Units that run in step: the fewest and the most.
+    pub plane_size: (u32, u32),
+    /// Bytes of memory that the units of a group share.
+    pub shared_bytes: u64,
+    /// The most units of a group.
+    pub max_units: u32,
+    /// Whether buffers of f16 can be read and written.
+    pub f16: bool,
+    /// Whether buffers of bf16 can be read and written.
+    pub bf16: bool,
+}
+
+/// Why the device `kind:index` is not there, where there are `n` of its kind.
+#[cfg(feature = "gpu")]
+pub(crate) fn none_such(kind: &str, index: usize, n: usize) -> String {
+    match n {
+        0 => "no adapter found".into(),
+        1 => format!("there is no device {index}, only {kind}:0"),
+        n => format!("there is no device {index}, only {kind}:0 to {kind}:{}", n - 1),
+    }
 }
 
 impl fmt::Display for Device {

@@ -26,6 +26,8 @@ use rayon::prelude::*;
 
 #[cfg(feature = "gpu")]
 use crate::buffer::cube::{Gpu, Queue, cubes, vector_width};
+#[cfg(feature = "cuda-sources")]
+use crate::cuda_sources::Instance;
 use crate::{Buffer, Device, Error, Result, RowType, Rows, Table, buffer::on_gpu};
 
 const GATHER: &str = "gather";
@@ -202,6 +204,17 @@ fn gather_kernel<N: Size>(
             out[ABSOLUTE_POS] = chunk[(row - first_row) as usize * row_vectors + ABSOLUTE_POS % row_vectors];
         }
     }
+}
+
+/// Calls whose kernels are compiled for CUDA where there is none.
+#[cfg(feature = "cuda-sources")]
+pub(crate) fn instances() -> Vec<Instance> {
+    let of_dim = |dim: usize| {
+        Instance::new(format!("gather, dim {dim}"), move |device| {
+            gather(&Table::zeros(3, dim, device, "an instance")?, &[2, 0]).map(drop)
+        })
+    };
+    [64, 128, 50, 33].map(of_dim).into()
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ mod als_cholesky;
 mod buffer;
 mod cells;
 pub mod conformance;
+#[cfg(feature = "cuda-sources")]
+pub mod cuda_sources;
 mod dense;
 mod device;
 mod error;
@@ -37,7 +39,7 @@ pub use als_block::{als_block, als_block_reference};
 pub use als_cg::{als_cg, als_cg_reference};
 pub use als_cholesky::{als_cholesky, als_cholesky_reference};
 pub use buffer::{Buffer, Mapped};
-pub use device::{About, Device};
+pub use device::{About, Device, Features};
 pub use error::Error;
 pub use gather::{gather, gather_reference, scatter_add, scatter_add_reference};
 pub use gram::{gram, gram_reference};

@@ -18,10 +18,14 @@ use std::{
 };
 
 use bytemuck::Pod;
-use cubecl::{prelude::*, server::Handle};
+use cubecl::{
+    ir::{ElemType, FloatKind, features::TypeUsage},
+    prelude::*,
+    server::Handle,
+};
 
 use super::{Buffer, Storage, reserve};
-use crate::{Device, Error, Result};
+use crate::{Device, Error, Result, device::Features};
 
 /// A device allocation, and the queue that orders work on it.
 #[derive(Clone)]
@@ -205,6 +209,24 @@ pub(crate) fn cubes<R: Runtime>(client: &ComputeClient<R>, n: usize) -> CubeCoun
 /// Returns the most bytes that one buffer may have.
 pub(super) fn max_buffer_bytes<R: Runtime>(client: &ComputeClient<R>) -> u64 {
     client.properties().memory.max_page_size
+}
+
+/// Returns what kernels on the device may count on.
+pub(super) fn features<R: Runtime>(client: &ComputeClient<R>) -> Features {
+    let properties = client.properties();
+    let hardware = &properties.hardware;
+    let stores = |kind| {
+        let usage = properties.features.types.storage.get(&ElemType::Float(kind).into());
+        usage.is_some_and(|usage| usage.contains(TypeUsage::Buffer))
+    };
+    Features {
+        max_buffer_bytes: max_buffer_bytes(client),
+        plane_size: (hardware.plane_size_min, hardware.plane_size_max),
+        shared_bytes: hardware.max_shared_memory_size as u64,
+        max_units: hardware.max_units_per_cube,
+        f16: stores(FloatKind::F16),
+        bf16: stores(FloatKind::BF16),
+    }
 }
 
 impl<R: Runtime> CubeStorage<R> {

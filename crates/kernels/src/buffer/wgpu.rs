@@ -8,9 +8,13 @@ use cubecl::{Runtime, client::ComputeClient};
 
 use super::{
     Buffer, Storage,
-    cube::{CubeStorage, Gpu, max_buffer_bytes, opening},
+    cube::{CubeStorage, Gpu, features, max_buffer_bytes, opening},
 };
-use crate::{Device, Error, Result, device::About, memory};
+use crate::{
+    Device, Error, Result,
+    device::{About, Features, none_such},
+    memory,
+};
 
 impl Gpu for WgpuRuntime {
     fn client_of(device: Device) -> Result<ComputeClient<Self>> {
@@ -136,11 +140,15 @@ pub(crate) fn open(device: Device) -> Result<u64> {
     Ok(max_buffer_bytes(&client(device)?))
 }
 
+/// Returns what kernels may count on, once the device answers.
+pub(crate) fn features_of(device: Device) -> Result<Features> {
+    Ok(features(&client(device)?))
+}
+
 fn client(device: Device) -> Result<ComputeClient<WgpuRuntime>> {
     let unavailable = |reason: &str| Error::Unavailable { device, reason: reason.into() };
-    let none = if adapters().is_empty() { "no adapter found" } else { "no such adapter" };
     let Device::Wgpu(index) = device else { return Err(unavailable("not a graphics adapter")) };
-    let adapter = adapters().get(index).ok_or_else(|| unavailable(none))?;
+    let adapter = adapters().get(index).ok_or_else(|| unavailable(&none_such("wgpu", index, adapters().len())))?;
     if let Some(memory) = adapter.memory {
         memory::begin_budget(device, (memory as f64 * BUDGET_SHARE) as u64);
     }
