@@ -3,8 +3,9 @@
 //! The sources are written to the folder that is the one argument. The exit status is 1 when a kernel does not compile.
 #![expect(clippy::print_stdout, reason = "this is a command for developers")]
 
-use std::{error::Error, fs, path::PathBuf, process::ExitCode};
+use std::{error::Error, path::PathBuf, process::ExitCode};
 
+use fs_err as fs;
 use recmill_kernels::cuda_sources::{Compiled, KernelSource, compile, compiler, cuda_sources};
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -33,7 +34,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             }
         }
     }
-    println!("{} passed, {} failed", sources.len() - failures.len(), failures.len());
+    println!("{} compile, {} do not", sources.len() - failures.len(), failures.len());
     for failure in &failures {
         println!("\n{failure}");
     }

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! cargo xtask check           all of it, in the order below
-//! cargo xtask check heads     one step: heads, format, lint, docs, test
+//! cargo xtask check heads     one step: heads, format, lint, docs, test, cuda
 //! ```
 
+mod cuda;
 mod heads;
 
 use std::process::{Command, ExitCode};
@@ -23,13 +24,14 @@ const RUSTDOC_FLAGS: &str = "-D warnings -A rustdoc::private-intra-doc-links";
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["check"] => heads::check().and_then(|()| STEPS.iter().try_for_each(run)),
+        ["check"] => heads::check().and_then(|()| STEPS.iter().try_for_each(run)).and_then(|()| cuda::check()),
         ["check", "heads"] => heads::check(),
+        ["check", "cuda"] => cuda::check(),
         ["check", name] => match STEPS.iter().find(|step| step.0 == name) {
             Some(step) => run(step),
-            None => Err(format!("no such step: `{name}`; there are heads, format, lint, docs, test")),
+            None => Err(format!("no such step: `{name}`; there are heads, format, lint, docs, test, cuda")),
         },
-        _ => Err("usage: cargo xtask check [heads|format|lint|docs|test]".into()),
+        _ => Err("usage: cargo xtask check [heads|format|lint|docs|test|cuda]".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -42,17 +44,23 @@ fn main() -> ExitCode {
 
 fn run((name, commands): &(&str, &[&str])) -> Result<(), String> {
     for line in *commands {
-        say(&format!("{name}: {line}"));
         let mut words = line.split(' ');
         let mut command = Command::new(words.next().unwrap_or_default());
-        command.args(words).env("RUSTDOCFLAGS", RUSTDOC_FLAGS);
-        match command.status() {
-            Ok(status) if status.success() => {}
-            Ok(status) => return Err(format!("{name} failed: `{line}` ended with {status}")),
-            Err(error) => return Err(format!("{name} failed: `{line}`: {error}")),
-        }
+        succeed(name, command.args(words))?;
     }
     Ok(())
+}
+
+/// Runs `command`, having said so; anything but success is an error.
+fn succeed(step: &str, command: &mut Command) -> Result<(), String> {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    say(&format!("{step}: {line}"));
+    match command.env("RUSTDOCFLAGS", RUSTDOC_FLAGS).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{step} failed: `{line}` ended with {status}")),
+        Err(error) => Err(format!("{step} failed: `{line}`: {error}")),
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "this is a command for developers")]

@@ -12,6 +12,7 @@ use std::{
 
 use cubecl::cuda::install;
 use cudarc::nvrtc;
+use fs_err as fs;
 
 /// A version, as major and minor.
 pub(super) type Version = (i32, i32);
@@ -20,20 +21,22 @@ pub(super) type Version = (i32, i32);
 const PACKAGES: [&str; 4] =
     ["nvidia-cuda-nvrtc", "nvidia-cuda-runtime", "nvidia-cuda-crt", "nvidia-cuda-cccl"];
 
-/// A file of each package that has headers, below the folder `include`.
-const HEADERS: [(&str, &[&str]); 3] = [
-    ("nvidia-cuda-runtime", &["cuda_runtime.h", "cuda_fp16.h"]),
-    ("nvidia-cuda-crt", &["crt/host_defines.h", "crt/mma.h"]),
+/// A file of each package that has headers, below the folder `include`: one of the names.
+const HEADERS: [(&str, &[&str]); 4] = [
+    ("nvidia-cuda-runtime", &["cuda_runtime.h"]),
+    ("nvidia-cuda-runtime", &["cuda_fp16.h"]),
+    ("nvidia-cuda-crt", &["crt/mma.h"]),
     ("nvidia-cuda-cccl", &["nv/target", "cccl/nv/target"]),
 ];
 
 /// The compiler of this machine.
 pub(super) struct Compiler {
-    pub(super) version: Version,
+    version: Version,
     /// Compute capabilities that it compiles for, as 90 for 9.0; empty when it does not say.
     archs: Vec<i32>,
     /// Where the headers are.
-    pub(super) include: PathBuf,
+    #[cfg_attr(not(feature = "cuda-sources"), expect(dead_code, reason = "cubecl finds them itself"))]
+    include: PathBuf,
 }
 
 impl Compiler {
@@ -93,7 +96,7 @@ fn install_hint(driver: Option<Version>) -> String {
 fn packages_folder() -> Option<PathBuf> {
     ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().find_map(|name| {
         let root = PathBuf::from(std::env::var_os(name)?);
-        let libraries = std::fs::read_dir(root.join("lib")).ok()?.flatten();
+        let libraries = fs::read_dir(root.join("lib")).ok()?.flatten();
         let mut folders = libraries.map(|entry| entry.path().join("site-packages/nvidia/cu13"));
         folders.find(|folder| folder.is_dir())
     })
@@ -132,23 +135,16 @@ fn look() -> Result<Compiler, String> {
 
 /// Succeeds when `include` holds what kernels include, of the compiler's major version.
 fn check_headers(include: &Path, compiler_major: i32) -> Result<(), String> {
-    for (package, any_of) in HEADERS {
-        // The runtime's package needs both of its files, the others one.
-        let there = |name: &&str| include.join(name).exists();
-        let complete = if package == "nvidia-cuda-cccl" {
-            any_of.iter().any(|name| there(&name))
-        } else {
-            any_of.iter().all(|name| there(&name))
-        };
-        if !complete {
+    for (package, names) in HEADERS {
+        if !names.iter().any(|name| include.join(name).exists()) {
             return Err(format!(
                 "CUDA's headers are incomplete: {} of {package} is missing; {}",
-                include.join(any_of[0]).display(),
+                include.join(names[0]).display(),
                 install_hint(None)
             ));
         }
     }
-    let text = std::fs::read_to_string(include.join("cuda_runtime_api.h")).unwrap_or_default();
+    let text = fs::read_to_string(include.join("cuda_runtime_api.h")).unwrap_or_default();
     match headers_version(&text) {
         Some(version) if version / 1000 != compiler_major => Err(format!(
             "CUDA's headers in {} are of CUDA {}, libnvrtc is of CUDA {compiler_major}; both must be of one",
@@ -165,27 +161,30 @@ fn headers_version(text: &str) -> Option<i32> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Loads the compiler from below `root`, so that it is found by name from then on.
+/// Loads the compiler from below `root`, so that it is found by name from then on; and before it the library of built-in
+/// functions, which PyPI's CUDA 13.0 does not find beside itself.
 #[expect(unsafe_code, reason = "loading a library runs its initialisation")]
 fn preload(root: &Path) {
-    let named = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| {
-            let name = name.to_string_lossy();
-            name.starts_with("libnvrtc.so")
-                || (name.starts_with("nvrtc64") && name.ends_with(".dll") && !name.contains(".alt"))
-        })
-    };
     for folder in ["lib64", "lib", "bin/x86_64", "bin/x64", "bin"] {
-        let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
-        let mut libraries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(named).collect();
-        libraries.sort();
-        for library in libraries.into_iter().rev() {
-            // SAFETY: NVIDIA's compiler, from the folder that the user or the system names for it.
-            if let Ok(library) = unsafe { libloading::Library::new(library) } {
-                // Stays loaded: cudarc looks for it again and finds this one.
-                std::mem::forget(library);
-                return;
-            }
+        let Ok(entries) = fs::read_dir(root.join(folder)) else { continue };
+        let mut names: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        names.sort();
+        let load = |unix: &str, windows: &str| {
+            let named = |path: &&PathBuf| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with(unix)
+                    || (name.starts_with(windows) && name.ends_with(".dll") && !name.contains(".alt"))
+            };
+            names.iter().rev().filter(named).any(|path| {
+                // SAFETY: NVIDIA's compiler, from the folder that the user or the system names for it.
+                let library = unsafe { libloading::Library::new(path) };
+                // Stays loaded: it is looked for again by name, and this one is found.
+                library.map(std::mem::forget).is_ok()
+            })
+        };
+        load("libnvrtc-builtins.so", "nvrtc-builtins64");
+        if load("libnvrtc.so", "nvrtc64") {
+            return;
         }
     }
 }
