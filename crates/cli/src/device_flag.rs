@@ -36,7 +36,9 @@ impl DeviceFlag {
     pub(crate) fn choose(self) -> Result<(Device, String)> {
         match self {
             DeviceFlag::Auto => Ok(best(&Device::gpus(), Device::check)),
-            DeviceFlag::Only(_) => self.resolve().map(|device| (device, format!("device: {device} (as asked)"))),
+            DeviceFlag::Only(_) => {
+                self.resolve().map(|device| (device, format!("device: {device} (as asked)")))
+            }
         }
     }
 
@@ -63,7 +65,8 @@ fn best(gpus: &[About], check: impl Fn(Device) -> recmill_kernels::Result<()>) -
     for gpu in cuda.iter().chain(wgpu.iter().filter(|gpu| !gpu.software)) {
         match reason(gpu.device) {
             None => {
-                let passed = if against.is_empty() { String::new() } else { format!("; {}", against.join("; ")) };
+                let passed =
+                    if against.is_empty() { String::new() } else { format!("; {}", against.join("; ")) };
                 return (gpu.device, format!("device: {} ({}{passed})", gpu.device, gpu.about));
             }
             Some(reason) => against.push(format!("{}: {reason}", gpu.device)),
@@ -75,10 +78,8 @@ fn best(gpus: &[About], check: impl Fn(Device) -> recmill_kernels::Result<()>) -
     }
     match wgpu[..] {
         [] => against.push(reason(Device::Wgpu(0)).unwrap_or_else(|| "no wgpu adapter is listed".into())),
-        [only] if only.software => against.push(format!(
-            "the only wgpu adapter is software, use --device {} to run on it",
-            only.device
-        )),
+        [only] if only.software => against
+            .push(format!("the only wgpu adapter is software, use --device {} to run on it", only.device)),
         _ => {}
     }
     (Device::Cpu, format!("device: cpu ({})", against.join("; ")))

@@ -20,7 +20,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     for (number, source) in sources.iter().enumerate() {
         let KernelSource { kernel, instance, arch, cube_dim: (x, y, z), shared_bytes, source: text } = source;
         if let Ok(text) = text {
-            fs::write(folder.join(format!("{number:03}-{kernel}-sm_{arch}.cu")), format!("// {instance}\n{text}"))?;
+            fs::write(
+                folder.join(format!("{number:03}-{kernel}-sm_{arch}.cu")),
+                format!("// {instance}\n{text}"),
+            )?;
         }
         let group = format!("{x}x{y}x{z}");
         match compile(source) {

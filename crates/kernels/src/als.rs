@@ -27,12 +27,16 @@
 
 #[cfg(feature = "gpu")]
 pub(crate) mod cube;
+#[cfg(feature = "gpu")]
+pub(crate) mod entries;
 pub(crate) mod fixed;
 mod loss;
 #[cfg(feature = "gpu")]
 mod loss_cube;
 pub(crate) mod normal;
 pub(crate) mod schedule;
+#[cfg(feature = "gpu")]
+pub(crate) mod tiles;
 
 use crate::{Device, Error, Result, RowType, SparseRows, Table, buffer::on_gpu};
 

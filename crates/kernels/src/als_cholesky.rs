@@ -8,15 +8,17 @@
 //!
 //! # Cost
 //!
-//! `nnz dim (dim + 1) + rows dim³ / 3` operations.
+//! `nnz dim (dim + 1) + rows dim³ / 3` operations. On a GPU see `cube.rs`: a cube a row, the interactions streamed.
 //!
 //! # Source
 //!
 //! Hu, Koren, Volinsky 2008.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+mod cube;
 
-use crate::{AlsSystem, Device, Error, Result, Table, als};
+use crate::{AlsSystem, Device, Error, Result, Table, als, buffer::on_gpu};
 
 const OP: &str = "als_cholesky";
 
@@ -27,12 +29,25 @@ const OP: &str = "als_cholesky";
 /// [`Error::NotFinite`] and [`Error::NotPositiveDefinite`] with the first such row, other rows being updated by then.
 ///
 /// # Determinism
-/// A row's result has the same bits alone and in any batch, for any number of threads.
+/// A row's result has the same bits alone and in any batch, for any number of threads, and on a GPU for any size of batch.
 pub fn als_cholesky(system: &AlsSystem<'_>, solution: &mut Table) -> Result<()> {
     system.check(OP, solution)?;
     match solution.device() {
         Device::Cpu => cpu::solve(system, solution),
-        device => Err(Error::NotOnDevice { op: OP, device }),
+        device => on_gpu!(OP, device, R => cube::solve::<R>(system, solution, None)),
+    }
+}
+
+/// As [`als_cholesky`], with batches of few entries on a GPU: what every size of batch must agree with.
+pub(crate) fn als_cholesky_in_batches(
+    system: &AlsSystem<'_>,
+    solution: &mut Table,
+    most_entries: usize,
+) -> Result<()> {
+    system.check(OP, solution)?;
+    match solution.device() {
+        Device::Cpu => cpu::solve(system, solution),
+        device => on_gpu!(OP, device, R => cube::solve::<R>(system, solution, Some(most_entries))),
     }
 }
 

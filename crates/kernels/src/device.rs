@@ -36,7 +36,9 @@ impl Device {
         match self {
             Device::Cpu => Ok(u64::MAX),
             #[cfg(feature = "cuda-sources")]
-            device if crate::buffer::pretend::chip_of(device).is_some() => crate::buffer::pretend::open(device),
+            device if crate::buffer::pretend::chip_of(device).is_some() => {
+                crate::buffer::pretend::open(device)
+            }
             #[cfg(feature = "cuda")]
             Device::Cuda(_) => crate::buffer::cuda::open(self),
             #[cfg(feature = "wgpu")]

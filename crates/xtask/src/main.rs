@@ -24,7 +24,9 @@ const RUSTDOC_FLAGS: &str = "-D warnings -A rustdoc::private-intra-doc-links";
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["check"] => heads::check().and_then(|()| STEPS.iter().try_for_each(run)).and_then(|()| cuda::check()),
+        ["check"] => {
+            heads::check().and_then(|()| STEPS.iter().try_for_each(run)).and_then(|()| cuda::check())
+        }
         ["check", "heads"] => heads::check(),
         ["check", "cuda"] => cuda::check(),
         ["check", name] => match STEPS.iter().find(|step| step.0 == name) {

@@ -179,6 +179,26 @@ impl<R: Gpu> Queue<R> {
         self.arg(op, buffer)
     }
 
+    /// As [`Queue::arg`], for a kernel that reads 16-bit values two to a word; the upper half of a last odd word is anything.
+    ///
+    /// # Errors
+    /// [`Error::MixedDevices`].
+    pub(crate) fn words_arg<T: Pod>(&self, op: &'static str, buffer: &Buffer<T>) -> Result<ArrayArg<R>> {
+        match R::storage(buffer) {
+            Some(storage) if buffer.device() == self.device => {
+                // SAFETY: devices hand out and bind whole words, so the last one is there even where it is half used.
+                #[expect(unsafe_code, reason = "cubecl takes lengths on trust")]
+                Ok(unsafe {
+                    ArrayArg::from_raw_parts(
+                        storage.handle.clone(),
+                        (buffer.len() * size_of::<T>()).div_ceil(4),
+                    )
+                })
+            }
+            _ => Err(Error::MixedDevices { op }),
+        }
+    }
+
     fn guard<T>(&self, len: usize, what: &'static str) -> Result<()> {
         let asked = (len as u64).saturating_mul(size_of::<T>() as u64);
         let limit = max_buffer_bytes(&self.client);

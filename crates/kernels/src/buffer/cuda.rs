@@ -157,7 +157,8 @@ fn client(device: Device) -> Result<ComputeClient<CudaRuntime>> {
     let unavailable = |reason: &str| Error::Unavailable { device, reason: reason.into() };
     let found = found().map_err(unavailable)?;
     let Device::Cuda(index) = device else { return Err(unavailable("not a CUDA device")) };
-    let card = found.cards.get(index).ok_or_else(|| unavailable(&none_such("cuda", index, found.cards.len())))?;
+    let card =
+        found.cards.get(index).ok_or_else(|| unavailable(&none_such("cuda", index, found.cards.len())))?;
     Compiler::find()
         .map_err(unavailable)?
         .fits(found.driver, card.capability)

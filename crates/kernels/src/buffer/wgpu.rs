@@ -148,7 +148,8 @@ pub(crate) fn features_of(device: Device) -> Result<Features> {
 fn client(device: Device) -> Result<ComputeClient<WgpuRuntime>> {
     let unavailable = |reason: &str| Error::Unavailable { device, reason: reason.into() };
     let Device::Wgpu(index) = device else { return Err(unavailable("not a graphics adapter")) };
-    let adapter = adapters().get(index).ok_or_else(|| unavailable(&none_such("wgpu", index, adapters().len())))?;
+    let adapter =
+        adapters().get(index).ok_or_else(|| unavailable(&none_such("wgpu", index, adapters().len())))?;
     if let Some(memory) = adapter.memory {
         memory::begin_budget(device, (memory as f64 * BUDGET_SHARE) as u64);
     }

@@ -3,8 +3,8 @@
 use super::{Case, Comparison, Failure, Numbers, Outcome, largest, on_threads, refused, same_bits};
 use crate::{
     AlsSystem, Device, Error, RowType, SparseRows, Table, als_block, als_block_reference, als_cg,
-    als_cg_reference, als_cholesky, als_cholesky_reference, als_loss, als_loss_reference, gram,
-    gram_reference,
+    als_cg_reference, als_cholesky, als_cholesky::als_cholesky_in_batches, als_cholesky_reference, als_loss,
+    als_loss_reference, gram, gram_reference,
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -22,6 +22,7 @@ pub(super) const CASES: &[Case] = &[
         run: |device| same_alone(device, Solver::Cholesky),
     },
     Case { name: "als_cholesky/long rows", run: |device| long_rows(device, Solver::Cholesky) },
+    Case { name: "als_cholesky/batches of few entries", run: few_entries },
     Case { name: "als_cholesky/refusals", run: |device| refusals(device, Solver::Cholesky) },
     Case { name: "als_block/sizes", run: |device| sizes(device, Solver::Block) },
     Case { name: "als_block/chunks, row types", run: |device| layouts(device, Solver::Block) },
@@ -324,6 +325,25 @@ fn long_rows(device: Device, solver: Solver) -> Result<Outcome, Failure> {
         same_bits(|| format!("{what}, f16 rows"), &narrow.to_f32().map_err(other(what))?, &whole)?;
     }
     comparison.outcome()
+}
+
+/// Rows that are cut over several batches, and batches of one short row, have the bits of one batch.
+fn few_entries(device: Device) -> Result<Outcome, Failure> {
+    for (dim, chunk_rows) in [(20, 1 << 10), (7, 4)] {
+        let what = &format!("dim {dim}");
+        let problem =
+            on_device!(Problem::new(&[3, 3000, 0, 1025, 40, 2048], 800, dim, chunk_rows, device), what);
+        let mut solution = problem.solution().map_err(other(what))?;
+        on_device!(als_cholesky(&problem.system(), &mut solution), what);
+        let whole = solution.to_f32().map_err(other(what))?;
+        for most_entries in [1, 1030, 2000] {
+            let mut solution = problem.solution().map_err(other(what))?;
+            als_cholesky_in_batches(&problem.system(), &mut solution, most_entries).map_err(other(what))?;
+            let got = solution.to_f32().map_err(other(what))?;
+            same_bits(|| format!("{what}, {most_entries} entries"), &got, &whole)?;
+        }
+    }
+    Comparison::default().outcome()
 }
 
 fn refusals(device: Device, solver: Solver) -> Result<Outcome, Failure> {
