@@ -5,7 +5,10 @@ use std::{fmt, str::FromStr};
 use recmill_kernels::{About, Device, Error};
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Failure, Result};
+use crate::{
+    failure::{Failure, Result},
+    output::note,
+};
 
 /// A device, or the choice left to us.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,10 +21,18 @@ pub(crate) enum DeviceFlag {
 }
 
 impl DeviceFlag {
+    /// Returns the CPU where the choice is left to us: for work that is done before a GPU is open.
+    pub(crate) fn or_cpu(self) -> Self {
+        match self {
+            DeviceFlag::Auto => DeviceFlag::Only(Device::Cpu),
+            only => only,
+        }
+    }
+
     /// Returns the device, once it is known that this build and this machine can use it.
     pub(crate) fn resolve(self) -> Result<Device> {
         match self {
-            // No model learns or scores on a GPU yet, so the processor is the best there is.
+            // Where nothing else has been chosen, what everything runs on.
             DeviceFlag::Auto => Ok(Device::Cpu),
             DeviceFlag::Only(device) => device.check().map(|()| device).map_err(|error| {
                 Failure::failed(error.to_string())
@@ -32,13 +43,32 @@ impl DeviceFlag {
 
     /// Returns the device to work on and a line that says why it is this one: for `auto` the first CUDA device that can be
     /// used, else the first hardware adapter of wgpu, else the processor. A software adapter is taken by name alone.
-    #[cfg_attr(not(test), expect(dead_code, reason = "training and scoring move to it one by one"))]
     pub(crate) fn choose(self) -> Result<(Device, String)> {
         match self {
             DeviceFlag::Auto => Ok(best(&Device::gpus(), Device::check)),
             DeviceFlag::Only(_) => {
                 self.resolve().map(|device| (device, format!("device: {device} (as asked)")))
             }
+        }
+    }
+
+    /// Returns the device for work that a GPU can do only where `on_gpu` says so, and tells which it is and why.
+    ///
+    /// A device that was asked for by name is never exchanged for another.
+    pub(crate) fn choose_for(self, work: &str, on_gpu: bool) -> Result<Device> {
+        if on_gpu {
+            let (device, why) = self.choose()?;
+            if self == DeviceFlag::Auto {
+                note!("{why}");
+            }
+            return Ok(device);
+        }
+        match self {
+            DeviceFlag::Auto => {
+                note!("device: cpu ({work} runs there only)");
+                Ok(Device::Cpu)
+            }
+            DeviceFlag::Only(_) => self.resolve_for(work),
         }
     }
 

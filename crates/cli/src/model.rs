@@ -9,6 +9,7 @@ use recmill_core::{
 };
 
 use crate::{
+    device_flag::DeviceFlag,
     failure::{Failure, Hint, Result},
     titles::Titles,
     user_lists::Scored,
@@ -29,6 +30,15 @@ impl Model {
         let directory = ModelDirectory::open(path, Verify::Quick)?;
         let recommender = directory.recommender()?;
         Ok(Self { directory, recommender })
+    }
+
+    /// Scores lists where `flag` says, and tells where that is and why.
+    ///
+    /// A model that no GPU scores stays on the CPU, unless a GPU was asked for by name.
+    pub(crate) fn score_on(&mut self, flag: DeviceFlag, work: &str) -> Result<()> {
+        let on_gpu = self.recommender.retriever().scores_on_gpu();
+        let device = flag.choose_for(&format!("{work} with {}", self.kind()), on_gpu)?;
+        Ok(self.recommender.score_on(device)?)
     }
 
     /// Returns the model's kind, such as `als`.

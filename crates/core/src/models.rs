@@ -58,6 +58,11 @@ pub trait Retriever: Send + Sync {
         Ok(false)
     }
 
+    /// Returns whether there is a way of scoring this model's lists on a GPU.
+    fn scores_on_gpu(&self) -> bool {
+        false
+    }
+
     /// Scores lists on `device` from now on; the parameters themselves stay where they are.
     ///
     /// What is not a list for a vector, such as items like another item, is still computed on the CPU.

@@ -79,8 +79,8 @@ pub(crate) struct Evaluate {
 impl Evaluate {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<()> {
-        self.device.resolve_for("evaluating")?;
         let mut model = Model::open(&self.model)?;
+        model.score_on(self.device, "evaluating")?;
         let reading = self.reading.options(Repeats::Last);
         let (test, has_values) = reading::held_out(&self.test, &reading)?;
         if !self.history.is_empty() {

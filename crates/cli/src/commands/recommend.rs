@@ -71,12 +71,15 @@ pub(crate) struct Recommend {
 impl Recommend {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<()> {
-        self.device.resolve_for("recommending")?;
         if self.history_items.len() > 1 && self.user.len() > 1 {
             return Err(Failure::usage("--history-items is one history and --user is several users"));
         }
-        let model = Model::open(&self.model)?;
-        if self.users_file.is_some() || self.all_users {
+        let mut model = Model::open(&self.model)?;
+        let many = self.users_file.is_some() || self.all_users;
+        // A few lists are there before a GPU has been opened.
+        let device = if many { self.device } else { self.device.or_cpu() };
+        model.score_on(device, "recommending")?;
+        if many {
             return self.many(&model);
         }
         self.few(&model)

@@ -46,7 +46,6 @@ pub(crate) struct Serve {
 impl Serve {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<()> {
-        self.device.resolve_for("serving")?;
         if !self.bind.ip().is_loopback() && !self.insecure {
             return Err(Failure::usage(format!(
                 "{} can be reached by other machines, and requests need no key",
@@ -54,7 +53,8 @@ impl Serve {
             ))
             .hint("put a proxy that checks keys before --bind 127.0.0.1:8080, or say --insecure"));
         }
-        let model = Model::open(&self.model)?;
+        let mut model = Model::open(&self.model)?;
+        model.score_on(self.device, "serving")?;
         let (kind, version) = (model.kind().to_owned(), model.directory.version().to_owned());
         let data = model.directory.manifest().data.clone();
         let first_user = model.recommender.users().name(0).unwrap_or("1").to_owned();

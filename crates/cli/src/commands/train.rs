@@ -19,7 +19,10 @@ use recmill_core::{
     evaluate::{EvaluateOptions, Evaluation},
     models::{AlsConfig, BprConfig, EaseConfig, ItemKnnConfig, ModelConfig, MostPopularConfig, SvdConfig},
 };
-use recmill_train::{Ended, EpochRecord, HeldOut, Plan, Progress, Trained, Training, Validation};
+use recmill_kernels::Device;
+use recmill_train::{
+    Ended, EpochRecord, HeldOut, Plan, Prediction, Progress, Trained, Training, Validation, trains_on_gpu,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
@@ -94,7 +97,7 @@ impl<C: Args + Serialize + DeserializeOwned> OneModel<C> {
 
 /// Trains as the flags say.
 fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> {
-    check(flags, config)?;
+    let device = check(flags, config)?;
     let started = Instant::now();
     let from = flags.from.as_ref().map(|path| ModelDirectory::open(path, Verify::Quick)).transpose()?;
     let repeats = if matches!(config, ModelConfig::Svd(_)) { Repeats::Last } else { Repeats::Sum };
@@ -130,14 +133,13 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
 
     let mut training = Training::new(config, &data);
     (training.seed, training.patience, training.loss) = (flags.seed, flags.patience, !flags.no_loss);
+    training.device = device;
     training.start = from.as_ref().map(ModelDirectory::parameters).transpose()?;
     let mut watch = Watch::new(&metric);
     let Some(out) = flags.out.as_ref().filter(|_| !flags.dry_run) else {
         let plan = training.plan(validation.is_some());
         watch.planned(&plan);
-        if plan.memory.bytes() > plan.available_bytes {
-            return Err(Failure::failed("training would take more memory than there is"));
-        }
+        plan.check()?;
         note!("dry run: nothing has been trained or written");
         let mut stdout = Out::new();
         if flags.json {
@@ -146,7 +148,8 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
             stdout.json(&json!({
                 "model": plan.model, "users": plan.n_users, "items": plan.n_items, "interactions": plan.n_interactions,
                 "epochs": plan.epochs, "memory_bytes": plan.memory.bytes(), "memory": parts,
-                "available_bytes": plan.available_bytes,
+                "available_bytes": plan.available_bytes, "device": plan.device.to_string(),
+                "device_memory_bytes": plan.device_memory.as_ref().map(Prediction::bytes),
             }))?;
         }
         return stdout.finish();
@@ -196,10 +199,10 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
     stdout.finish()
 }
 
-/// Refuses what cannot work before hours of reading and training.
-fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<()> {
+/// Refuses what cannot work before hours of reading and training; returns where to train.
+fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<Device> {
     config.validate()?;
-    flags.device.resolve_for(&format!("training {}", config.name()))?;
+    let device = flags.device.choose_for(&format!("training {}", config.name()), trains_on_gpu(config))?;
     if flags.valid.is_empty() && (flags.patience.is_some() || flags.valid_metric.is_some()) {
         return Err(Failure::usage("--patience and --valid-metric need interactions to validate on")
             .hint("add --valid FILE; `recmill split` makes one"));
@@ -222,7 +225,7 @@ fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<()> {
     if let Some(out) = &flags.out {
         directory::check_destination(out)?;
     }
-    Ok(())
+    Ok(device)
 }
 
 fn without_values(files: &[String]) -> Failure {
@@ -400,6 +403,13 @@ impl Progress for Watch {
             counted(plan.n_interactions, "interaction")
         );
         note!("training will take {}; {} are free", plan.memory, bytes(plan.available_bytes));
+        if let Some(memory) = &plan.device_memory {
+            let free = match plan.device_available_bytes {
+                u64::MAX => "how much is free, its driver does not say".to_owned(),
+                free => format!("{} are free", bytes(free)),
+            };
+            note!("and {memory} on {}; {free}", plan.device);
+        }
         (self.epochs, self.n_interactions) = (plan.epochs, plan.n_interactions);
         self.bar = Some(Bar::steps("training", plan.epochs.into()));
     }

@@ -335,6 +335,10 @@ impl Retriever for Als {
         })
     }
 
+    fn scores_on_gpu(&self) -> bool {
+        true
+    }
+
     fn score_on(&mut self, device: Device) -> Result<()> {
         self.items.score_on(device)
     }

@@ -255,6 +255,10 @@ impl Retriever for Bpr {
         })
     }
 
+    fn scores_on_gpu(&self) -> bool {
+        true
+    }
+
     fn score_on(&mut self, device: Device) -> Result<()> {
         self.items.score_on(device)
     }

@@ -299,6 +299,10 @@ impl Retriever for Svd {
         Ok(true)
     }
 
+    fn scores_on_gpu(&self) -> bool {
+        true
+    }
+
     fn score_on(&mut self, device: Device) -> Result<()> {
         self.items.score_on(device)
     }
