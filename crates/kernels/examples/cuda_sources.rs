@@ -8,6 +8,9 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 use fs_err as fs;
 use recmill_kernels::cuda_sources::{Compiled, KernelSource, compile, compiler, cuda_sources};
 
+/// Lines of a compiler's complaint; one mistake is repeated for every place that a loop is unrolled to.
+const FAILURE_LINES: usize = 12;
+
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let folder = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: cuda_sources FOLDER")?);
     fs::create_dir_all(&folder)?;
@@ -39,7 +42,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     }
     println!("{} compile, {} do not", sources.len() - failures.len(), failures.len());
     for failure in &failures {
-        println!("\n{failure}");
+        println!();
+        failure.lines().take(FAILURE_LINES).for_each(|line| println!("{line}"));
     }
     Ok(ExitCode::from(u8::from(!failures.is_empty())))
 }

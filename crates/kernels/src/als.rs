@@ -38,6 +38,8 @@ pub(crate) mod schedule;
 #[cfg(feature = "gpu")]
 pub(crate) mod tiles;
 
+#[cfg(feature = "cuda-sources")]
+use crate::cuda_sources::{Instance, table_of};
 use crate::{Device, Error, Result, RowType, SparseRows, Table, buffer::on_gpu};
 
 /// One side's normal equations while the other side is fixed.
@@ -208,4 +210,41 @@ pub(crate) fn row_system_f64(system: &AlsSystem<'_>, row: usize) -> Result<(Vec<
         }
     }
     Ok((matrix, target))
+}
+
+/// Calls whose kernels are compiled for CUDA where there is none.
+#[cfg(feature = "cuda-sources")]
+pub(crate) fn instances() -> Vec<Instance> {
+    instances_of("als_loss", |system, solution| als_loss(system, solution).map(drop))
+}
+
+/// Calls of an operation on a system whose rows are empty, short, and so long that a GPU cuts them.
+#[cfg(feature = "cuda-sources")]
+pub(crate) fn instances_of(
+    name: &'static str,
+    run: fn(&AlsSystem<'_>, &mut Table) -> Result<()>,
+) -> Vec<Instance> {
+    const COLUMNS: u32 = 20_000;
+    let of = move |(row_type, dim): (RowType, usize)| {
+        Instance::new(format!("{name}, {row_type:?}, dim {dim}"), move |device| {
+            let lengths = [0, 1, 40, u64::from(COLUMNS)];
+            let indptr: Vec<u64> = lengths
+                .iter()
+                .scan(0, |end, length| {
+                    *end += length;
+                    Some(*end)
+                })
+                .collect();
+            let indices: Vec<u32> = lengths[1..].iter().flat_map(|&length| 0..length as u32).collect();
+            let values = vec![1.0; indices.len()];
+            let fixed = &table_of(row_type, COLUMNS.into(), dim, device)?;
+            let (gram, ridge) = (&vec![0.0; dim * dim][..], &[1.0; 3][..]);
+            let rows = SparseRows { indptr: &indptr, indices: &indices, values: &values };
+            let system = AlsSystem { rows, fixed, gram, scale: 1.0, offset: 1.0, ridge };
+            run(&system, &mut table_of(RowType::F32, 3, dim, device)?)
+        })
+    };
+    [(RowType::F32, 64), (RowType::F32, 128), (RowType::F16, 128), (RowType::F32, 256), (RowType::F32, 33)]
+        .map(of)
+        .into()
 }

@@ -96,3 +96,9 @@ fn cg_f64(system: &AlsSystem<'_>, row: usize, start: &[f32], steps: usize) -> Re
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
+
+/// Calls whose kernels are compiled for CUDA where there is none.
+#[cfg(feature = "cuda-sources")]
+pub(crate) fn instances() -> Vec<crate::cuda_sources::Instance> {
+    als::instances_of(OP, |system, solution| als_cg(system, solution, 3))
+}

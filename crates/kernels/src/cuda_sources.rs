@@ -8,7 +8,7 @@
 use std::fmt;
 
 use crate::{
-    Device, Error, Result,
+    Device, Error, Result, RowType, Table,
     buffer::{
         nvrtc,
         pretend::{self, CHIPS, Written},
@@ -29,9 +29,23 @@ impl Instance {
     }
 }
 
+/// Returns a table of zeros on `device`, for an instance.
+pub(crate) fn table_of(row_type: RowType, rows: u64, dim: usize, device: Device) -> Result<Table> {
+    let what = "an instance";
+    let table = Table::zeros(rows, dim, Device::Cpu, what)?;
+    if row_type == RowType::F32 { table } else { table.to_row_type(row_type, what)? }.try_copy(device, what)
+}
+
 /// Every operation's instances.
 fn instances() -> Vec<Instance> {
-    let operations: [fn() -> Vec<Instance>; 1] = [crate::gather::instances];
+    let operations: [fn() -> Vec<Instance>; 6] = [
+        crate::als::instances,
+        crate::als_cg::instances,
+        crate::als_cholesky::instances,
+        crate::gather::instances,
+        crate::gram::instances,
+        crate::score_topk::instances,
+    ];
     operations.into_iter().flat_map(|instances| instances()).collect()
 }
 

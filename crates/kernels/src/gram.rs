@@ -18,6 +18,8 @@ mod cube;
 
 use rayon::prelude::*;
 
+#[cfg(feature = "cuda-sources")]
+use crate::cuda_sources::{Instance, table_of};
 use crate::{
     Device, Error, Result, RowType, Table,
     als::fixed::{FixedRows, Gather},
@@ -145,4 +147,15 @@ pub fn gram_reference(table: &Table) -> Result<Vec<f64>> {
         }
     }
     Ok(sum)
+}
+
+/// Calls whose kernels are compiled for CUDA where there is none.
+#[cfg(feature = "cuda-sources")]
+pub(crate) fn instances() -> Vec<Instance> {
+    let of = |(row_type, dim)| {
+        Instance::new(format!("gram, {row_type:?}, dim {dim}"), move |device| {
+            gram(&table_of(row_type, 1000, dim, device)?).map(drop)
+        })
+    };
+    [(RowType::F32, 64), (RowType::F32, 128), (RowType::F16, 128), (RowType::F32, 33)].map(of).into()
 }

@@ -333,12 +333,13 @@ fn subtract_product(matrix: &mut SliceMut<Four>, to: usize, left: usize, right: 
     let mut c3 = matrix[to + 3];
     #[unroll]
     for d in 0..4usize {
-        let column = -matrix[left + d];
+        // cubecl 0.10 writes the negation of a vector as what CUDA C++ has no operator for; that of a number it knows.
+        let column = matrix[left + d];
         let row = matrix[right + d];
-        c0 = fma(column, Four::new(row[0]), c0);
-        c1 = fma(column, Four::new(row[1]), c1);
-        c2 = fma(column, Four::new(row[2]), c2);
-        c3 = fma(column, Four::new(row[3]), c3);
+        c0 = fma(column, Four::new(-row[0]), c0);
+        c1 = fma(column, Four::new(-row[1]), c1);
+        c2 = fma(column, Four::new(-row[2]), c2);
+        c3 = fma(column, Four::new(-row[3]), c3);
     }
     matrix[to] = c0;
     matrix[to + 1] = c1;

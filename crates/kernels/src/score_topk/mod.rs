@@ -351,5 +351,41 @@ fn check_filters(op: &'static str, rows: usize, query: &TopkQuery<'_>) -> Result
     }
 }
 
+/// Calls whose kernels are compiled for CUDA where there is none.
+#[cfg(feature = "cuda-sources")]
+pub(crate) fn instances() -> Vec<crate::cuda_sources::Instance> {
+    use crate::{
+        RowType,
+        cuda_sources::{Instance, table_of},
+    };
+    const ROWS: u64 = 20_000;
+    let of = |(row_type, dim, n_queries): (RowType, usize, usize)| {
+        let label = format!("score_topk, {row_type:?}, dim {dim}, {n_queries} queries");
+        Instance::new(label, move |device| {
+            let table = table_of(row_type, ROWS, dim, device)?;
+            let prepared = TopkPrepared::new(&table)?;
+            let (vector, bias) = (vec![0.0; dim], vec![0.0; ROWS as usize]);
+            let allow = vec![u64::MAX; ROWS.div_ceil(64) as usize];
+            let plain = TopkQuery { exclude: &[3], ..TopkQuery::new(&vector, 10) };
+            let filtered = TopkQuery { allow: Some(&allow), ..plain };
+            let listed = TopkQuery { candidates: Some(&[1, 2]), ..plain };
+            let (mut scratch, mut answers) = (TopkScratch::default(), TopkAnswers::default());
+            for (query, bias) in [(plain, None), (filtered, Some(&bias[..])), (listed, Some(&bias[..]))] {
+                score_topk(&table, &prepared, bias, &vec![query; n_queries], &mut scratch, &mut answers)?;
+            }
+            Ok(())
+        })
+    };
+    [
+        (RowType::F32, 64, 256),
+        (RowType::F32, 128, 256),
+        (RowType::F16, 128, 256),
+        (RowType::F32, 128, 1),
+        (RowType::F32, 33, 256),
+    ]
+    .map(of)
+    .into()
+}
+
 #[cfg(test)]
 mod tests;
