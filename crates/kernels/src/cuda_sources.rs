@@ -38,12 +38,13 @@ pub(crate) fn table_of(row_type: RowType, rows: u64, dim: usize, device: Device)
 
 /// Every operation's instances.
 fn instances() -> Vec<Instance> {
-    let operations: [fn() -> Vec<Instance>; 6] = [
+    let operations: [fn() -> Vec<Instance>; 7] = [
         crate::als::instances,
         crate::als_cg::instances,
         crate::als_cholesky::instances,
         crate::gather::instances,
         crate::gram::instances,
+        crate::peak::instances,
         crate::score_topk::instances,
     ];
     operations.into_iter().flat_map(|instances| instances()).collect()

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{Error, Result};
+use crate::{Error, Result, buffer::on_gpu};
 
 /// Where numbers live and operations run.
 ///
@@ -63,6 +63,17 @@ impl Device {
             Device::Wgpu(_) => crate::buffer::wgpu::features_of(self).map(Some),
             #[cfg(not(all(feature = "cuda", feature = "wgpu")))]
             device => device.check().map(|()| None),
+        }
+    }
+
+    /// Waits for everything that this thread has asked of the device; nothing on the CPU, which is never behind.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`], [`Error::Unavailable`].
+    pub fn wait(self) -> Result<()> {
+        match self {
+            Device::Cpu => Ok(()),
+            device => on_gpu!("wait", device, R => crate::buffer::cube::Queue::<R>::new(device)?.wait()),
         }
     }
 

@@ -20,6 +20,8 @@
 //! all indices: a unit owns one output value and writes it in the launch whose chunk holds its row, so there are no
 //! atomics. `scatter_add` sorts the indices first: `n log n`.
 
+use std::cmp::Reverse;
+
 #[cfg(feature = "gpu")]
 use cubecl::prelude::*;
 use rayon::prelude::*;
@@ -49,7 +51,42 @@ pub fn gather(table: &Table, indices: &[u32]) -> Result<Buffer<f32>> {
     check_indices(GATHER, table, indices)?;
     match table.device() {
         Device::Cpu => on_cpu(table, indices),
-        device => on_gpu!(GATHER, device, R => on_cube::<R>(table, indices, device)),
+        device => gather_at(table, &RowIndices::new(indices, device)?),
+    }
+}
+
+/// Indices of rows that lie on a device, for rows that are gathered again and again.
+#[derive(Debug)]
+pub struct RowIndices {
+    indices: Buffer<u32>,
+    /// The largest, and where it stands first.
+    largest: Option<(u32, usize)>,
+}
+
+impl RowIndices {
+    /// Copies `indices` to `device`.
+    ///
+    /// # Errors
+    /// As [`Buffer::from_slice`].
+    pub fn new(indices: &[u32], device: Device) -> Result<Self> {
+        let largest = indices.iter().copied().zip(0..).max_by_key(|&(index, at)| (index, Reverse(at)));
+        Ok(Self { indices: Buffer::from_slice(indices, device, "indices of gathered rows")?, largest })
+    }
+}
+
+/// As [`gather`], by indices that lie on the table's device already.
+///
+/// # Errors
+/// As [`gather`]; [`Error::MixedDevices`] when they lie elsewhere.
+pub fn gather_at(table: &Table, indices: &RowIndices) -> Result<Buffer<f32>> {
+    let rows = table.rows();
+    if let Some((index, position)) = indices.largest.filter(|&(index, _)| u64::from(index) >= rows) {
+        return Err(Error::IndexOutOfRange { op: GATHER, position, rows, index: index.into() });
+    }
+    match (table.device(), indices.indices.cpu()) {
+        (Device::Cpu, Some(indices)) => on_cpu(table, indices),
+        (Device::Cpu, None) => Err(Error::MixedDevices { op: GATHER }),
+        (device, _) => on_gpu!(GATHER, device, R => on_cube::<R>(table, &indices.indices, device)),
     }
 }
 
@@ -158,14 +195,13 @@ fn on_cpu(table: &Table, indices: &[u32]) -> Result<Buffer<f32>> {
 }
 
 #[cfg(feature = "gpu")]
-fn on_cube<R: Gpu>(table: &Table, indices: &[u32], device: Device) -> Result<Buffer<f32>> {
+fn on_cube<R: Gpu>(table: &Table, indices: &Buffer<u32>, device: Device) -> Result<Buffer<f32>> {
     let (queue, dim) = (Queue::<R>::new(device)?, table.dim());
     // Every row lies in one chunk, so every value is written by one launch.
     let out = queue.unwritten::<f32>(indices.len().saturating_mul(dim), "gathered rows")?;
     if indices.is_empty() {
         return Ok(out);
     }
-    let indices = queue.upload(indices, "indices of gathered rows")?;
     let width = vector_width(dim);
     for (first, rows) in table.chunks() {
         let Rows::F32(chunk) = rows else { return Err(not_f32(GATHER, table)) };
@@ -177,7 +213,7 @@ fn on_cube<R: Gpu>(table: &Table, indices: &[u32], device: Device) -> Result<Buf
             cube_dim,
             width,
             queue.vector_arg(GATHER, chunk, width)?,
-            queue.arg(GATHER, &indices)?,
+            queue.arg(GATHER, indices)?,
             queue.vector_arg(GATHER, &out, width)?,
             first as u32,
             (chunk.len() / dim) as u32,
@@ -228,8 +264,12 @@ mod tests {
         let out = gather(&table, &[2, 0, 2]).unwrap();
         assert_eq!(out.cpu().unwrap(), [5.0, 6.0, 1.0, 2.0, 5.0, 6.0]);
         assert_eq!(gather(&table, &[]).unwrap().len(), 0);
-        let error = gather(&table, &[0, 3]).unwrap_err();
-        assert_eq!(error, Error::IndexOutOfRange { op: GATHER, position: 1, rows: 3, index: 3 });
+        let past = Error::IndexOutOfRange { op: GATHER, position: 1, rows: 3, index: 3 };
+        assert_eq!(gather(&table, &[0, 3]).unwrap_err(), past);
+        let indices = |indices: &[u32]| RowIndices::new(indices, Device::Cpu).unwrap();
+        assert_eq!(gather_at(&table, &indices(&[1])).unwrap().cpu().unwrap(), [3.0, 4.0]);
+        assert_eq!(gather_at(&table, &indices(&[0, 3, 3])).unwrap_err(), past);
+        assert_eq!(gather_at(&table, &indices(&[])).unwrap().len(), 0);
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub use als_cholesky::{als_cholesky, als_cholesky_reference};
 pub use buffer::{Buffer, Mapped};
 pub use device::{About, Device, Features};
 pub use error::Error;
-pub use gather::{gather, gather_reference, scatter_add, scatter_add_reference};
+pub use gather::{RowIndices, gather, gather_at, gather_reference, scatter_add, scatter_add_reference};
 pub use gram::{gram, gram_reference};
 pub use pairwise_update::{
     Mode, Negatives, OnPositive, Optimizer, PairwiseEpoch, PairwiseLoss, PairwiseState, PairwiseStats,

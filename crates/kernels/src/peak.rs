@@ -1,22 +1,52 @@
-//! What the processor can do at most, measured: the yardstick beside which a kernel's speed is stated.
+//! What a device can do at most, measured: the yardstick beside which a kernel's speed is stated.
 //!
 //! | function               | counts                                          | does                                       |
 //! |------------------------|-------------------------------------------------|--------------------------------------------|
 //! | [`f32_flops`]          | two operations a fused multiply-add             | 24 chains in registers, no memory          |
 //! | [`int8_ops`]           | two operations a product of bytes               | as above, with AVX-512 VNNI                |
 //! | [`read_bytes`]         | bytes                                           | sums an array larger than the caches       |
+//! | [`Ceilings::measure`]  | both, on any device                             | on a GPU: a copy, counted read and written |
 //!
-//! Each is the best of many runs of a fraction of a millisecond on all threads of the current pool, since anything
-//! else that runs can only make it slower.
+//! On the CPU each is the best of many runs of a fraction of a millisecond on all threads of the current pool, since anything
+//! else that runs can only make it slower; on a GPU see `peak/cube.rs`.
+
+#[cfg(feature = "gpu")]
+pub(crate) mod cube;
 
 use std::{hint::black_box, time::Instant};
 
 use rayon::prelude::*;
 
-use crate::simd::{Level, level};
+use crate::{
+    Device, Result,
+    buffer::on_gpu,
+    simd::{Level, level},
+};
 
 const RUNS: usize = 300;
 const CHAINS: usize = 24;
+
+/// What a device can do at most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ceilings {
+    /// Bytes a second from memory: read, on the CPU; read and written by a copy, on a GPU.
+    pub bytes: f64,
+    /// f32 operations a second, two a fused multiply-add.
+    pub flops: f64,
+}
+
+impl Ceilings {
+    /// Measures both; takes about a second.
+    ///
+    /// # Errors
+    /// [`crate::Error::Unavailable`], [`crate::Error::OutOfMemory`], [`crate::Error::DeviceLost`].
+    pub fn measure(device: Device) -> Result<Self> {
+        match device {
+            Device::Cpu => Ok(Self { bytes: read_bytes(), flops: f32_flops() }),
+            device => on_gpu!("peak", device, R => cube::measure::<R>(device)),
+        }
+    }
+}
 
 /// Returns the f32 operations a second of all threads, at the SIMD level of the caller.
 pub fn f32_flops() -> f64 {
@@ -132,6 +162,13 @@ mod x86 {
         // SAFETY: the caller has asked the processor for avx512vnni.
         unsafe { run(rounds) }
     }
+}
+
+/// Calls whose kernels are compiled for CUDA where there is none.
+#[cfg(feature = "cuda-sources")]
+pub(crate) fn instances() -> Vec<crate::cuda_sources::Instance> {
+    let run = |device| on_gpu!("peak", device, R => cube::launch_once::<R>(device));
+    vec![crate::cuda_sources::Instance::new("peak", run)]
 }
 
 #[cfg(test)]

@@ -1,31 +1,35 @@
 //! `recmill bench`: how fast a device is at recmill's operations, beside what it could do at most.
+//!
+//! First the device's ceilings, then every kernel of `bench/kernels.rs`, then whole trainings and lists of `bench/whole.rs`.
+//! What a device cannot do yet, or has no memory for, is listed with the reason.
 
-use std::{hint::black_box, io::Write, time::Instant};
+mod kernels;
+mod made_up;
+mod timing;
+mod whole;
+
+use std::{error, io::Write, path::PathBuf};
 
 use clap::Args;
-use recmill_core::{
-    Csr,
-    data::synthetic::{Synthetic, SyntheticOptions},
-};
-use recmill_kernels::{
-    AlsSystem, Device, SparseRows, Table, TopkAnswers, TopkPrepared, TopkQuery, TopkScratch, als_cg,
-    als_cholesky, gram, score_topk, simd, tie_hash,
-};
+use recmill_kernels::{Device, peak::Ceilings, simd};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::{
     device_flag::DeviceFlag,
-    failure::{Failure, Result},
+    failure::{self, Failure},
     output::{self, Out, count, note},
     progress::Bar,
 };
+use kernels::{Ground, KERNELS, Measured};
 
 /// Arguments of `recmill bench`.
 #[derive(Args)]
 #[command(
-    after_help = "Interactions are made up in the shape of MovieLens-1M. Each figure is the best of several runs after \
-    one that is not counted; other programs make it smaller. For comparisons with other projects see benches/ in the repository."
+    after_help = "Interactions are made up in the shape of MovieLens-20M: 138,493 users, 26,744 items, 18 million values. Each \
+    figure is the median of several runs after two that are not counted; other programs make it smaller. Of ceiling is the \
+    larger of the two shares: bytes beside what a large copy moves, operations beside multiply-adds in registers. For \
+    comparisons with other projects see benches/ in the repository."
 )]
 pub(crate) struct Bench {
     /// Device to measure: auto, cpu, cuda, cuda:N, wgpu or wgpu:N.
@@ -38,188 +42,307 @@ pub(crate) struct Bench {
     /// Measures only operations whose name holds this text, such as als_cg.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     only: String,
+    /// Makes up this many times as many users; items and values follow.
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = scale)]
+    scale: f64,
+    /// Measures training and lists at ten times as many users and items, too.
+    #[arg(long)]
+    large: bool,
+    /// Writes the measurements to this file as well, a row each, for benches/record.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
 }
 
-/// One measured operation.
+fn scale(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(scale) if scale > 0.0 && scale <= 100.0 => Ok(scale),
+        _ => Err("expected a number above 0, at most 100".into()),
+    }
+}
+
+/// Why something was not measured.
+#[derive(Debug)]
+struct Problem {
+    /// The operation has no variant for the device yet: no failure, only work to be done.
+    not_on_device: bool,
+    text: String,
+}
+
+/// What measuring returns.
+type Result<T, E = Problem> = std::result::Result<T, E>;
+
+impl<E: error::Error + 'static> From<E> for Problem {
+    fn from(error: E) -> Self {
+        let mut cause: Option<&(dyn error::Error + 'static)> = Some(&error);
+        let mut not_on_device = false;
+        while let Some(error) = cause {
+            use recmill_kernels::Error::NotOnDevice;
+            not_on_device |= matches!(error.downcast_ref(), Some(NotOnDevice { .. }));
+            cause = error.source();
+        }
+        Self { not_on_device, text: error.to_string() }
+    }
+}
+
+/// One line of the result.
 #[derive(Serialize)]
-struct Measured {
+struct Line {
     operation: &'static str,
     shape: String,
-    seconds: f64,
+    seconds: Option<f64>,
+    gb_per_second: Option<f64>,
+    gflops: Option<f64>,
+    /// The larger of the shares of the two ceilings, and which that is.
+    share_percent: Option<f64>,
+    bound: Option<&'static str>,
     /// What is done each second, and its unit.
-    rate: f64,
-    unit: &'static str,
-    gflops: f64,
+    rate: Option<f64>,
+    unit: Option<&'static str>,
+    /// Why it was not measured.
+    reason: Option<String>,
 }
 
-/// The made-up data, and what operations on it share.
-struct Ground {
-    by_user: Csr,
-    factors: usize,
-    users: Table,
-    items: Table,
-}
-
-/// An operation's name, and what measures it.
-type Operation = (&'static str, fn(&mut Ground) -> Result<Measured>);
-
-const OPERATIONS: [Operation; 4] = [
-    ("gram", bench_gram),
-    ("als_cg", bench_als_cg),
-    ("als_cholesky", bench_als_cholesky),
-    ("score_topk", bench_topk),
-];
-
-impl Bench {
-    /// Runs the command.
-    pub(crate) fn run(self) -> Result<()> {
-        let device = self.device.resolve_for("bench")?;
-        let bar = Bar::spinner("making up");
-        let data = Synthetic::generate(&SyntheticOptions::default()).dataset()?;
-        bar.message("measuring");
-        let mut measured = Vec::new();
-        for &factors in &self.factors {
-            let factors = factors as usize;
-            let mut ground = Ground {
-                by_user: data.by_user().clone(),
-                factors,
-                users: random_table(data.n_users(), factors, 1)?,
-                items: random_table(data.n_items(), factors, 2)?,
-            };
-            for (name, operation) in OPERATIONS {
-                if name.contains(&self.only) {
-                    bar.message(format!("{name}, {factors} factors"));
-                    measured.push(operation(&mut ground)?);
+impl Line {
+    fn new(operation: &'static str, ceilings: &Ceilings, outcome: &Result<Measured>) -> Self {
+        let nothing = Line {
+            operation,
+            shape: String::new(),
+            seconds: None,
+            gb_per_second: None,
+            gflops: None,
+            share_percent: None,
+            bound: None,
+            rate: None,
+            unit: None,
+            reason: None,
+        };
+        match outcome {
+            Err(problem) if problem.not_on_device => {
+                Line { reason: Some("not on this device yet".into()), ..nothing }
+            }
+            Err(problem) => Line { reason: Some(problem.text.clone()), ..nothing },
+            Ok(Measured { shape, seconds, bytes, operations, done: (n, unit) }) => {
+                let (bytes, flops) = (bytes / seconds, operations / seconds);
+                let shares = [(bytes / ceilings.bytes, "bytes"), (flops / ceilings.flops, "operations")];
+                let (share, bound) = if shares[0].0 >= shares[1].0 { shares[0] } else { shares[1] };
+                Line {
+                    shape: shape.clone(),
+                    seconds: Some(*seconds),
+                    gb_per_second: Some(bytes / 1e9),
+                    gflops: Some(flops / 1e9),
+                    share_percent: Some(100.0 * share),
+                    bound: Some(bound),
+                    rate: Some(n / seconds),
+                    unit: Some(unit),
+                    ..nothing
                 }
             }
         }
-        drop(bar);
-        if measured.is_empty() {
+    }
+}
+
+impl Bench {
+    /// Runs the command.
+    pub(crate) fn run(self) -> failure::Result<()> {
+        let wanted = |name: &str| name.contains(&self.only);
+        let names: Vec<&str> = KERNELS.iter().map(|kernel| kernel.0).chain(whole::NAMES).collect();
+        if !names.iter().any(|name| wanted(name)) {
             return Err(Failure::usage(format!("no operation has `{}` in its name", self.only))
-                .hint("there are gram, als_cg, als_cholesky and score_topk"));
+                .hint(format!("there are {}", names.join(", "))));
         }
-        let threads = rayon::current_num_threads();
+        let (device, why) = self.device.choose()?;
+        note!("{why}");
+        let about = about(device);
+        let bar = Bar::spinner("measuring the ceilings");
+        let ceilings = Ceilings::measure(device)?;
+        bar.message("making up");
+        let told = |problem: Problem| Failure::failed(problem.text);
+        let data = made_up::dataset(self.scale, self.scale.min(1.0)).map_err(told)?;
+        let (mut lines, mut failed) = (Vec::new(), 0);
+        let mut add = |operation, outcome: Result<Measured>| {
+            failed += usize::from(outcome.as_ref().is_err_and(|problem| !problem.not_on_device));
+            lines.push(Line::new(operation, &ceilings, &outcome));
+        };
+        let slow = is_slow(device);
+        for &factors in &self.factors {
+            let ground = Ground { device, data: &data, factors: factors as usize, slow };
+            for &(name, measure) in KERNELS.iter().filter(|kernel| wanted(kernel.0)) {
+                bar.message(format!("{name}, {factors} factors"));
+                add(name, measure(&ground));
+            }
+        }
+        let mut wholes = |data: &_, what: &str| {
+            for &factors in &self.factors {
+                let say = |name: &str| bar.message(format!("{name}{what}, {factors} factors"));
+                let outcomes = whole::measure(device, data, factors as usize, wanted, say);
+                outcomes.into_iter().for_each(|(name, outcome)| add(name, outcome));
+            }
+        };
+        wholes(&data, "");
+        if self.large && whole::NAMES.iter().any(|name| wanted(name)) {
+            drop(data);
+            bar.message("making up ten times as many");
+            let data = made_up::dataset(10.0 * self.scale, 10.0 * self.scale.min(1.0)).map_err(told)?;
+            wholes(&data, " at ten times the size");
+        }
+        drop(bar);
+        if let Some(path) = &self.csv {
+            self.write_csv(path, device, &about, &ceilings, &lines)?;
+        }
+        self.print(device, &about, &ceilings, &lines)?;
+        match failed {
+            0 => Ok(()),
+            n => Err(Failure::failed(format!("{n} of {} could not be measured", lines.len()))),
+        }
+    }
+
+    fn print(&self, device: Device, about: &str, ceilings: &Ceilings, lines: &[Line]) -> failure::Result<()> {
         let mut out = Out::new();
         if self.json {
             out.json(&json!({
-                "device": device.to_string(), "simd": simd::level().name(), "threads": threads, "operations": measured,
+                "device": device.to_string(),
+                "about": about,
+                "ceilings": {"gb_per_second": ceilings.bytes / 1e9, "gflops": ceilings.flops / 1e9},
+                "operations": lines,
             }))?;
             return out.finish();
         }
-        note!("{device}, {}, {threads} threads", simd::level().name());
-        let rows: Vec<Vec<String>> = measured
+        writeln!(out, "{device}: {about}")?;
+        writeln!(
+            out,
+            "ceilings: {:.1} GB/s, {:.0} GFLOP/s in f32\n",
+            ceilings.bytes / 1e9,
+            ceilings.flops / 1e9
+        )?;
+        let number =
+            |value: Option<f64>, digits: usize| value.map_or("-".into(), |value| format!("{value:.digits$}"));
+        let rows: Vec<Vec<String>> = lines
             .iter()
-            .map(|one| {
-                let rate = format!("{} {}", count(one.rate as u64), one.unit);
+            .map(|line| {
+                let share =
+                    line.share_percent.zip(line.bound).map(|(share, bound)| format!("{share:.0}% {bound}"));
+                let rate = line.rate.zip(line.unit).map(|(rate, unit)| match rate {
+                    rate if rate < 100.0 => format!("{rate:.2} {unit}/s"),
+                    rate => format!("{} {unit}/s", count(rate as u64)),
+                });
                 vec![
-                    one.operation.to_owned(),
-                    one.shape.clone(),
-                    format!("{:.3}", one.seconds * 1e3),
-                    format!("{:.1}", one.gflops),
-                    rate,
+                    line.operation.to_owned(),
+                    number(line.seconds.map(|seconds| 1e3 * seconds), 3),
+                    number(line.gb_per_second, 1),
+                    number(line.gflops, 1),
+                    share.unwrap_or_else(|| "-".into()),
+                    rate.unwrap_or_else(|| "-".into()),
+                    line.reason.clone().unwrap_or_else(|| line.shape.clone()),
                 ]
             })
             .collect();
-        output::columns(&mut out, &["operation", "shape", "ms", "GFLOP/s", "rate"], &rows)?;
-        writeln!(out)?;
+        let head = ["operation", "ms", "GB/s", "GFLOP/s", "of ceiling", "rate", "shape"];
+        output::columns(&mut out, &head, &rows)?;
         out.finish()
     }
-}
 
-/// Runs `work` once uncounted, then for at least half a second, and returns the seconds of the fastest run.
-fn best(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
-    work()?;
-    let (started, mut best) = (Instant::now(), f64::INFINITY);
-    loop {
-        let run = Instant::now();
-        work()?;
-        best = best.min(run.elapsed().as_secs_f64());
-        if started.elapsed().as_secs_f64() > 0.5 {
-            return Ok(best);
+    /// Writes what was measured as rows that each say on what, with what and how.
+    fn write_csv(
+        &self,
+        path: &PathBuf,
+        device: Device,
+        about: &str,
+        ceilings: &Ceilings,
+        lines: &[Line],
+    ) -> failure::Result<()> {
+        let wrong = |error: csv::Error| Failure::failed(format!("{}: {error}", path.display()));
+        let mut file = csv::Writer::from_path(path).map_err(wrong)?;
+        file.write_record([
+            "operation",
+            "shape",
+            "seconds",
+            "gb_per_second",
+            "gflops",
+            "share_percent",
+            "bound",
+            "rate",
+            "unit",
+            "reason",
+            "ceiling_gb_per_second",
+            "ceiling_gflops",
+            "device",
+            "processor",
+            "version",
+            "command",
+        ])
+        .map_err(wrong)?;
+        let command = std::env::args().skip(1).fold("recmill".to_owned(), |line, word| line + " " + &word);
+        let number = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.6e}"));
+        for line in lines {
+            file.write_record([
+                line.operation.to_owned(),
+                line.shape.clone(),
+                number(line.seconds),
+                number(line.gb_per_second),
+                number(line.gflops),
+                number(line.share_percent),
+                line.bound.unwrap_or_default().to_owned(),
+                number(line.rate),
+                line.unit.unwrap_or_default().to_owned(),
+                line.reason.clone().unwrap_or_default(),
+                number(Some(ceilings.bytes / 1e9)),
+                number(Some(ceilings.flops / 1e9)),
+                device.to_string(),
+                about.to_owned(),
+                env!("CARGO_PKG_VERSION").to_owned(),
+                command.clone(),
+            ])
+            .map_err(wrong)?;
         }
+        file.flush().map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
     }
 }
 
-/// Values between -0.5 and 0.5, the same on every run.
-fn random_table(rows: usize, dim: usize, seed: u64) -> Result<Table> {
-    let value = |at: usize| (tie_hash(seed, at as u32) >> 40) as f32 / (1 << 24) as f32 - 0.5;
-    let values: Vec<f32> = (0..rows * dim).map(value).collect();
-    Ok(Table::from_f32(&values, dim, Device::Cpu, "bench")?)
+/// What the device is, in words.
+fn about(device: Device) -> String {
+    match device {
+        Device::Cpu => format!("{}, {} threads", simd::level().name(), rayon::current_num_threads()),
+        device => Device::gpus()
+            .into_iter()
+            .find(|gpu| gpu.device == device)
+            .map_or_else(String::new, |gpu| gpu.about),
+    }
 }
 
-fn bench_gram(ground: &mut Ground) -> Result<Measured> {
-    let (rows, d) = (ground.users.rows() as usize, ground.factors);
-    let seconds = best(|| {
-        black_box(gram(&ground.users)?);
-        Ok(())
-    })?;
-    // Symmetric: a multiply and an add for each of d (d + 1) / 2 sums a row.
-    let operations = (rows * d * (d + 1)) as f64;
-    Ok(measured("gram", format!("{rows} x {d}"), seconds, rows as f64, "rows/s", operations))
+/// Whether work of a size that fills a GPU would take minutes there.
+fn is_slow(device: Device) -> bool {
+    device == Device::Cpu || Device::gpus().iter().any(|gpu| gpu.device == device && gpu.software)
 }
 
-fn bench_als(
-    ground: &mut Ground,
-    name: &'static str,
-    operations: impl Fn(f64, f64, f64) -> f64,
-    solve: impl Fn(&AlsSystem<'_>, &mut Table) -> recmill_kernels::Result<()>,
-) -> Result<Measured> {
-    let csr = &ground.by_user;
-    let gram = gram(&ground.items)?;
-    let ridge = vec![1.0; csr.n_rows()];
-    let rows = SparseRows { indptr: csr.indptr(), indices: csr.indices(), values: csr.values() };
-    let system =
-        AlsSystem { rows, fixed: &ground.items, gram: &gram, scale: 1.0, offset: 1.0, ridge: &ridge };
-    let solution = &mut ground.users;
-    let seconds = best(|| Ok(solve(&system, solution)?))?;
-    let (n, nnz, d) = (csr.n_rows() as f64, csr.nnz() as f64, ground.factors as f64);
-    let shape = format!("{} rows, {} values, {d} factors", csr.n_rows(), csr.nnz());
-    Ok(measured(name, shape, seconds, nnz, "values/s", operations(n, nnz, d)))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn bench_als_cg(ground: &mut Ground) -> Result<Measured> {
-    const STEPS: usize = 3;
-    // The first residual and every step multiply by the gram matrix and go twice through a row's values.
-    let operations = |n: f64, nnz: f64, d: f64| (STEPS + 1) as f64 * (2.0 * n * d * d + 4.0 * nnz * d);
-    bench_als(ground, "als_cg", operations, |system, solution| als_cg(system, solution, STEPS))
-}
+    const CEILINGS: Ceilings = Ceilings { bytes: 100e9, flops: 1000e9 };
 
-fn bench_als_cholesky(ground: &mut Ground) -> Result<Measured> {
-    // The lower half of the normal matrix, d (d + 1) a value, then its factor, d^3 / 3 a row.
-    let operations = |n: f64, nnz: f64, d: f64| nnz * d * (d + 1.0) + n * d * d * d / 3.0;
-    bench_als(ground, "als_cholesky", operations, als_cholesky)
-}
+    #[test]
+    fn the_larger_share_is_the_one_that_is_told() {
+        let measured =
+            Measured { shape: "s".into(), seconds: 0.5, bytes: 25e9, operations: 100e9, done: (3.0, "rows") };
+        let line = Line::new("gather", &CEILINGS, &Ok(measured));
+        assert_eq!((line.gb_per_second, line.gflops), (Some(50.0), Some(200.0)));
+        assert_eq!((line.share_percent, line.bound), (Some(50.0), Some("bytes")));
+        assert_eq!((line.rate, line.unit, line.reason), (Some(6.0), Some("rows"), None));
+    }
 
-fn bench_topk(ground: &mut Ground) -> Result<Measured> {
-    const QUERIES: usize = 512;
-    const K: usize = 10;
-    let prepared = TopkPrepared::new(&ground.items)?;
-    let vectors: Vec<Vec<f32>> = (0..QUERIES.min(ground.users.rows() as usize))
-        .map(|user| {
-            let mut vector = vec![0.0; ground.factors];
-            ground.users.read_row(user as u64, &mut vector).map(|()| vector)
-        })
-        .collect::<recmill_kernels::Result<_>>()?;
-    let queries: Vec<TopkQuery<'_>> = vectors.iter().map(|vector| TopkQuery::new(vector, K)).collect();
-    let (mut scratch, mut answers) = (TopkScratch::default(), TopkAnswers::default());
-    let seconds =
-        best(|| Ok(score_topk(&ground.items, &prepared, None, &queries, &mut scratch, &mut answers)?))?;
-    let (n_items, d) = (ground.items.rows() as usize, ground.factors);
-    let operations = 2.0 * (queries.len() * n_items * d) as f64;
-    let shape = format!("{} of {n_items} items, {d} factors", K);
-    Ok(measured("score_topk", shape, seconds, queries.len() as f64, "users/s", operations))
-}
-
-fn measured(
-    operation: &'static str,
-    shape: String,
-    seconds: f64,
-    done: f64,
-    unit: &'static str,
-    operations: f64,
-) -> Measured {
-    Measured { operation, shape, seconds, rate: done / seconds, unit, gflops: operations / seconds / 1e9 }
+    #[test]
+    fn what_is_not_on_a_device_is_told_from_what_fails() {
+        let device = Device::Wgpu(0);
+        let missing: Problem = recmill_kernels::Error::NotOnDevice { op: "gather", device }.into();
+        let line = Line::new("gather", &CEILINGS, &Err(missing));
+        assert_eq!(line.reason.as_deref(), Some("not on this device yet"));
+        let deep = recmill_core::Error::from(recmill_kernels::Error::NotOnDevice { op: "gather", device });
+        assert!(Problem::from(deep).not_on_device);
+        let lost: Problem = recmill_kernels::Error::DeviceLost { device, doing: "a test" }.into();
+        assert!(!lost.not_on_device);
+        assert!(scale("0").is_err() && scale("x").is_err() && scale("0.01") == Ok(0.01));
+    }
 }

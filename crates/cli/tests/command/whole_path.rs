@@ -64,6 +64,22 @@ fn json_is_one_object_and_nothing_else() {
 }
 
 #[test]
+fn a_bench_measures_kernels_and_wholes_and_leaves_rows() {
+    let folder = Folder::new();
+    let bench = "bench --device cpu --factors 4 --scale 0.001";
+    let object = json(&folder.succeeds(&format!("{bench} --only train --csv rows.csv --json")));
+    assert!(object["ceilings"]["gflops"].is_f64() && object["device"] == "cpu", "{object}");
+    let operations = object["operations"].as_array().unwrap();
+    assert_eq!(operations.len(), 2);
+    assert!(operations.iter().all(|one| one["seconds"].as_f64() > Some(0.0)), "{object}");
+    let rows = fs_err::read_to_string(folder.at("rows.csv")).unwrap();
+    assert!(rows.starts_with("operation,shape,seconds,") && rows.lines().count() == 3, "{rows}");
+    let table = folder.succeeds(&format!("{bench} --only gram"));
+    assert!(table.lines().any(|line| line.starts_with("gram ") && line.contains('%')), "{table}");
+    assert!(folder.screen("bench --only nothing").contains("there are gather, "));
+}
+
+#[test]
 fn lists_for_many_users_are_the_same_in_every_format() {
     let folder = Folder::with_ratings();
     folder.succeeds("train als ratings.csv --out m --factors 4 --iterations 2");

@@ -199,6 +199,21 @@ impl<R: Gpu> Queue<R> {
         }
     }
 
+    /// Waits for everything that this thread has launched.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub(crate) fn wait(&self) -> Result<()> {
+        let waited = catch_unwind(AssertUnwindSafe(|| cubecl::future::block_on(self.client.sync())));
+        match waited {
+            Ok(Ok(())) if !is_lost(self.device) => Ok(()),
+            _ => {
+                mark_lost(self.device);
+                Err(Error::DeviceLost { device: self.device, doing: "waiting for it" })
+            }
+        }
+    }
+
     fn guard<T>(&self, len: usize, what: &'static str) -> Result<()> {
         let asked = (len as u64).saturating_mul(size_of::<T>() as u64);
         let limit = max_buffer_bytes(&self.client);
