@@ -16,8 +16,10 @@
 //! Rendle et al. 2021 (iALS++).
 
 mod cpu;
+#[cfg(feature = "gpu")]
+mod cube;
 
-use crate::{AlsSystem, Device, Error, Result, Table, als, als_cholesky::solve_f64};
+use crate::{AlsSystem, Device, Error, Result, Table, als, als_cholesky::solve_f64, buffer::on_gpu};
 
 const OP: &str = "als_block";
 
@@ -35,7 +37,7 @@ pub fn als_block(system: &AlsSystem<'_>, solution: &mut Table, block: usize) -> 
     system.check(OP, solution)?;
     match solution.device() {
         Device::Cpu => cpu::solve(system, solution, block),
-        device => Err(Error::NotOnDevice { op: OP, device }),
+        device => on_gpu!(OP, device, R => cube::solve::<R>(system, solution, block)),
     }
 }
 

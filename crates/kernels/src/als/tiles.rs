@@ -178,6 +178,51 @@ pub(crate) fn target(entries: &Entries, entry: usize, a: f32) -> f32 {
     select(entries.values[entry] > 0.0, entries.offset + a, f32::new(0.0))
 }
 
+/// The matrix that a cube works in.
+#[cube]
+pub(crate) fn matrix_of(scratch: &mut Array<Four>, #[comptime] shape: Shape) -> SliceMut<Four> {
+    let n = comptime!(Shape::vectors(shape.tiles));
+    if comptime!(shape.in_shared) {
+        SharedMemory::<Four>::new(n).to_slice_mut()
+    } else {
+        let at = CUBE_POS as usize * n;
+        scratch.slice_mut(at, at + n)
+    }
+}
+
+/// `gram + ridge I`, and zero for the right-hand side; the tiles of `gram` from vector `from` on, of which the first `dim`
+/// rows are more than filling.
+#[cube]
+pub(crate) fn begin(
+    matrix: &mut SliceMut<Four>,
+    gram: &Array<Four>,
+    from: usize,
+    ridge: f32,
+    dim: u32,
+    #[comptime] tiles: usize,
+) {
+    let mut at = UNIT_POS as usize;
+    while at < comptime!(Shape::vectors(tiles)) {
+        matrix[at] = with_ridge(gram[from + at], at, ridge, dim, tiles);
+        at += CUBE_DIM as usize;
+    }
+}
+
+/// Vector `at` of the gram matrix with `ridge` where it crosses the diagonal of a dimension.
+#[cube]
+pub(crate) fn with_ridge(gram: Four, at: usize, ridge: f32, dim: u32, #[comptime] tiles: usize) -> Four {
+    let mut four = gram;
+    let row = tile_row(at / 4);
+    let diagonal = row < tiles && at / 4 == row * (row + 1) / 2 + row;
+    #[unroll]
+    for c in 0..4usize {
+        if diagonal && at % 4 == c && ((4 * row + c) as u32) < dim {
+            four[c] += ridge;
+        }
+    }
+    four
+}
+
 /// Copies `width` vectors from vector `first` on of the rows of `n` entries from `begin` on to shared memory, in rows of
 /// `tiles + 1` vectors; zeros behind them, and the last vector is left for the target.
 #[cube]

@@ -18,8 +18,8 @@ use crate::{
     als::{
         entries::{Batch, Batches, Entries, Failures, Fixed, Layout, Limits, batch_bytes, no_failure},
         tiles::{
-            Four, Shape, add_products, barrier, factor, is_finite, load_rows, substitute, target, tiled,
-            weight,
+            Four, Shape, add_products, barrier, begin, factor, is_finite, load_rows, matrix_of, substitute,
+            target, tiled, weight, with_ridge,
         },
     },
     buffer::cube::{Gpu, Queue},
@@ -149,43 +149,6 @@ impl<R: Gpu> Run<'_, R> {
     }
 }
 
-/// The matrix that a cube works in.
-#[cube]
-fn matrix_of(scratch: &mut Array<Four>, #[comptime] shape: Shape) -> SliceMut<Four> {
-    let n = comptime!(Shape::vectors(shape.tiles));
-    if comptime!(shape.in_shared) {
-        SharedMemory::<Four>::new(n).to_slice_mut()
-    } else {
-        let at = CUBE_POS as usize * n;
-        scratch.slice_mut(at, at + n)
-    }
-}
-
-/// `gram + ridge I`, and zero for the right-hand side.
-#[cube]
-fn begin(matrix: &mut SliceMut<Four>, gram: &Array<Four>, ridge: f32, dim: u32, #[comptime] tiles: usize) {
-    let mut at = UNIT_POS as usize;
-    while at < comptime!(Shape::vectors(tiles)) {
-        matrix[at] = with_ridge(gram[at], at, ridge, dim, tiles);
-        at += CUBE_DIM as usize;
-    }
-}
-
-/// Vector `at` of the gram matrix with `ridge` where it crosses the diagonal of a dimension.
-#[cube]
-fn with_ridge(gram: Four, at: usize, ridge: f32, dim: u32, #[comptime] tiles: usize) -> Four {
-    let mut four = gram;
-    let row = crate::als::tiles::tile_row(at / 4);
-    let diagonal = row < tiles && at / 4 == row * (row + 1) / 2 + row;
-    #[unroll]
-    for c in 0..4usize {
-        if diagonal && at % 4 == c && ((4 * row + c) as u32) < dim {
-            four[c] += ridge;
-        }
-    }
-    four
-}
-
 /// Adds the entries `begin .. end` to the matrix. A barrier is behind it.
 #[cube]
 fn add_entries(
@@ -271,7 +234,7 @@ fn solve_rows(
     let mut task = CUBE_POS as usize;
     while task < tasks.len() / 4 {
         let (first, end) = (tasks[4 * task], tasks[4 * task + 1]);
-        begin(&mut matrix, gram, f32::reinterpret(tasks[4 * task + 3]), dim, shape.tiles);
+        begin(&mut matrix, gram, 0, f32::reinterpret(tasks[4 * task + 3]), dim, shape.tiles);
         barrier(shape.in_shared);
         add_entries(entries, first, end, &mut matrix, &mut rows, &mut weights, shape);
         let columns = select(first < end, shape.tiles, 0);
