@@ -10,6 +10,7 @@
 //! # Cost
 //!
 //! `nnz dim (block + 6) + rows (2 dim² + dim block² / 3)` operations: linear in `dim` where Cholesky is quadratic.
+//! On a GPU (`cube.rs`): a cube a row, and the interactions streamed.
 //!
 //! # Source
 //!

@@ -54,7 +54,9 @@ pub use score_topk::{
     TopkAnswers, TopkPrepared, TopkQuery, TopkScratch, score_topk, score_topk_reference, tie_hash,
     topk_of_scores,
 };
-pub use similarity::{Direction, Measure, Neighbours, SimilarityOptions, similarity, similarity_reference};
+pub use similarity::{
+    Direction, Measure, Neighbours, SimilarityOptions, similarity, similarity_on, similarity_reference,
+};
 pub use sparse::SparseRows;
 pub use spd_inverse::{spd_inverse, spd_inverse_reference};
 pub use table::{F32Rows, RowType, Rows, Table};

@@ -25,23 +25,27 @@
 //!
 //! # Cost
 //! `Σ_r d_r²` additions, each to a random place of one column's accumulator. Beside operands and output: 4 bytes a value
-//! of the matrix unless all are 1, and 8 bytes a column and thread; never columns x columns.
+//! of the matrix unless all are 1, and 8 bytes a column and thread; never columns x columns. On a GPU (`cube.rs`): the matrix
+//! by rows, and 4 bytes a column for each of the columns of a block.
 //!
 //! # Determinism
-//! A pair's sum runs over the rows in ascending order on one thread: the same bits for every number of threads.
+//! A pair's sum runs over the rows in ascending order, in one accumulator: the same bits for every number of threads.
 //!
 //! # Source
 //! Sarwar et al. 2001 (cosine); Bell, Koren 2007 (shrinkage); Robertson, Walker 1994 (BM25); Paudel et al. 2017
 //! (RP3beta); the form of TF-IDF and BM25 on interactions after implicit.
 
-use rayon::prelude::*;
+mod cpu;
+#[cfg(feature = "gpu")]
+mod cube;
+#[cfg(test)]
+mod tests;
+mod weights;
 
-use crate::{Error, Result, SparseRows};
+use self::weights::Weights;
+use crate::{Device, Error, Result, SparseRows, buffer::on_gpu};
 
 const OP: &str = "similarity";
-
-/// Columns whose lists are held apart before they are joined.
-const BLOCK: usize = 4096;
 
 /// How alike two columns are.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -105,46 +109,70 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
+    /// Adds a list.
+    fn push(&mut self, list: &[(f32, u32)]) {
+        self.indices.extend(list.iter().map(|&(_, column)| column));
+        self.values.extend(list.iter().map(|&(value, _)| value));
+        self.indptr.push(self.indices.len() as u64);
+    }
+
     /// Returns the lists as a borrowed sparse matrix whose rows do not ascend.
     pub fn rows(&self) -> SparseRows<'_> {
         SparseRows { indptr: &self.indptr, indices: &self.indices, values: &self.values }
     }
 }
 
-/// Returns the `k` most similar columns of every column.
+/// Returns the `k` most similar columns of every column, computed on the CPU.
 ///
-/// # Shapes
-/// - `by_row`: `[n_rows, n_columns]`; `by_column`: its transpose, `[n_columns, n_rows]`
-///
-/// # Errors
-/// [`Error::Shape`], [`Error::Parameter`], those of [`SparseRows::check`] for operands that do not fit.
-///
-/// # Determinism
-/// The same bits for every number of threads.
+/// # Shapes, Errors, Determinism
+/// As [`similarity_on`].
 pub fn similarity(
     by_column: SparseRows,
     by_row: SparseRows,
     options: &SimilarityOptions,
 ) -> Result<Neighbours> {
+    similarity_on(Device::Cpu, by_column, by_row, options)
+}
+
+/// Returns the `k` most similar columns of every column, computed on `device`; operands and result are on the host.
+///
+/// # Shapes
+/// - `by_row`: `[n_rows, n_columns]`; `by_column`: its transpose, `[n_columns, n_rows]`
+///
+/// # Errors
+/// [`Error::Shape`], [`Error::Parameter`], those of [`SparseRows::check`] for operands that do not fit;
+/// [`Error::NotFinite`] with the first column whose list has a similarity that is not finite; on a GPU
+/// [`Error::OutOfMemory`] where the matrix by rows does not fit.
+///
+/// # Determinism
+/// The same bits for every number of threads. Two devices may round differently, and then order differently what is equal
+/// but for rounding.
+pub fn similarity_on(
+    device: Device,
+    by_column: SparseRows,
+    by_row: SparseRows,
+    options: &SimilarityOptions,
+) -> Result<Neighbours> {
+    similarity_in_blocks(device, by_column, by_row, options, u64::MAX)
+}
+
+/// As [`similarity_on`], where on a GPU the accumulators of a block, and each part of the matrix, have at most
+/// `most_bytes`: the result does not depend on it.
+pub(crate) fn similarity_in_blocks(
+    device: Device,
+    by_column: SparseRows,
+    by_row: SparseRows,
+    options: &SimilarityOptions,
+    most_bytes: u64,
+) -> Result<Neighbours> {
     check(by_column, by_row, options)?;
     let weights = Weights::new(by_column, by_row, options);
-    let n_columns = by_column.n_rows();
-    let mut out = Neighbours { indptr: vec![0], ..Neighbours::default() };
-    for first in (0..n_columns).step_by(BLOCK) {
-        let lists: Vec<Vec<(f32, u32)>> = (first..n_columns.min(first + BLOCK))
-            .into_par_iter()
-            .with_max_len(8)
-            .map_init(
-                || Scratch::new(n_columns),
-                |scratch, column| list(by_column, by_row, &weights, options, scratch, column),
-            )
-            .collect();
-        for list in lists {
-            out.indices.extend(list.iter().map(|&(_, column)| column));
-            out.values.extend(list.iter().map(|&(value, _)| value));
-            out.indptr.push(out.indices.len() as u64);
-        }
-    }
+    let out = match device {
+        Device::Cpu => Ok(cpu::lists(by_column, by_row, &weights, options)),
+        device => on_gpu!(OP, device, R => {
+            cube::lists::<R>(by_column, by_row, &weights, options, device, most_bytes)
+        }),
+    }?;
     match out.values.iter().position(|value| !value.is_finite()) {
         Some(at) => {
             let row = out.indptr.partition_point(|&end| end <= at as u64) as u64 - 1;
@@ -215,208 +243,6 @@ pub fn similarity_reference(
     Ok(out)
 }
 
-/// Everything that does not depend on the pair.
-struct Weights {
-    /// What row r's product of two values is multiplied by.
-    rows: Vec<f32>,
-    /// x (without idf, which is in `rows`) in the order of `by_row`; nothing when every x is 1.
-    values: Option<Vec<f32>>,
-    /// s(i, j) = dot / (from_i to_j + shrink): the columns' own factors, by which side of the pair they are on.
-    from: Vec<f32>,
-    to: Vec<f32>,
-    transform: Transform,
-}
-
-/// What turns v into x.
-struct Transform {
-    measure: Measure,
-    /// For BM25, `k1 (1 - b + b l_i / mean l)` of each column.
-    saturation: Vec<f32>,
-}
-
-impl Transform {
-    #[inline]
-    fn x(&self, column: usize, v: f32) -> f32 {
-        match self.measure {
-            Measure::Cosine => v,
-            Measure::Tfidf => v.abs().sqrt().copysign(v),
-            Measure::Bm25 { k1, .. } if v > 0.0 => v * (k1 as f32 + 1.0) / (v + self.saturation[column]),
-            Measure::Rp3beta { alpha, .. } if v > 0.0 => v.powf(alpha as f32),
-            Measure::Bm25 { .. } | Measure::Rp3beta { .. } => 0.0,
-        }
-    }
-}
-
-fn positive_sum(values: &[f32]) -> f64 {
-    values.iter().map(|&v| f64::from(v.max(0.0))).sum()
-}
-
-/// `base^power`, and 1 for an empty row or column, which no pair has.
-fn power(base: f64, power: f64) -> f64 {
-    if base > 0.0 { base.powf(power) } else { 1.0 }
-}
-
-impl Weights {
-    fn new(by_column: SparseRows, by_row: SparseRows, options: &SimilarityOptions) -> Self {
-        let n_columns = by_column.n_rows();
-        let degree = |rows: SparseRows, at: usize| rows.row(at).0.len() as f64;
-        let idf2 = |r: usize| match options.measure {
-            Measure::Tfidf | Measure::Bm25 { .. } => {
-                (1.0 + n_columns as f64 / degree(by_row, r).max(1.0)).ln().powi(2)
-            }
-            Measure::Cosine | Measure::Rp3beta { .. } => 1.0,
-        };
-        let row_weight = |r: usize| match options.measure {
-            Measure::Rp3beta { alpha, .. } => power(positive_sum(by_row.row(r).1), -alpha) as f32,
-            _ => (idf2(r) * power(degree(by_row, r), -options.row_damping)) as f32,
-        };
-        let rows: Vec<f32> = (0..by_row.n_rows()).into_par_iter().map(row_weight).collect();
-        let lengths: Vec<f64> =
-            (0..n_columns).into_par_iter().map(|i| positive_sum(by_column.row(i).1)).collect();
-        let saturation = match options.measure {
-            Measure::Bm25 { k1, b } => {
-                let mean = (lengths.iter().sum::<f64>() / n_columns as f64).max(f64::MIN_POSITIVE);
-                lengths.iter().map(|length| (k1 * (1.0 - b + b * length / mean)) as f32).collect()
-            }
-            _ => Vec::new(),
-        };
-        let transform = Transform { measure: options.measure, saturation };
-        let plain =
-            !matches!(options.measure, Measure::Bm25 { .. }) && by_row.values.par_iter().all(|&v| v == 1.0);
-        let values = (!plain).then(|| {
-            let x = |(&column, &v): (&u32, &f32)| transform.x(column as usize, v);
-            by_row.indices.par_iter().zip(by_row.values).map(x).collect()
-        });
-        let square = |i: usize| {
-            let (column_rows, values) = by_column.row(i);
-            let square = |(&r, &v): (&u32, &f32)| idf2(r as usize) * f64::from(transform.x(i, v)).powi(2);
-            column_rows.iter().zip(values).map(square).sum::<f64>()
-        };
-        let columns = (0..n_columns).into_par_iter();
-        let (from, to) = match options.measure {
-            Measure::Rp3beta { alpha, beta } => (
-                lengths.iter().map(|&length| power(length, alpha) as f32).collect(),
-                columns.map(|i| power(degree(by_column, i), beta) as f32).collect(),
-            ),
-            _ => {
-                let factors: Vec<f32> =
-                    columns.map(|i| power(square(i), options.column_damping) as f32).collect();
-                (factors.clone(), factors)
-            }
-        };
-        Self { rows, values, from, to, transform }
-    }
-}
-
-/// What a thread keeps from column to column.
-struct Scratch {
-    /// `Σ w x x` of the column at hand with every other; all zero between columns.
-    dots: Vec<f32>,
-    /// Columns that have been reached, some of them twice.
-    reached: Vec<u32>,
-    best: Vec<(f32, u32)>,
-}
-
-impl Scratch {
-    fn new(n_columns: usize) -> Self {
-        Self { dots: vec![0.0; n_columns], reached: Vec::new(), best: Vec::new() }
-    }
-}
-
-fn list(
-    by_column: SparseRows,
-    by_row: SparseRows,
-    weights: &Weights,
-    options: &SimilarityOptions,
-    scratch: &mut Scratch,
-    column: usize,
-) -> Vec<(f32, u32)> {
-    let (rows, values) = by_column.row(column);
-    let additions: u64 =
-        rows.iter().map(|&r| by_row.indptr[r as usize + 1] - by_row.indptr[r as usize]).sum();
-    // Beyond this it is cheaper to look at every column once than to remember which were reached.
-    let every = additions as usize > scratch.dots.len() / 8;
-    let Scratch { dots, reached, best } = scratch;
-    for (&row, &v) in rows.iter().zip(values) {
-        let range = by_row.indptr[row as usize] as usize..by_row.indptr[row as usize + 1] as usize;
-        let others = &by_row.indices[range.clone()];
-        let scale = weights.rows[row as usize] * weights.transform.x(column, v);
-        if !every {
-            reached.extend(others.iter().filter(|&&other| dots[other as usize] == 0.0));
-        }
-        match &weights.values {
-            None => others.iter().for_each(|&other| dots[other as usize] += scale),
-            Some(values) => {
-                let terms = others.iter().zip(&values[range]);
-                terms.for_each(|(&other, &x)| dots[other as usize] += scale * x);
-            }
-        }
-    }
-    dots[column] = 0.0;
-
-    let shrink = if matches!(options.measure, Measure::Rp3beta { .. }) { 0.0 } else { options.shrink as f32 };
-    let (own, others) = match options.direction {
-        Direction::From => (weights.from[column], &weights.to),
-        Direction::To => (weights.to[column], &weights.from),
-    };
-    let similarity = |other: usize, dot: f32| dot / (own * others[other] + shrink);
-    let mut best = Best { k: options.k.min(dots.len()), floor: 0.0, found: std::mem::take(best) };
-    if every {
-        for (other, dot) in dots.iter_mut().enumerate().filter(|(_, dot)| **dot != 0.0) {
-            best.offer(similarity(other, *dot), other as u32);
-            *dot = 0.0;
-        }
-    } else {
-        for other in reached.drain(..) {
-            let dot = std::mem::take(&mut dots[other as usize]);
-            if dot != 0.0 {
-                best.offer(similarity(other as usize, dot), other);
-            }
-        }
-    }
-    let list = best.sorted().to_vec();
-    scratch.best = best.found;
-    scratch.best.clear();
-    list
-}
-
-/// The `k` best of what is offered, by value and then by lower index, in any order of offers.
-struct Best {
-    k: usize,
-    /// What is not above this cannot be among the best.
-    floor: f32,
-    found: Vec<(f32, u32)>,
-}
-
-impl Best {
-    #[inline]
-    fn offer(&mut self, value: f32, column: u32) {
-        // Not `>`: an equal value of a lower index may belong to the best, and NaN must come out to be reported.
-        if value < self.floor || value <= 0.0 {
-            return;
-        }
-        self.found.push((value, column));
-        if self.found.len() >= 2 * self.k + 64 {
-            self.found.select_nth_unstable_by(self.k - 1, Self::order);
-            self.found.truncate(self.k);
-            self.floor = self.found[self.k - 1].0;
-        }
-    }
-
-    fn order(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {
-        b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
-    }
-
-    fn sorted(&mut self) -> &[(f32, u32)] {
-        if self.found.len() > self.k {
-            self.found.select_nth_unstable_by(self.k - 1, Self::order);
-            self.found.truncate(self.k);
-        }
-        self.found.sort_unstable_by(Self::order);
-        &self.found
-    }
-}
-
 fn check(by_column: SparseRows, by_row: SparseRows, options: &SimilarityOptions) -> Result<()> {
     let (n_columns, n_rows) = (by_column.n_rows(), by_row.n_rows());
     by_row.check(OP, n_columns as u64)?;
@@ -456,163 +282,4 @@ fn check(by_column: SparseRows, by_row: SparseRows, options: &SimilarityOptions)
         return Err(Error::Parameter { op: OP, what: "b", expected: "from 0 to 1", got: b });
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::conformance::{Numbers, on_threads};
-
-    struct Matrix {
-        by_row: (Vec<u64>, Vec<u32>, Vec<f32>),
-        by_column: (Vec<u64>, Vec<u32>, Vec<f32>),
-    }
-
-    fn compress(n: usize, mut entries: Vec<(u32, u32, f32)>) -> (Vec<u64>, Vec<u32>, Vec<f32>) {
-        entries.sort_by_key(|&(row, column, _)| (row, column));
-        let indptr = (0..=n).map(|r| entries.partition_point(|e| (e.0 as usize) < r) as u64).collect();
-        (indptr, entries.iter().map(|e| e.1).collect(), entries.iter().map(|e| e.2).collect())
-    }
-
-    impl Matrix {
-        fn new(n_rows: usize, n_columns: usize, value: impl Fn(&mut Numbers) -> f32) -> Self {
-            let mut numbers = Numbers::new((n_rows * 7 + n_columns) as u64);
-            let mut entries = Vec::new();
-            for row in 0..n_rows as u32 {
-                for column in 0..n_columns as u32 {
-                    // Column 1 and row 2 stay empty; low columns are popular.
-                    if column != 1 && row != 2 && numbers.below(3 + column as usize / 4) == 0 {
-                        entries.push((row, column, value(&mut numbers)));
-                    }
-                }
-            }
-            let turned = entries.iter().map(|&(row, column, v)| (column, row, v)).collect();
-            Self { by_row: compress(n_rows, entries), by_column: compress(n_columns, turned) }
-        }
-
-        fn by_row(&self) -> SparseRows<'_> {
-            SparseRows { indptr: &self.by_row.0, indices: &self.by_row.1, values: &self.by_row.2 }
-        }
-
-        fn by_column(&self) -> SparseRows<'_> {
-            let (indptr, indices, values) = &self.by_column;
-            SparseRows { indptr, indices, values }
-        }
-    }
-
-    fn options(measure: Measure) -> SimilarityOptions {
-        let direction = Direction::From;
-        SimilarityOptions { measure, k: 5, shrink: 0.0, row_damping: 0.0, column_damping: 0.5, direction }
-    }
-
-    const MEASURES: [Measure; 4] = [
-        Measure::Cosine,
-        Measure::Tfidf,
-        Measure::Bm25 { k1: 1.2, b: 0.75 },
-        Measure::Rp3beta { alpha: 0.8, beta: 0.4 },
-    ];
-
-    fn variants() -> Vec<SimilarityOptions> {
-        let damped = |o| SimilarityOptions { row_damping: 0.5, column_damping: 0.3, ..o };
-        let plain = MEASURES.map(options);
-        let shrunk = plain.map(|o| SimilarityOptions { shrink: 2.5, ..damped(o) });
-        let turned = plain.map(|o| SimilarityOptions { direction: Direction::To, ..damped(o) });
-        plain.into_iter().chain(plain.map(damped)).chain(shrunk).chain(turned).collect()
-    }
-
-    #[test]
-    fn agrees_with_the_reference() {
-        let ones = Matrix::new(40, 30, |_| 1.0);
-        let counts = Matrix::new(33, 64, |n| n.below(5) as f32 + 1.0);
-        let signed = Matrix::new(50, 17, |n| n.below(7) as f32 - 2.5);
-        let sparse = Matrix::new(3, 500, |_| 2.0);
-        for matrix in [ones, counts, signed, sparse] {
-            for options in variants() {
-                for k in [1, 5, 1000] {
-                    let options = SimilarityOptions { k, ..options };
-                    let (by_column, by_row) = (matrix.by_column(), matrix.by_row());
-                    let n = by_column.n_rows();
-                    let reference = similarity_reference(by_column, by_row, &options).unwrap();
-                    let got = similarity(by_column, by_row, &options).unwrap();
-                    for column in 0..n {
-                        let s = |other: usize| match options.direction {
-                            Direction::From => reference[column * n + other],
-                            Direction::To => reference[other * n + column],
-                        };
-                        let mut expected: Vec<f64> = (0..n).map(s).filter(|&s| s > 1e-6).collect();
-                        expected.sort_by(|a, b| b.total_cmp(a));
-                        expected.truncate(k);
-                        let (others, values) = got.rows().row(column);
-                        let largest = expected.first().copied().unwrap_or(0.0);
-                        let close = |a: f64, b: f64| (a - b).abs() <= 2e-5 * largest.max(0.01);
-                        for (&other, &value) in others.iter().zip(values) {
-                            assert!(close(value.into(), s(other as usize)), "{options:?} {column} {other}");
-                        }
-                        let clear = expected.iter().filter(|&&s| s > 1e-5).count();
-                        assert!(others.len() >= clear, "{options:?} {column}");
-                        let best = values.iter().zip(&expected).all(|(&v, &e)| close(v.into(), e));
-                        assert!(best, "{options:?} {column}: {values:?} for {expected:?}");
-                        let order = |at: &usize| (-values[*at], others[*at]);
-                        let places: Vec<usize> = (0..others.len()).collect();
-                        assert!(places.is_sorted_by(|a, b| order(a) < order(b)));
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn equal_similarities_are_ordered_by_lower_index() {
-        // One row has every column: all cosines are 1.
-        let n = 200u32;
-        let columns: Vec<u32> = (0..n).collect();
-        let by_row = SparseRows { indptr: &[0, 200], indices: &columns, values: &[1.0; 200] };
-        let indptr: Vec<u64> = (0..=200).collect();
-        let by_column = SparseRows { indptr: &indptr, indices: &[0; 200], values: &[1.0; 200] };
-        let got = similarity(by_column, by_row, &options(Measure::Cosine)).unwrap();
-        assert_eq!(got.rows().row(0), (&[1, 2, 3, 4, 5][..], &[1.0; 5][..]));
-        assert_eq!(got.rows().row(3).0, [0, 1, 2, 4, 5]);
-    }
-
-    #[test]
-    fn the_same_bits_for_every_number_of_threads() {
-        let matrix = Matrix::new(90, 70, |n| n.below(5) as f32 + 1.0);
-        for options in variants() {
-            let run = |threads| {
-                on_threads(threads, || similarity(matrix.by_column(), matrix.by_row(), &options)).unwrap()
-            };
-            let one = run(1);
-            assert!(one == run(2) && one == run(5));
-        }
-    }
-
-    #[test]
-    fn an_empty_matrix_and_operands_that_do_not_fit() {
-        let empty = SparseRows { indptr: &[0], indices: &[], values: &[] };
-        let got = similarity(empty, empty, &options(Measure::Bm25 { k1: 1.0, b: 1.0 })).unwrap();
-        assert_eq!(got, Neighbours { indptr: vec![0], ..Neighbours::default() });
-        let matrix = Matrix::new(9, 8, |_| 1.0);
-        let good = options(Measure::Rp3beta { alpha: 1.0, beta: 0.5 });
-        for bad in [
-            SimilarityOptions { k: 0, ..good },
-            SimilarityOptions { shrink: f64::INFINITY, ..good },
-            SimilarityOptions { row_damping: f64::NAN, ..good },
-            SimilarityOptions { measure: Measure::Bm25 { k1: 1.0, b: 1.5 }, ..good },
-            SimilarityOptions { measure: Measure::Rp3beta { alpha: -1.0, beta: 0.0 }, ..good },
-        ] {
-            let result = similarity(matrix.by_column(), matrix.by_row(), &bad);
-            assert!(matches!(result, Err(Error::Parameter { .. })), "{bad:?}");
-        }
-        assert!(similarity(matrix.by_row(), matrix.by_row(), &good).is_err());
-    }
-
-    #[test]
-    fn more_neighbours_than_columns_are_all_columns() {
-        let matrix = Matrix::new(9, 200, |_| 1.0);
-        let ask = |k| {
-            let options = SimilarityOptions { k, ..options(Measure::Bm25 { k1: 1.0, b: 1.0 }) };
-            similarity(matrix.by_column(), matrix.by_row(), &options).unwrap()
-        };
-        assert_eq!(ask(usize::MAX), ask(200));
-    }
 }

@@ -185,7 +185,7 @@ pub(crate) fn matrix_of(scratch: &mut Array<Four>, #[comptime] shape: Shape) -> 
     if comptime!(shape.in_shared) {
         SharedMemory::<Four>::new(n).to_slice_mut()
     } else {
-        let at = CUBE_POS as usize * n;
+        let at = CUBE_POS * n;
         scratch.slice_mut(at, at + n)
     }
 }

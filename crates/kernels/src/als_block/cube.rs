@@ -108,11 +108,11 @@ fn sweep_rows(
     let block = block as usize;
     let unit = UNIT_POS as usize;
     let units = CUBE_DIM as usize;
-    let mut task = CUBE_POS as usize;
+    let mut task = CUBE_POS;
     while task < tasks.len() / 4 {
         let (first, end) = (tasks[4 * task] as usize, tasks[4 * task + 1] as usize);
         let (row, ridge) = (tasks[4 * task + 2], f32::reinterpret(tasks[4 * task + 3]));
-        let n_blocks = select(first < end, (dim + block - 1) / block, 0);
+        let n_blocks = select(first < end, (dim - 1) / block + 1, 0);
         let mut at = unit;
         while at < comptime!(dim + 4 * tiles) {
             let mut value = 0.0;
@@ -219,7 +219,7 @@ fn sweep_rows(
             }
         }
         sync_cube();
-        task += CUBE_COUNT as usize;
+        task += CUBE_COUNT;
     }
 }
 

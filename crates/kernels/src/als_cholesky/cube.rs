@@ -231,7 +231,7 @@ fn solve_rows(
     let mut matrix = matrix_of(scratch, shape);
     let mut rows = SharedMemory::<Four>::new(comptime!(shape.at_once * (shape.tiles + 1)));
     let mut weights = SharedMemory::<f32>::new(shape.at_once);
-    let mut task = CUBE_POS as usize;
+    let mut task = CUBE_POS;
     while task < tasks.len() / 4 {
         let (first, end) = (tasks[4 * task], tasks[4 * task + 1]);
         begin(&mut matrix, gram, 0, f32::reinterpret(tasks[4 * task + 3]), dim, shape.tiles);
@@ -239,7 +239,7 @@ fn solve_rows(
         add_entries(entries, first, end, &mut matrix, &mut rows, &mut weights, shape);
         let columns = select(first < end, shape.tiles, 0);
         finish(&mut matrix, columns, first == end, tasks[4 * task + 2], dim, solution, failure, shape);
-        task += CUBE_COUNT as usize;
+        task += CUBE_COUNT;
     }
 }
 
@@ -250,7 +250,7 @@ fn sum_pieces(entries: &Entries, pieces: &Array<u32>, sums: &mut Array<Four>, #[
     let mut rows = SharedMemory::<Four>::new(comptime!(shape.at_once * (shape.tiles + 1)));
     let mut weights = SharedMemory::<f32>::new(shape.at_once);
     let mut shared = SharedMemory::<Four>::new(comptime!(if shape.in_shared { n } else { 1 }));
-    let mut piece = CUBE_POS as usize;
+    let mut piece = CUBE_POS;
     while piece < pieces.len() / 2 {
         let mut matrix = if comptime!(shape.in_shared) {
             shared.to_slice_mut()
@@ -280,7 +280,7 @@ fn sum_pieces(entries: &Entries, pieces: &Array<u32>, sums: &mut Array<Four>, #[
             }
             sync_cube();
         }
-        piece += CUBE_COUNT as usize;
+        piece += CUBE_COUNT;
     }
 }
 
@@ -302,7 +302,7 @@ fn solve_sums(
 ) {
     let n = comptime!(Shape::vectors(shape.tiles));
     let mut matrix = matrix_of(scratch, shape);
-    let mut task = CUBE_POS as usize;
+    let mut task = CUBE_POS;
     while task < tasks.len() / 4 {
         let (first, end) = (tasks[4 * task] as usize, tasks[4 * task + 1] as usize);
         let ridge = f32::reinterpret(tasks[4 * task + 3]);
@@ -326,6 +326,6 @@ fn solve_sums(
         barrier(shape.in_shared);
         let columns = select(kept, 0, shape.tiles);
         finish(&mut matrix, columns, false, tasks[4 * task + 2], dim, solution, failure, shape);
-        task += CUBE_COUNT as usize;
+        task += CUBE_COUNT;
     }
 }

@@ -2,13 +2,14 @@
 
 use super::{Case, Comparison, Failure, Numbers, Outcome, on_threads, operands::Sparse, refused, same_bits};
 use crate::{
-    Device, Direction, Error, Measure, Neighbours, SimilarityOptions, SparseRows, similarity,
-    similarity_reference,
+    Device, Direction, Error, Measure, Neighbours, SimilarityOptions, SparseRows,
+    similarity::similarity_in_blocks, similarity_on, similarity_reference,
 };
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "similarity/sizes", run: sizes },
     Case { name: "similarity/more than one block of columns", run: blocks },
+    Case { name: "similarity/small blocks, long lists", run: small_blocks },
     Case { name: "similarity/ties", run: ties },
     Case { name: "similarity/threads", run: threads },
     Case { name: "similarity/refusals", run: refusals },
@@ -96,9 +97,6 @@ fn check_lists(
 }
 
 fn sizes(device: Device) -> Result<Outcome, Failure> {
-    if device != Device::Cpu {
-        return Ok(Outcome::NotOnDevice);
-    }
     let mut comparison = Comparison::default();
     let one = |_: &mut Numbers| 1.0f32;
     let count = |numbers: &mut Numbers| numbers.below(5) as f32 + 1.0;
@@ -142,8 +140,8 @@ fn sizes(device: Device) -> Result<Outcome, Failure> {
                 };
                 for k in [1, 5, 1 << 20] {
                     let (what, options) = (format!("{what}, k {k}"), SimilarityOptions { k, ..options });
-                    let got =
-                        similarity(columns.rows(), matrix.rows(), &options).map_err(other(what.clone()))?;
+                    let got = similarity_on(device, columns.rows(), matrix.rows(), &options)
+                        .map_err(other(what.clone()))?;
                     check_lists(&mut comparison, &what, &got, (&exact, &magnitude), &options)?;
                 }
             }
@@ -163,9 +161,6 @@ fn same(what: impl Fn() -> String, got: &Neighbours, expected: &Neighbours) -> R
 
 /// A matrix whose columns lie far apart has the lists of the narrow matrix that they make up.
 fn blocks(device: Device) -> Result<Outcome, Failure> {
-    if device != Device::Cpu {
-        return Ok(Outcome::NotOnDevice);
-    }
     const APART: u32 = 137;
     let narrow = Sparse::new(60, 40, 3, |numbers| numbers.below(5) as f32 + 1.0);
     let wide = Sparse {
@@ -177,7 +172,8 @@ fn blocks(device: Device) -> Result<Outcome, Failure> {
     for measure in [Measure::Cosine, Measure::Rp3beta { alpha: 0.7, beta: 0.4 }] {
         let what = || format!("{measure:?}");
         let run = |matrix: &Sparse| {
-            similarity(matrix.transposed().rows(), matrix.rows(), &options(measure)).map_err(other(what()))
+            similarity_on(device, matrix.transposed().rows(), matrix.rows(), &options(measure))
+                .map_err(other(what()))
         };
         let (got, mut expected) = (run(&wide)?, run(&narrow)?);
         expected.indices.iter_mut().for_each(|column| *column *= APART);
@@ -188,16 +184,40 @@ fn blocks(device: Device) -> Result<Outcome, Failure> {
     Ok(Outcome::Agrees { worst: 0.0 })
 }
 
+/// Small blocks and parts, and lists too long for a device's own selection, have what one block has.
+fn small_blocks(device: Device) -> Result<Outcome, Failure> {
+    let matrix = Sparse::new(40, 1100, 9, |numbers| numbers.below(5) as f32 + 1.0);
+    let columns = matrix.transposed();
+    let run = |k, most_bytes| {
+        let options = SimilarityOptions { k, ..options(Measure::Tfidf) };
+        similarity_in_blocks(device, columns.rows(), matrix.rows(), &options, most_bytes)
+            .map_err(other(format!("k {k}, blocks of {most_bytes} bytes")))
+    };
+    let long = run(1050, u64::MAX)?;
+    same(|| "blocks of 7 columns, k 1050".into(), &run(1050, 7 * 4 * 1100)?, &long)?;
+    let short = run(9, u64::MAX)?;
+    for most_bytes in [4 * 1100, 70 * 4 * 1100] {
+        same(|| format!("blocks of {most_bytes} bytes"), &run(9, most_bytes)?, &short)?;
+    }
+    for column in 0..1100 {
+        let ((some, s), (all, a)) = (short.rows().row(column), long.rows().row(column));
+        let n = all.len().min(9);
+        if some != &all[..n] {
+            let what = format!("column {column}, the best of the long list");
+            return Err(Failure::Bits { what, at: some.iter().zip(all).take_while(|(a, b)| a == b).count() });
+        }
+        same_bits(|| format!("column {column}, the best of the long list"), s, &a[..n])?;
+    }
+    Ok(Outcome::Agrees { worst: 0.0 })
+}
+
 /// Of many columns that are equally similar, those of lowest index make the list, also when they are met last.
 fn ties(device: Device) -> Result<Outcome, Failure> {
-    if device != Device::Cpu {
-        return Ok(Outcome::NotOnDevice);
-    }
     // Column 1000 shares row 0 with the 200 columns behind it, and row 1 with 200 columns far before it.
     let indices: Vec<u32> = (1000..1201).chain(500..700).chain([1000]).collect();
     let values = vec![1.0; indices.len()];
     let matrix = Sparse { indptr: vec![0, 201, 402], indices, values, n_columns: 4000 };
-    let got = similarity(matrix.transposed().rows(), matrix.rows(), &options(Measure::Cosine));
+    let got = similarity_on(device, matrix.transposed().rows(), matrix.rows(), &options(Measure::Cosine));
     let got = got.map_err(other("ties".to_owned()))?;
     for (column, expected) in [(1000, 500..505), (600, 500..505), (1002, 1001..1006)] {
         // Columns of one row alone are alike; with column 1000, which has two, they are less so.
@@ -212,15 +232,13 @@ fn ties(device: Device) -> Result<Outcome, Failure> {
 }
 
 fn threads(device: Device) -> Result<Outcome, Failure> {
-    if device != Device::Cpu {
-        return Ok(Outcome::NotOnDevice);
-    }
     let matrix = Sparse::new(150, 333, 12, |numbers| numbers.below(5) as f32 + 1.0);
     let columns = matrix.transposed();
     for options in variants() {
         let what = || format!("{options:?}");
         let run = |threads| {
-            on_threads(threads, || similarity(columns.rows(), matrix.rows(), &options)).map_err(other(what()))
+            on_threads(threads, || similarity_on(device, columns.rows(), matrix.rows(), &options))
+                .map_err(other(what()))
         };
         same(what, &run(3)?, &run(1)?)?;
     }
@@ -228,13 +246,10 @@ fn threads(device: Device) -> Result<Outcome, Failure> {
 }
 
 fn refusals(device: Device) -> Result<Outcome, Failure> {
-    if device != Device::Cpu {
-        return Ok(Outcome::NotOnDevice);
-    }
     let matrix = Sparse::new(20, 12, 2, |_| 1.0);
     let columns = matrix.transposed();
     let cosine = options(Measure::Cosine);
-    let run = |by_column: SparseRows<'_>, by_row| similarity(by_column, by_row, &cosine);
+    let run = |by_column: SparseRows<'_>, by_row| similarity_on(device, by_column, by_row, &cosine);
 
     refused("rows in place of columns", run(matrix.rows(), matrix.rows()), |error| {
         matches!(error, Error::IndexOutOfRange { .. } | Error::Shape { .. })
