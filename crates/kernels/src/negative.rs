@@ -16,6 +16,7 @@
 //! # Cost
 //! A uniform draw is one word and one product; a weighted draw two words and one look-up ([`AliasTable`]). Each is
 //! checked against its row by binary search; a row that is a share `s` of the catalogue draws `1 / (1 - s)` times.
+//! On a GPU a unit draws one output; the sparse rows are copied there for the call, in as many parts as fill a buffer.
 //!
 //! # Determinism
 //! Draws are addressed, not carried ([`crate::philox`]): the same for every thread count and device.
@@ -23,10 +24,14 @@
 //! # Source
 //! Salmon 2011 (Philox); Walker 1977, Vose 1991 (alias method); Mikolov 2013 (popularity to the power 0.75).
 
+#[cfg(feature = "gpu")]
+pub(crate) mod cube;
+
 use rayon::prelude::*;
 
 use crate::{
-    Error, Result, SparseRows,
+    Buffer, Device, Error, Result, SparseRows,
+    buffer::on_gpu,
     philox::{Draws, below},
 };
 
@@ -163,6 +168,27 @@ pub fn negative(
         Ok(())
     })?;
     Ok(out)
+}
+
+/// As [`negative`], on `device`: the same columns, left there.
+///
+/// # Errors
+/// As [`negative`], with the first such row on a GPU; [`Error::OutOfMemory`], [`Error::BufferTooLarge`],
+/// [`Error::Unavailable`].
+pub fn negative_on(
+    device: Device,
+    rows: SparseRows,
+    distribution: &Distribution,
+    per_row: usize,
+    draws: Draws,
+) -> Result<Buffer<u32>> {
+    match device {
+        Device::Cpu => Buffer::from_vec(negative(rows, distribution, per_row, draws)?, "negatives"),
+        device => {
+            rows.check(OP, distribution.n_columns().into())?;
+            on_gpu!(OP, device, R => cube::on_cube::<R>(rows, distribution, per_row, draws, device))
+        }
+    }
 }
 
 /// The definition: naive, single-threaded, what every device is tested against.
