@@ -43,6 +43,9 @@ pub(crate) struct Cells<T> {
     /// Block after block, shuffled.
     columns: Vec<u32>,
     row_blocks: Vec<RowBlock<T>>,
+    /// Rows, block after block, shuffled, and where each block of them lies.
+    #[cfg(feature = "gpu")]
+    rows: (Vec<u32>, Vec<Range<usize>>),
     _reservation: Reservation,
 }
 
@@ -54,6 +57,9 @@ struct RowBlock<T> {
     /// Position of the first entry among those of all row blocks: the address of its random draws.
     first: u64,
 }
+
+/// Parts that a single block is dealt in.
+const PARTS: usize = 64;
 
 /// What one task works on.
 pub(crate) struct Cell<'a, T> {
@@ -95,16 +101,25 @@ impl<T: Copy + Default + Send + Sync> Cells<T> {
                 block_of[column as usize] = block as u8;
             }
         }
-        let mut row_blocks: Vec<RowBlock<T>> = cut_rows(rows, &order, blocks)
-            .into_par_iter()
-            .map(|range| deal_rows(rows, &order[range], &block_of, blocks, &keep))
-            .collect();
+        let cuts = cut_rows(rows, &order, blocks);
+        let deal = |range: &Range<usize>| deal_rows(rows, &order[range.clone()], &block_of, blocks, &keep);
+        let mut row_blocks: Vec<RowBlock<T>> = match blocks {
+            1 => vec![deal_whole(rows, &order, &keep)],
+            _ => cuts.par_iter().map(deal).collect(),
+        };
         let mut first = 0;
         for block in &mut row_blocks {
             block.first = first;
             first += block.entries.len() as u64;
         }
-        Ok(Self { blocks, columns, row_blocks, _reservation: reservation })
+        Ok(Self {
+            blocks,
+            columns,
+            row_blocks,
+            #[cfg(feature = "gpu")]
+            rows: (order, cuts),
+            _reservation: reservation,
+        })
     }
 
     /// Returns the bytes that an epoch over `nnz` values holds beside its tables.
@@ -156,7 +171,25 @@ impl<T: Copy + Default + Send + Sync> Cells<T> {
         cells.map(|entry| (entry.row, entry.column, entry.value))
     }
 
-    fn cell(&self, row_block: usize, column_block: usize) -> Cell<'_, T> {
+    /// Returns the rows in the order that they were dealt in, and each block's part of it.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn row_order(&self) -> (&[u32], &[Range<usize>]) {
+        (&self.rows.0, &self.rows.1)
+    }
+
+    /// Returns the columns in the order that they were dealt in.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn column_order(&self) -> &[u32] {
+        &self.columns
+    }
+
+    /// Returns the part of [`Cells::column_order`] that is block `block`.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn column_range(&self, block: usize) -> Range<usize> {
+        part(self.columns.len(), self.blocks, block)
+    }
+
+    pub(crate) fn cell(&self, row_block: usize, column_block: usize) -> Cell<'_, T> {
         let block = &self.row_blocks[row_block];
         let range = block.ends[column_block]..block.ends[column_block + 1];
         Cell {
@@ -187,6 +220,38 @@ fn cut_rows(rows: SparseRows, order: &[u32], blocks: usize) -> Vec<Range<usize>>
     cuts.push(start..order.len());
     cuts.resize(blocks, order.len()..order.len());
     cuts
+}
+
+/// As [`deal_rows`] for one block, by many threads.
+fn deal_whole<'a, T: Copy + Default + Send + Sync>(
+    rows: SparseRows<'a>,
+    order: &[u32],
+    keep: &'a (impl Fn(f32) -> Option<T> + Sync),
+) -> RowBlock<T> {
+    let kept = |&row: &u32| {
+        let (columns, values) = rows.row(row as usize);
+        let entry = move |(&column, &value): (&'a u32, &'a f32)| {
+            keep(value).map(|value| Entry { row, column, value })
+        };
+        columns.iter().zip(values).filter_map(entry)
+    };
+    let parts: Vec<(Range<usize>, usize)> = cut_rows(rows, order, PARTS)
+        .into_par_iter()
+        .map(|range| (range.clone(), order[range].iter().flat_map(kept).count()))
+        .collect();
+    let n = parts.iter().map(|part| part.1).sum();
+    let mut entries = vec![Entry { row: 0, column: 0, value: T::default() }; n];
+    let mut rest = &mut entries[..];
+    let mut tasks = Vec::with_capacity(parts.len());
+    for (range, n) in parts {
+        let (own, after) = rest.split_at_mut(n);
+        tasks.push((range, own));
+        rest = after;
+    }
+    tasks.into_par_iter().for_each(|(range, own)| {
+        own.iter_mut().zip(order[range].iter().flat_map(kept)).for_each(|(to, entry)| *to = entry);
+    });
+    RowBlock { entries, ends: vec![0, n], first: 0 }
 }
 
 fn deal_rows<T: Copy + Default>(
@@ -252,6 +317,16 @@ mod tests {
         let (_, _, values) = matrix();
         for blocks in [1, 2, 8, 41] {
             let cells = deal(blocks);
+            #[cfg(feature = "gpu")]
+            {
+                let (order, cuts) = cells.row_order();
+                assert_eq!((order.len(), cuts.len(), cuts[blocks - 1].end), (100, blocks, 100));
+                for (at, cut) in cuts.iter().enumerate() {
+                    let rows: HashSet<u32> = order[cut.clone()].iter().copied().collect();
+                    let cell = cells.cell(at, 0);
+                    assert!(cell.entries.iter().all(|entry| rows.contains(&entry.row)));
+                }
+            }
             let (seen, first) = (Mutex::new(Vec::new()), Mutex::new(HashSet::new()));
             cells
                 .run(

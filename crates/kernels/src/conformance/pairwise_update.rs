@@ -7,8 +7,8 @@ use super::{
     refused, same_bits,
 };
 use crate::{
-    Device, Error, Mode, Negatives, OnPositive, Optimizer, PairwiseEpoch, PairwiseLoss, PairwiseState,
-    PairwiseStats, RowType, Table, pairwise_epoch,
+    Buffer, Device, Error, Mode, Negatives, OnPositive, Optimizer, PairwiseEpoch, PairwiseLoss, PairwiseState,
+    PairwiseStats, RowType, Rows, Table, pairwise_epoch,
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -239,7 +239,9 @@ fn layouts(device: Device) -> Result<Outcome, Failure> {
             let negatives = Negatives { popularity_exponent: 0.5, ..Negatives::default() };
             let epoch = PairwiseEpoch { negatives, ..epoch(&matrix, loss, optimizer) };
             let mut whole: Option<(PairwiseStats, [Vec<f32>; 6])> = None;
-            for (chunk_rows, threads) in [(1 << 10, 1), (1 << 10, 3), (16, 1), (1, 3)] {
+            // A GPU visits a chunk by a launch, and hundreds of them take their time.
+            let small = if device == Device::Cpu { [16, 1] } else { [128, 64] };
+            for (chunk_rows, threads) in [(1 << 10, 1), (1 << 10, 3), (small[0], 1), (small[1], 3)] {
                 let mut model =
                     on_device!(Model::new(&matrix, 17, optimizer, chunk_rows, device), what.clone());
                 let stats = on_device!(on_threads(threads, || model.run(&epoch)), what.clone());
@@ -276,7 +278,9 @@ fn refusals(device: Device) -> Result<Outcome, Failure> {
         matches!(error, Error::Shape { what: "dim of the column factors", expected: 4, got: 5, .. })
     })?;
     let half = |model: &mut Model| {
-        model.columns = model.columns.to_row_type(RowType::Bf16, "a conformance case")?;
+        let rows = Buffer::from_slice(&[half::bf16::ONE; 520 * 4], device, "a conformance case")?;
+        let chunks = vec![Rows::Bf16(rows)];
+        model.columns = Table::from_chunks(4, 1 << 10, RowType::Bf16, device, chunks)?;
         Ok(())
     };
     refused("half-precision column factors", run(good, &half), |error| {
@@ -301,11 +305,9 @@ fn refusals(device: Device) -> Result<Outcome, Failure> {
     })?;
     // Row 5 has positives in every block of columns, and no other row's numbers are touched by it.
     let infinite = |model: &mut Model| {
-        for (first, values) in model.rows.f32_chunks_mut() {
-            if first == 0 {
-                values[5 * 4..6 * 4].fill(f32::INFINITY);
-            }
-        }
+        let mut values = model.rows.to_f32()?;
+        values[5 * 4..6 * 4].fill(f32::INFINITY);
+        model.rows = Table::from_f32_in_chunks(&values, 4, 64, device, "a conformance case")?;
         Ok(())
     };
     for loss in LOSSES {

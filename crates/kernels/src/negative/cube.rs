@@ -16,12 +16,7 @@ use crate::{
 const MAX_OUTPUTS: u64 = 1 << 32;
 
 impl AliasTable {
-    /// Returns what [`pick_weighted`] reads: of each slot the words that keep it, then each slot's alias.
-    fn words(&self) -> Vec<u32> {
-        [&self.keep[..], &self.alias].concat()
-    }
-
-    /// Returns, of each slot, the words that keep it, and its alias.
+    /// Returns, of each slot, how many words keep it, and its alias: what [`pick_weighted`] reads.
     pub(crate) fn parts(&self) -> (&[u32], &[u32]) {
         (&self.keep, &self.alias)
     }
@@ -47,7 +42,10 @@ pub(super) fn on_cube<R: Gpu>(
     }
     let alias = match distribution {
         Distribution::Uniform(_) => queue.unwritten(1, "an alias table")?,
-        Distribution::Weighted(table) => queue.upload(&table.words(), "an alias table")?,
+        Distribution::Weighted(table) => {
+            let (keep, alias) = table.parts();
+            queue.upload(&[keep, alias].concat(), "an alias table")?
+        },
     };
     let first_full = queue.upload(&[u32::MAX], "the first full row")?;
     let most = device.max_buffer_bytes()? / 4;

@@ -41,13 +41,16 @@
 //! Rendle, Freudenthaler, Gantner, Schmidt-Thieme 2009 (BPR); Weston, Bengio, Usunier 2011 (WARP); Johnson 2014
 //! (logistic); Duchi, Hazan, Singer 2011 (Adagrad); Niu, Recht, Ré, Wright 2011 (Hogwild).
 
+#[cfg(feature = "gpu")]
+mod cube;
 pub(crate) mod step;
 #[cfg(test)]
 mod tests;
 mod train;
 
 use crate::{
-    Error, Result, SparseRows, Table,
+    Device, Error, Result, SparseRows, Table,
+    buffer::on_gpu,
     cells::{Cells, block_count},
     negative::{AliasTable, popularity},
     philox::Draws,
@@ -80,7 +83,7 @@ pub enum Optimizer {
 }
 
 /// What happens to a draw that is a positive of its row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OnPositive {
     /// Drawn again, up to 16 times, then skipped.
     Redraw,
@@ -204,6 +207,21 @@ pub fn pairwise_epoch(
     state: &mut PairwiseState,
 ) -> Result<PairwiseStats> {
     check(epoch, row_factors, column_factors, column_bias.as_deref(), state)?;
+    match row_factors.device() {
+        Device::Cpu => on_cpu(epoch, row_factors, column_factors, column_bias, state),
+        device => on_gpu!(OP, device, R => {
+            cube::on_cube::<R>(epoch, row_factors, column_factors, column_bias, state, device)
+        }),
+    }
+}
+
+fn on_cpu(
+    epoch: &PairwiseEpoch,
+    row_factors: &mut Table,
+    column_factors: &mut Table,
+    column_bias: Option<&mut [f32]>,
+    state: &mut PairwiseState,
+) -> Result<PairwiseStats> {
     let dim = row_factors.dim();
     let n_columns = column_factors.rows() as usize;
     let job = train::Job {
@@ -238,9 +256,13 @@ fn stream(epoch: &PairwiseEpoch, purpose: u64) -> Draws {
     Draws::new(epoch.seed, ((epoch.epoch & 0xffff_ffff) << 8) | purpose)
 }
 
-fn deal(epoch: &PairwiseEpoch, n_columns: usize) -> Result<Cells<()>> {
+/// The blocks that a deterministic epoch cuts rows and columns into.
+fn blocks(epoch: &PairwiseEpoch, n_columns: usize) -> usize {
+    block_count(epoch.rows.n_rows(), n_columns, epoch.rows.nnz())
+}
+
+fn deal(epoch: &PairwiseEpoch, n_columns: usize, blocks: usize) -> Result<Cells<()>> {
     let rows = epoch.rows;
-    let blocks = block_count(rows.n_rows(), n_columns, rows.nnz());
     let draws = [stream(epoch, 0), stream(epoch, 1)];
     Cells::deal(rows, n_columns, blocks, draws, |value| (value > 0.0).then_some(()))
 }

@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use super::{
-    Mode, OP, OnPositive, PairwiseEpoch, PairwiseLoss, PairwiseStats, alias, deal,
+    Mode, OP, OnPositive, PairwiseEpoch, PairwiseLoss, PairwiseStats, alias, blocks, deal,
     step::{self, LogSum},
     stream, weights,
 };
@@ -133,7 +133,7 @@ impl Tally {
 }
 
 /// Sums of losses to one mean loss.
-fn mean(parts: impl IntoIterator<Item = PairwiseStats>) -> PairwiseStats {
+pub(super) fn mean(parts: impl IntoIterator<Item = PairwiseStats>) -> PairwiseStats {
     let mut sum = parts.into_iter().fold(PairwiseStats::default(), |a, b| PairwiseStats {
         loss: a.loss + b.loss,
         samples: a.samples + b.samples,
@@ -145,7 +145,7 @@ fn mean(parts: impl IntoIterator<Item = PairwiseStats>) -> PairwiseStats {
 
 /// Visits cells of disjoint rows and columns in parallel.
 pub(super) fn by_cells(job: &Job) -> Result<PairwiseStats> {
-    let cells = deal(job.epoch, job.n_columns)?;
+    let cells = deal(job.epoch, job.n_columns, blocks(job.epoch, job.n_columns))?;
     let tables = match weights(job.epoch, job.n_columns) {
         Some(weights) => (0..cells.blocks())
             .into_par_iter()
@@ -516,7 +516,7 @@ fn rank_weight(n_columns: usize, t: u32) -> f32 {
 
 /// The `k`-th harmonic number, to 0.6% for `k` = 1 and better beyond.
 #[inline(always)]
-fn harmonic(k: u32) -> f32 {
+pub(super) fn harmonic(k: u32) -> f32 {
     const EULER: f32 = 0.577_215_7;
     let k = k as f32;
     k.ln() + EULER + 0.5 / k - 1.0 / (12.0 * k * k)
