@@ -80,8 +80,9 @@ fn sizes(device: Device) -> Result<Outcome, Failure> {
                 let expected = negative_reference(matrix.rows(), distribution, per_row, draws);
                 let expected = expected.map_err(other(what()))?;
                 for threads in [1, 3] {
-                    let got = on_threads(threads, || negative(device, matrix.rows(), distribution, per_row, draws))
-                        .map_err(other(what()))?;
+                    let got =
+                        on_threads(threads, || negative(device, matrix.rows(), distribution, per_row, draws))
+                            .map_err(other(what()))?;
                     same(|| format!("{}, {threads} threads", what()), &got, &expected)?;
                 }
             }
@@ -152,7 +153,8 @@ fn many_groups(device: Device) -> Result<Outcome, Failure> {
 
 fn refusals(device: Device) -> Result<Outcome, Failure> {
     let matrix = Sparse::new(20, 12, 2, |_| 1.0);
-    let run = |rows: SparseRows<'_>, n| negative(device, rows, &Distribution::Uniform(n), 2, Draws::new(1, 1));
+    let run =
+        |rows: SparseRows<'_>, n| negative(device, rows, &Distribution::Uniform(n), 2, Draws::new(1, 1));
 
     refused("a column past the columns", run(matrix.rows(), 11), |error| {
         matches!(error, Error::IndexOutOfRange { rows: 11, index: 11, .. })

@@ -7,8 +7,8 @@ use super::{
     refused, same_bits,
 };
 use crate::{
-    Buffer, Device, Error, Mode, Negatives, OnPositive, Optimizer, PairwiseEpoch, PairwiseLoss, PairwiseState,
-    PairwiseStats, RowType, Rows, Table, pairwise_epoch,
+    Buffer, Device, Error, Mode, Negatives, OnPositive, Optimizer, PairwiseEpoch, PairwiseLoss,
+    PairwiseState, PairwiseStats, RowType, Rows, Table, pairwise_epoch,
 };
 
 pub(super) const CASES: &[Case] = &[

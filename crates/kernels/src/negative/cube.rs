@@ -45,7 +45,7 @@ pub(super) fn on_cube<R: Gpu>(
         Distribution::Weighted(table) => {
             let (keep, alias) = table.parts();
             queue.upload(&[keep, alias].concat(), "an alias table")?
-        },
+        }
     };
     let first_full = queue.upload(&[u32::MAX], "the first full row")?;
     let most = device.max_buffer_bytes()? / 4;

@@ -27,7 +27,15 @@
 //!
 //! # Cost
 //! A triple reads and writes three rows: `24 * dim` bytes and `14 * dim` operations. Beside its operands an epoch holds
-//! [`pairwise_epoch_bytes`].
+//! [`pairwise_epoch_bytes`] in the host's memory.
+//!
+//! On a GPU the walk of a cell is one chain, in which a triple waits for two rows, a sum over units, an exponential; a round
+//! has as many chains as blocks, a plane or a work group each. Negatives hang on no factor and are drawn beside them, all of
+//! a launch at once. Per epoch 8 bytes a positive and 16 a cell cross the bus, biases and Adagrad's sums both ways. There a
+//! launch holds 8 bytes a positive of a round and 4 a draw, of which WARP makes `max_draws` for each sample. A table of several
+//! chunks is copied to one scratch table and back: once an epoch (`16 * dim` bytes a row) where a scratch may be as large, and
+//! otherwise by every launch with the rows of its blocks. Racing walks up to 16,384 pieces of 32 to 1,024 positives at once,
+//! as long as that is fewer pieces than columns.
 //!
 //! # Determinism
 //! [`Mode::Deterministic`] gives the same bits for every number of threads: rows and columns are cut into blocks, and
@@ -36,6 +44,9 @@
 //! one, a column is drawn in proportion to the positives that its block happens to hold, so the block of a column with a
 //! share `f` of all positives is drawn `1 + (blocks - 1) f` times as often: 5% more for `f` = 0.3% and 16 blocks.
 //! Each positive is visited once an epoch. [`Mode::Hogwild`] draws from all columns, races, and repeats nothing.
+//!
+//! A GPU deals the same cells, makes the same draws and walks in the same order, so that what it learns is what the CPU
+//! learns up to rounding, and has the same bits in every run and for tables in chunks of any size.
 //!
 //! # Source
 //! Rendle, Freudenthaler, Gantner, Schmidt-Thieme 2009 (BPR); Weston, Bengio, Usunier 2011 (WARP); Johnson 2014
@@ -110,10 +121,10 @@ impl Default for Negatives {
     }
 }
 
-/// How threads share the tables.
+/// How threads, and a GPU's work groups, share the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// The same bits for every number of threads.
+    /// The same bits for every number of threads, and in every run on one device.
     Deterministic,
     /// Threads race for columns: every run differs, and an update may be lost.
     Hogwild,
@@ -186,16 +197,17 @@ pub struct PairwiseStats {
 
 /// Changes `row_factors`, `column_factors` and `column_bias` by one epoch over all positives.
 ///
-/// Runs on the current rayon pool. On an error the operands hold part of an epoch.
+/// Runs on the current rayon pool; with both tables on one GPU there, the biases and the state being copied to it and back.
+/// On an error the operands hold part of an epoch.
 ///
 /// # Shapes
 /// - `epoch.rows`: `[n_rows, n_columns]`; `row_factors`: `[n_rows, dim]`; `column_factors`: `[n_columns, dim]`
 /// - `column_bias`: `[n_columns]`, or nothing to learn none
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::Parameter`], [`Error::RowType`], [`Error::NotOnDevice`], those of [`SparseRows::check`]
-/// for operands that do not fit; [`Error::OutOfMemory`]; [`Error::NotFinite`] with the first row whose score is NaN or
-/// infinite.
+/// [`Error::Shape`], [`Error::Parameter`], [`Error::RowType`], [`Error::MixedDevices`], those of [`SparseRows::check`]
+/// for operands that do not fit; [`Error::OutOfMemory`], [`Error::BufferTooLarge`], [`Error::DeviceLost`];
+/// [`Error::NotFinite`] with the first row whose score is NaN or infinite.
 ///
 /// # Determinism
 /// See the head of this file.
@@ -207,6 +219,9 @@ pub fn pairwise_epoch(
     state: &mut PairwiseState,
 ) -> Result<PairwiseStats> {
     check(epoch, row_factors, column_factors, column_bias.as_deref(), state)?;
+    if row_factors.device() != column_factors.device() {
+        return Err(Error::MixedDevices { op: OP });
+    }
     match row_factors.device() {
         Device::Cpu => on_cpu(epoch, row_factors, column_factors, column_bias, state),
         device => on_gpu!(OP, device, R => {
@@ -242,7 +257,8 @@ fn on_cpu(
     }
 }
 
-/// Returns the bytes that an epoch allocates beside its operands.
+/// Returns the bytes that an epoch allocates beside its operands on the CPU. With a GPU they are those of the host for
+/// [`Mode::Deterministic`], whatever the mode, and the entries of a round.
 pub fn pairwise_epoch_bytes(mode: Mode, n_rows: u64, n_columns: u64, nnz: u64) -> u64 {
     let weights = 13 * n_columns;
     match mode {

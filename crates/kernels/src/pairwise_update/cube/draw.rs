@@ -123,9 +123,10 @@ fn draw(
         } else {
             // Four to a block.
             block(&mut words, draws, low, high, next / 4);
-            let even = select(next % 4 == 0, words[0], words[2]);
-            let odd = select(next % 4 == 1, words[1], words[3]);
-            below(select(next % 2 == 0, even, odd), n)
+            let place = next % 4;
+            let even = select(place == 0, words[0], words[2]);
+            let odd = select(place == 1, words[1], words[3]);
+            below(select(place % 2 == 1, odd, even), n)
         };
         let other = pool[(first + slot) as usize];
         let refused = if comptime!(rule.keeps()) {
@@ -154,7 +155,7 @@ fn is_positive(entries: &Array<u32>, at: u32, row: u32, positive: u32, other: u3
     let mut high = 1u32;
     while is_before(entries, at, high, n, row, other, right) {
         low = high;
-        high = high * 2;
+        high *= 2;
     }
     while low + 1 < high {
         let middle = low + (high - low) / 2;

@@ -4,6 +4,10 @@
 //! cell walks its entries ([`walk`]). Racing walks pieces of the cells instead, all at once.
 
 mod draw;
+mod plan;
+mod row;
+mod shape;
+mod step;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -11,13 +15,15 @@ mod walk;
 
 use std::ops::Range;
 
-use cubecl::{ir::features::Plane, prelude::*};
+use cubecl::prelude::*;
 use rayon::prelude::*;
 
 use self::{
     draw::{CELL_WORDS, Rule, draw_kernel},
+    plan::{Group, Limits, Piece, draws_each, plan},
+    shape::{Loss, RatesLaunch, Shape, SizesLaunch},
     tables::Side,
-    walk::{Loss, RatesLaunch, STAT_WORDS, Shape, SizesLaunch, walk_kernel},
+    walk::{STAT_WORDS, walk_kernel},
 };
 use super::{
     Mode, OP, Optimizer, PairwiseEpoch, PairwiseLoss, PairwiseState, PairwiseStats, alias, deal, stream,
@@ -28,68 +34,10 @@ use crate::{
     Buffer, Device, Error, Result, Table,
     buffer::cube::{Gpu, Queue},
     cells::Cells,
-    memory,
 };
 
-/// Draws of one launch, at most: 512 MiB of them.
-const LAUNCH_DRAWS: u64 = 1 << 27;
-/// Turns of all loops of a unit in one launch.
-const TURNS: u64 = 60_000;
-/// Values of a row that a unit of a single plane holds; longer rows have more units.
-const UNIT_VALUES: usize = 16;
-/// Pieces that racing cuts an epoch into, where the rules for their length leave as many: some hundreds a multiprocessor.
-const PIECES: usize = 1 << 14;
-/// The least and the most entries of a piece.
-const PIECE_ENTRIES: [usize; 2] = [32, 1024];
-/// Tries of WARP beyond this are not addressed.
-const MOST_DRAWS: u32 = 1 << 26;
-
-/// What a device leaves us, or a test.
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    /// Values of a scratch table.
-    scratch: u64,
-    /// Entries on the device at once.
-    entries: u64,
-    /// Draws of a launch.
-    draws: u64,
-    /// Units of a plane that are always as many and can sum up among themselves.
-    plane: Option<usize>,
-    units: usize,
-}
-
-impl Limits {
-    fn of<R: Gpu>(queue: &Queue<R>, device: Device) -> Result<Self> {
-        let properties = queue.client.properties();
-        let hardware = &properties.hardware;
-        let sums = properties.features.plane.contains(Plane::Ops);
-        let fixed = hardware.plane_size_min == hardware.plane_size_max;
-        let plane = hardware.plane_size_max as usize;
-        let most = device.max_buffer_bytes()? / 4;
-        Ok(Self {
-            scratch: most.min(memory::available(device) / 16),
-            entries: (most / 2).min(1 << 30),
-            draws: LAUNCH_DRAWS.min(most),
-            plane: (sums && fixed && (8..=64).contains(&plane)).then_some(plane),
-            units: (hardware.max_units_per_cube as usize).min(256),
-        })
-    }
-
-    /// Returns the entries that one launch draws for.
-    fn launch_entries(&self, epoch: &PairwiseEpoch) -> usize {
-        let each = u64::from(epoch.negatives.per_positive) * u64::from(draws_each(epoch.loss));
-        (self.draws / each).max(1) as usize
-    }
-
-    /// Returns the units of a cube, a power of two, and whether they are one plane.
-    fn units(&self, dim: usize) -> (usize, bool) {
-        match self.plane {
-            Some(plane) if dim <= plane * UNIT_VALUES => (plane, true),
-            _ if dim <= 64 => (dim.next_power_of_two().max(4).min(32).min(self.units), false),
-            _ => ((dim / UNIT_VALUES).next_power_of_two().max(32).min(self.units), false),
-        }
-    }
-}
+/// Entries that a task of the host copies.
+const TASK_ENTRIES: usize = 1 << 14;
 
 pub(super) fn on_cube<R: Gpu>(
     epoch: &PairwiseEpoch,
@@ -117,9 +65,6 @@ fn within<R: Gpu>(
         Side::new(row_factors, "row factors", 0, limits.scratch)?,
         Side::new(column_factors, "column factors", n_rows, limits.scratch)?,
     ];
-    if row_factors.device() != column_factors.device() {
-        return Err(Error::MixedDevices { op: OP });
-    }
     let whole = sides.iter().all(Side::is_whole);
     let cells = match epoch.mode {
         Mode::Hogwild if whole && epoch.rows.nnz() as u64 <= limits.entries => deal(epoch, n_columns, 1)?,
@@ -220,12 +165,21 @@ impl<R: Gpu> Job<'_, R> {
 
     /// Draws for and walks the cells of `group`; their results go where `first_stat` begins. Returns how many there are.
     fn walk(&self, group: &Group, first_stat: usize) -> Result<usize> {
-        let mut words = Vec::with_capacity(2 * group.n_entries);
+        let mut words = vec![0; 2 * group.n_entries];
         let mut begins = Vec::with_capacity(group.cells.len());
+        let mut next = 0;
         for cell in &group.cells {
-            begins.push(words.len() / 2);
-            let cell = self.cells.cell(cell[0], cell[1]);
-            words.extend(cell.entries.iter().flat_map(|entry| [entry.row, entry.column]));
+            let entries = self.cells.cell(cell[0], cell[1]).entries;
+            let own = &mut words[2 * next..2 * (next + entries.len())];
+            own.par_chunks_mut(2 * TASK_ENTRIES).zip(entries.par_chunks(TASK_ENTRIES)).for_each(
+                |(to, from)| {
+                    to.chunks_exact_mut(2).zip(from).for_each(|(to, from)| {
+                        to.copy_from_slice(&[from.row, from.column]);
+                    });
+                },
+            );
+            begins.push(next);
+            next += entries.len();
         }
         let entries = self.queue.upload(&words, "the entries of a round")?;
         let mut done = 0;
@@ -283,150 +237,45 @@ impl<R: Gpu> Job<'_, R> {
         let (l2, bias_l2) = (self.epoch.regularization, self.epoch.bias_regularization);
         let [rows, columns] = &self.sides;
         let wide = n_cells.min(1 << 15) as u32;
-        walk_kernel::launch::<R>(
-            &queue.client,
-            CubeCount::Static(wide, (n_cells as u32).div_ceil(wide), 1),
-            CubeDim::new_1d(self.shape.units as u32),
-            queue.arg(OP, rows.buffer()?)?,
-            queue.arg(OP, columns.buffer()?)?,
-            queue.arg(OP, &self.state)?,
-            queue.arg(OP, entries)?,
-            queue.arg(OP, &negatives)?,
-            queue.arg(OP, &cells)?,
-            queue.arg(OP, &self.places)?,
-            queue.arg(OP, &self.stats)?,
-            RatesLaunch::new(
-                self.epoch.learning_rate,
-                l2,
-                bias_l2,
-                least(l2),
-                least(bias_l2),
-                harmonic(self.n_columns as u32),
-            ),
-            SizesLaunch::new(
-                self.n_rows as u32,
-                self.n_columns as u32,
-                group.places[0].start as u32,
-                group.places[1].start as u32,
-                n_cells as u32,
-                first_stat as u32,
-                per_positive,
-                draws_each,
-            ),
-            self.shape,
-        );
+        // SAFETY: rows and columns of the entries have passed `SparseRows::check`, and negatives are columns of the pool, so
+        // each is a row of its table, or by `places` one of the scratch that was gathered for this group; `state` has a number
+        // for each; a piece is a part of the entries, and results are as many as pieces.
+        #[expect(unsafe_code, reason = "the walk is one long chain, and checks would be links of it")]
+        unsafe {
+            walk_kernel::launch_unchecked::<R>(
+                &queue.client,
+                CubeCount::Static(wide, (n_cells as u32).div_ceil(wide), 1),
+                CubeDim::new_1d(self.shape.units as u32),
+                queue.arg(OP, rows.buffer()?)?,
+                queue.arg(OP, columns.buffer()?)?,
+                queue.arg(OP, &self.state)?,
+                queue.arg(OP, entries)?,
+                queue.arg(OP, &negatives)?,
+                queue.arg(OP, &cells)?,
+                queue.arg(OP, &self.places)?,
+                queue.arg(OP, &self.stats)?,
+                RatesLaunch::new(
+                    self.epoch.learning_rate,
+                    l2,
+                    bias_l2,
+                    least(l2),
+                    least(bias_l2),
+                    harmonic(self.n_columns as u32),
+                ),
+                SizesLaunch::new(
+                    self.n_rows as u32,
+                    self.n_columns as u32,
+                    group.places[0].start as u32,
+                    group.places[1].start as u32,
+                    n_cells as u32,
+                    first_stat as u32,
+                    per_positive,
+                    draws_each,
+                ),
+                self.shape,
+            );
+        }
         Ok(())
-    }
-}
-
-/// Entries that one work group walks in one launch.
-#[derive(Clone, Debug, PartialEq)]
-struct Piece {
-    /// Which cell of the group.
-    cell: usize,
-    entries: Range<usize>,
-}
-
-/// Cells whose entries are on the device together, and the launches that walk them.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Group {
-    /// Row block, column block.
-    cells: Vec<[usize; 2]>,
-    /// Rows and columns that scratch must have, by place.
-    places: [Range<usize>; 2],
-    n_entries: usize,
-    launches: Vec<Vec<Piece>>,
-}
-
-/// Cuts an epoch into groups, round by round: a round is one, as far as its rows, columns and entries fit.
-fn plan(cells: &Cells<()>, sides: &[Side<'_>; 2], epoch: &PairwiseEpoch, limits: Limits) -> Vec<Group> {
-    let n_blocks = cells.blocks();
-    let (order, cuts) = cells.row_order();
-    let all = [order.len(), cells.column_order().len()];
-    let whole = sides.each_ref().map(Side::is_whole);
-    let mut groups = Vec::new();
-    for round in 0..n_blocks {
-        let mut group = Group::default();
-        for block in 0..n_blocks {
-            let cell = [block, (block + round) % n_blocks];
-            let n = cells.cell(cell[0], cell[1]).entries.len();
-            if n == 0 {
-                continue;
-            }
-            let own = [cuts[block].clone(), cells.column_range(cell[1])];
-            let fits = (0..2).all(|side| {
-                let have = &group.places[side];
-                let room = sides[side].fits.unwrap_or(usize::MAX);
-                whole[side] || (own[side].start >= have.start && own[side].end - have.start <= room)
-            });
-            let fits = fits && (group.n_entries + n) as u64 <= limits.entries;
-            if !group.cells.is_empty() && !fits {
-                groups.push(std::mem::take(&mut group));
-            }
-            for side in 0..2 {
-                group.places[side] = match (whole[side], group.cells.is_empty()) {
-                    (true, _) => 0..all[side],
-                    (false, true) => own[side].clone(),
-                    (false, false) => group.places[side].start..own[side].end,
-                };
-            }
-            group.n_entries += n;
-            group.cells.push(cell);
-        }
-        if !group.cells.is_empty() {
-            groups.push(group);
-        }
-    }
-    for group in &mut groups {
-        let lengths = group.cells.iter().map(|cell| cells.cell(cell[0], cell[1]).entries.len()).collect();
-        group.launches = match epoch.mode {
-            Mode::Deterministic => in_turn(lengths, epoch, limits),
-            Mode::Hogwild => at_once(lengths, all[1], epoch, limits),
-        };
-    }
-    groups
-}
-
-/// Every cell from its begin to its end, as many launches as that takes.
-fn in_turn(lengths: Vec<usize>, epoch: &PairwiseEpoch, limits: Limits) -> Vec<Vec<Piece>> {
-    let most = limits.launch_entries(epoch) / lengths.len().max(1);
-    let step = most.min(walk_entries(epoch)).max(1);
-    let longest = lengths.iter().copied().max().unwrap_or(0);
-    let launch = |begin: usize| {
-        let pieces = lengths.iter().enumerate().filter(|&(_, &n)| begin < n);
-        pieces.map(|(cell, &n)| Piece { cell, entries: begin..n.min(begin.saturating_add(step)) }).collect()
-    };
-    (0..longest).step_by(step).map(launch).collect()
-}
-
-/// Pieces of every cell side by side; few beside the columns that they race for.
-fn at_once(lengths: Vec<usize>, n_columns: usize, epoch: &PairwiseEpoch, limits: Limits) -> Vec<Vec<Piece>> {
-    let n = lengths.iter().sum::<usize>();
-    let [least, most] = PIECE_ENTRIES;
-    let length = (n / PIECES).min(most).max(n / n_columns.max(1)).max(least).min(walk_entries(epoch));
-    let each = (limits.launch_entries(epoch) / length).max(1);
-    let pieces: Vec<Piece> = lengths
-        .iter()
-        .enumerate()
-        .flat_map(|(cell, &n)| {
-            (0..n).step_by(length).map(move |begin| Piece { cell, entries: begin..n.min(begin + length) })
-        })
-        .collect();
-    pieces.chunks(each).map(<[Piece]>::to_vec).collect()
-}
-
-/// Entries that a work group walks in one launch, at most. Some drivers end a launch that takes seconds, and a software
-/// adapter ends every loop of a unit after 65,535 turns of all its loops together.
-fn walk_entries(epoch: &PairwiseEpoch) -> usize {
-    let turns = 1 + u64::from(epoch.negatives.per_positive) * (1 + u64::from(draws_each(epoch.loss)));
-    (TURNS / turns).max(1) as usize
-}
-
-/// Draws of a sample: all that WARP may need are made before it is known how many it does.
-fn draws_each(loss: PairwiseLoss) -> u32 {
-    match loss {
-        PairwiseLoss::Warp { max_draws } => max_draws.min(MOST_DRAWS),
-        _ => 1,
     }
 }
 
@@ -448,8 +297,7 @@ fn pool(epoch: &PairwiseEpoch, cells: &Cells<()>, n_columns: usize) -> Result<Ve
     if let Some(weights) = weights(epoch, n_columns) {
         let blocks = 0..cells.blocks();
         let filled = blocks.into_par_iter().filter(|&block| !cells.columns(block).is_empty());
-        let tables =
-            filled.map(|block| alias(&weights, cells.columns(block))).collect::<Result<Vec<_>>>()?;
+        let tables = filled.map(|block| alias(&weights, cells.columns(block))).collect::<Result<Vec<_>>>()?;
         tables.iter().for_each(|table| pool.extend(table.parts().0));
         tables.iter().for_each(|table| pool.extend(table.parts().1));
     }
@@ -470,12 +318,7 @@ fn numbers(column_bias: Option<&[f32]>, state: &PairwiseState, adagrad: bool) ->
     numbers
 }
 
-fn take_back(
-    numbers: &[f32],
-    column_bias: Option<&mut [f32]>,
-    state: &mut PairwiseState,
-    adagrad: bool,
-) {
+fn take_back(numbers: &[f32], column_bias: Option<&mut [f32]>, state: &mut PairwiseState, adagrad: bool) {
     let mut rest = numbers;
     let mut take = |into: &mut [f32]| {
         let (own, after) = rest.split_at(into.len());

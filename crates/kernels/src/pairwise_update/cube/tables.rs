@@ -133,13 +133,13 @@ fn copy_kernel<N: Size>(
     places: &Array<u32>,
     first_row: u32,
     first: u32,
-    n: u32,
+    n_places: u32,
     #[comptime] row_vectors: usize,
     #[comptime] to_scratch: bool,
 ) {
     if ABSOLUTE_POS < chunk.len() {
         let place = places[first_row as usize + ABSOLUTE_POS / row_vectors];
-        if place >= first && place - first < n {
+        if place >= first && place - first < n_places {
             let at = (place - first) as usize * row_vectors + ABSOLUTE_POS % row_vectors;
             if comptime!(to_scratch) {
                 scratch[at] = chunk[ABSOLUTE_POS];

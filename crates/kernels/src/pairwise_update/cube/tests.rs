@@ -1,7 +1,10 @@
 //! What is the device's own: the CPU's result, in parts and by planes too, and the same bits again.
 #![cfg(feature = "wgpu")]
 
-use super::*;
+use super::{
+    plan::{at_once, in_turn},
+    *,
+};
 use crate::{
     Device, Negatives, OnPositive, SparseRows,
     buffer::wgpu::WgpuRuntime,
@@ -110,8 +113,7 @@ fn the_loss_of_the_processor_to_three_decimals_whatever_the_mode() {
         for optimizer in [Optimizer::Sgd, Optimizer::Adagrad] {
             let run = |device, mode| {
                 let mut model = data.model(16, optimizer, 1 << 10, device);
-                let epoch =
-                    |epoch| model_epoch(PairwiseEpoch { epoch, mode, ..data.epoch(loss, optimizer) });
+                let epoch = |epoch| model_epoch(PairwiseEpoch { epoch, mode, ..data.epoch(loss, optimizer) });
                 (0..2).map(|number| model.train(&epoch(number)).unwrap()).last().unwrap()
             };
             let on_cpu = run(Device::Cpu, Mode::Deterministic);
@@ -186,7 +188,6 @@ fn planes_sum_what_shared_memory_sums() {
     }
     let queue = Queue::<WgpuRuntime>::new(DEVICE).unwrap();
     let hardware = &queue.client.properties().hardware;
-    println!("{hardware:?} {:?}", queue.client.properties().features.plane);
     if hardware.plane_size_min != hardware.plane_size_max {
         return;
     }
@@ -227,4 +228,56 @@ fn an_epoch_that_is_cut_leaves_out_nothing() {
     let launches = at_once(vec![100, 0, 33], 50, &epoch, launch(130));
     assert_eq!(launches.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2]);
     assert_eq!(launches.iter().flatten().map(|piece| piece.entries.len()).sum::<usize>(), 133);
+}
+
+#[test]
+fn a_row_that_is_not_finite_is_reported_whatever_the_mode() {
+    if missing() {
+        return;
+    }
+    let data = Tastes::new(60, 70, 2);
+    for mode in [Mode::Deterministic, Mode::Hogwild] {
+        for loss in [PairwiseLoss::Bpr, WARP, PairwiseLoss::Logistic] {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut model = data.model(8, Optimizer::Sgd, 32, DEVICE);
+                let mut values = model.rows.to_f32().unwrap();
+                values[7 * 8 + 3] = bad;
+                model.rows = Table::from_f32_in_chunks(&values, 8, 32, DEVICE, "a test").unwrap();
+                let error = model.train(&PairwiseEpoch { mode, ..data.epoch(loss, Optimizer::Sgd) });
+                let row = error.map_err(|error| match error {
+                    Error::NotFinite { row, .. } => row,
+                    error => panic!("{error}"),
+                });
+                // Racing spreads what is not finite to other rows at once.
+                assert!(
+                    row == Err(7) || mode == Mode::Hogwild && row.is_err(),
+                    "{loss:?} {mode:?} {bad} {row:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn tables_on_two_devices_are_refused() {
+    if missing() {
+        return;
+    }
+    let data = Tastes::new(20, 30, 2);
+    for device in [Device::Cpu, DEVICE] {
+        let mut model = data.model(4, Optimizer::Sgd, 32, DEVICE);
+        model.rows = data.model(4, Optimizer::Sgd, 32, device).rows;
+        model.columns = data.model(4, Optimizer::Sgd, 32, Device::Cpu).columns;
+        let result = model.train(&data.epoch(PairwiseLoss::Bpr, Optimizer::Sgd));
+        match device {
+            Device::Cpu => assert!(result.is_ok()),
+            _ => assert_eq!(result, Err(Error::MixedDevices { op: OP })),
+        }
+        model.columns = data.model(4, Optimizer::Sgd, 32, DEVICE).columns;
+        let result = model.train(&data.epoch(PairwiseLoss::Bpr, Optimizer::Sgd));
+        match device {
+            Device::Cpu => assert_eq!(result, Err(Error::MixedDevices { op: OP })),
+            _ => assert!(result.is_ok()),
+        }
+    }
 }
