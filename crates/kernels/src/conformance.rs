@@ -10,6 +10,7 @@ mod pairwise_update;
 mod pairwise_walk;
 mod rating_update;
 mod score_topk;
+mod segment;
 mod similarity;
 mod spd_inverse;
 
@@ -87,6 +88,7 @@ pub fn cases() -> Vec<Case> {
         pairwise_update::CASES,
         rating_update::CASES,
         score_topk::CASES,
+        segment::CASES,
         similarity::CASES,
         spd_inverse::CASES,
     ]

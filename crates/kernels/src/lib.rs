@@ -27,6 +27,7 @@ pub mod philox;
 mod rating_update;
 mod score_topk;
 mod scratch;
+mod segment;
 mod shared_rows;
 pub mod simd;
 mod similarity;
@@ -54,6 +55,7 @@ pub use score_topk::{
     TopkAnswers, TopkPrepared, TopkQuery, TopkScratch, score_topk, score_topk_reference, tie_hash,
     topk_of_scores,
 };
+pub use segment::{HostSegment, Segment, segment, segment_buffer, segment_reference};
 pub use similarity::{
     Direction, Measure, Neighbours, SimilarityOptions, similarity, similarity_on, similarity_reference,
 };
