@@ -8,7 +8,9 @@ use recmill_core::{
     Dataset, Parameters,
     models::{ItemKnn, ItemKnnConfig, Measure, NeighboursOf, Retriever},
 };
-use recmill_kernels::{self as kernels, Buffer, Direction, Neighbours, SimilarityOptions, similarity};
+use recmill_kernels::{
+    self as kernels, Buffer, Device, Direction, Neighbours, SimilarityOptions, similarity_on,
+};
 
 use crate::{
     Learner, Prediction, Result,
@@ -19,12 +21,13 @@ use crate::{
 pub(crate) struct ItemKnnLearner<'a> {
     config: &'a ItemKnnConfig,
     data: &'a Dataset,
+    device: Device,
     neighbours: Neighbours,
 }
 
 impl<'a> ItemKnnLearner<'a> {
-    pub(crate) fn new(config: &'a ItemKnnConfig, data: &'a Dataset) -> Self {
-        Self { config, data, neighbours: Neighbours::default() }
+    pub(crate) fn new(config: &'a ItemKnnConfig, data: &'a Dataset, device: Device) -> Self {
+        Self { config, data, device, neighbours: Neighbours::default() }
     }
 
     /// Returns the bytes of everything that [`ItemKnnLearner`] allocates, as if every list were full.
@@ -36,6 +39,15 @@ impl<'a> ItemKnnLearner<'a> {
             .add("neighbours", sizes.n_items * list)
             .add("the copy that is saved", sizes.n_items * list)
             .add("scratch", sizes.n_threads * 12 * sizes.n_items)
+    }
+}
+
+impl ItemKnnLearner<'_> {
+    /// Returns the bytes of it that are on a GPU, where one computes: both sides of the interactions, and a block of sums.
+    pub(crate) fn predict_on_gpu(sizes: &Sizes) -> Prediction {
+        Prediction::default()
+            .add("interactions", 16 * sizes.n_interactions + 8 * (sizes.n_users + sizes.n_items))
+            .add("sums of a block of items", (4 * sizes.n_items * sizes.n_items).min(256 << 20))
     }
 }
 
@@ -64,7 +76,7 @@ impl Learner for ItemKnnLearner<'_> {
                 NeighboursOf::Candidate => Direction::To,
             },
         };
-        self.neighbours = similarity(sparse_rows(&by_item), sparse_rows(&by_user), &options)?;
+        self.neighbours = similarity_on(self.device, sparse_rows(&by_item), sparse_rows(&by_user), &options)?;
         Ok(None)
     }
 

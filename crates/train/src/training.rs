@@ -97,7 +97,7 @@ impl<'a> Training<'a> {
         Ok(match self.config {
             ModelConfig::Als(config) => Box::new(AlsLearner::new(config, data, seed, device)?),
             ModelConfig::Bpr(config) => Box::new(BprLearner::new(config, data, seed, device)?),
-            ModelConfig::ItemKnn(config) => Box::new(ItemKnnLearner::new(config, data)),
+            ModelConfig::ItemKnn(config) => Box::new(ItemKnnLearner::new(config, data, device)),
             ModelConfig::Ease(config) => Box::new(EaseLearner::new(config, data)?),
             ModelConfig::MostPopular(config) => Box::new(MostPopularLearner::new(config, data)),
             ModelConfig::Svd(config) => Box::new(SvdLearner::new(config, data, seed)?),
@@ -119,7 +119,7 @@ pub fn predict(config: &ModelConfig, sizes: &Sizes) -> Prediction {
 
 /// Returns whether the model has a way of learning on a GPU.
 pub fn trains_on_gpu(config: &ModelConfig) -> bool {
-    matches!(config, ModelConfig::Als(_) | ModelConfig::Bpr(_))
+    matches!(config, ModelConfig::Als(_) | ModelConfig::Bpr(_) | ModelConfig::ItemKnn(_))
 }
 
 /// Returns the bytes that training allocates on a GPU, for models that learn there.
@@ -127,6 +127,7 @@ fn predict_on_gpu(config: &ModelConfig, sizes: &Sizes) -> Option<Prediction> {
     match config {
         ModelConfig::Als(config) => Some(AlsLearner::predict_on_gpu(config, sizes)),
         ModelConfig::Bpr(config) => Some(BprLearner::predict_on_gpu(config, sizes)),
+        ModelConfig::ItemKnn(_) => Some(ItemKnnLearner::predict_on_gpu(sizes)),
         _ => None,
     }
 }
