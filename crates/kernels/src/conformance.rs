@@ -71,6 +71,14 @@ pub enum Failure {
         /// The error.
         got: Error,
     },
+    /// Something else went wrong.
+    #[error("{what}: {got}")]
+    Broken {
+        /// Which input of the case.
+        what: String,
+        /// What went wrong, in words.
+        got: String,
+    },
     /// No error was returned where there should be one.
     #[error("no error for `{what}`")]
     Accepted {

@@ -6,6 +6,7 @@
 
 mod als;
 mod bpr;
+pub mod conformance;
 mod data;
 mod ease;
 mod error;

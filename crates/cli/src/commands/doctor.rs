@@ -1,4 +1,5 @@
-//! `recmill doctor`: every operation against its naive reference, on a device of this machine.
+//! `recmill doctor`: every operation against its naive reference, and whole trainings beside the CPU's, on a device of this
+//! machine.
 
 use std::{io::Write, time::Instant};
 
@@ -19,8 +20,9 @@ use crate::{
 /// Arguments of `recmill doctor`.
 #[derive(Args)]
 #[command(
-    after_help = "Runs the same cases as recmill's own tests. Worst is the largest difference from the reference as \
-    a share of what is tolerated."
+    after_help = "Runs the same cases as recmill's own tests: each operation beside its naive reference, and small \
+    trainings whose metrics must equal the CPU's to three decimals. Worst is the largest difference as a share of what is \
+    tolerated."
 )]
 pub(crate) struct Doctor {
     /// Device to check: cpu, cuda, cuda:N, wgpu or wgpu:N [default: every one that can be used].
@@ -48,8 +50,8 @@ impl Doctor {
             DeviceFlag::Auto => conformance::devices(),
             only => vec![only.resolve()?],
         };
-        let cases: Vec<_> =
-            conformance::cases().into_iter().filter(|case| case.name.contains(&self.only)).collect();
+        let all = conformance::cases().into_iter().chain(recmill_train::conformance::cases());
+        let cases: Vec<_> = all.filter(|case| case.name.contains(&self.only)).collect();
         if cases.is_empty() {
             return Err(Failure::usage(format!("no case has `{}` in its name", self.only)));
         }
