@@ -347,8 +347,7 @@ fn pass_kernel<F: Float, N: Size>(
                 let value = values[first + done + unit];
                 let a = scale * value.abs();
                 if comptime!(residual) {
-                    // A value that is no number passes through, to be found in the result.
-                    let mut b = a - a;
+                    let mut b = 0.0;
                     if value > 0.0 {
                         b = offset + a;
                     }
@@ -458,7 +457,7 @@ fn loss_kernel<F: Float, N: Size>(
                 let s = product(&parts, unit, tile);
                 let value = values[first + done + unit];
                 let a = scale * value.abs();
-                let mut b = a - a;
+                let mut b = 0.0;
                 if value > 0.0 {
                     b = offset + a;
                 }

@@ -68,6 +68,7 @@ pub(crate) struct Unread {
     /// `[2]`: the number of distinct indices, and the first position whose index is past the bound, or `u32::MAX`.
     pub(crate) found: Buffer<u32>,
     /// For each `PIECE` places of `positions`, the segment that the last of them belongs to.
+    #[allow(dead_code)]
     pub(crate) ends: Buffer<u32>,
 }
 
@@ -150,6 +151,7 @@ impl Segment {
     }
 
     #[cfg(feature = "gpu")]
+    #[allow(dead_code)]
     pub(crate) fn unread(&self) -> Option<&Unread> {
         self.unread.as_ref()
     }

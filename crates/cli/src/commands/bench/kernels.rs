@@ -107,7 +107,7 @@ fn random_table(rows: usize, dim: usize, seed: u64) -> Result<Table> {
 fn random_indices(n: usize, rows: usize) -> Vec<u32> {
     let mut words = vec![0; n];
     Draws::new(7, 0).fill(0, &mut words);
-    words.iter().map(|word| (u64::from(*word) * rows as u64 >> 32) as u32).collect()
+    words.iter().map(|word| ((u64::from(*word) * rows as u64) >> 32) as u32).collect()
 }
 
 fn gather_rows(ground: &Ground<'_>) -> Result<Measured> {
