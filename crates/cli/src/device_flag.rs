@@ -5,10 +5,7 @@ use std::{fmt, str::FromStr};
 use recmill_kernels::{About, Device, Error};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    failure::{Failure, Result},
-    output::note,
-};
+use crate::failure::{Failure, Result};
 
 /// A device, or the choice left to us.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,23 +49,14 @@ impl DeviceFlag {
         }
     }
 
-    /// Returns the device for work that a GPU can do only where `on_gpu` says so, and tells which it is and why.
+    /// As [`DeviceFlag::choose`], for work that a GPU can do only where `on_gpu` says so.
     ///
     /// A device that was asked for by name is never exchanged for another.
-    pub(crate) fn choose_for(self, work: &str, on_gpu: bool) -> Result<Device> {
-        if on_gpu {
-            let (device, why) = self.choose()?;
-            if self == DeviceFlag::Auto {
-                note!("{why}");
-            }
-            return Ok(device);
-        }
+    pub(crate) fn choose_for(self, work: &str, on_gpu: bool) -> Result<(Device, String)> {
         match self {
-            DeviceFlag::Auto => {
-                note!("device: cpu ({work} runs there only)");
-                Ok(Device::Cpu)
-            }
-            DeviceFlag::Only(_) => self.resolve_for(work),
+            _ if on_gpu => self.choose(),
+            DeviceFlag::Auto => Ok((Device::Cpu, format!("device: cpu ({work} runs there only)"))),
+            DeviceFlag::Only(_) => self.resolve_for(work).map(|device| (device, format!("device: {device}"))),
         }
     }
 

@@ -11,6 +11,7 @@ use recmill_core::{
 use crate::{
     device_flag::DeviceFlag,
     failure::{Failure, Hint, Result},
+    output::note,
     titles::Titles,
     user_lists::Scored,
 };
@@ -37,7 +38,10 @@ impl Model {
     /// A model that no GPU scores stays on the CPU, unless a GPU was asked for by name.
     pub(crate) fn score_on(&mut self, flag: DeviceFlag, work: &str) -> Result<()> {
         let on_gpu = self.recommender.retriever().scores_on_gpu();
-        let device = flag.choose_for(&format!("{work} with {}", self.kind()), on_gpu)?;
+        let (device, why) = flag.choose_for(&format!("{work} with {}", self.kind()), on_gpu)?;
+        if flag == DeviceFlag::Auto {
+            note!("{why}");
+        }
         Ok(self.recommender.score_on(device)?)
     }
 

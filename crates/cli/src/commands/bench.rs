@@ -79,8 +79,17 @@ impl<E: error::Error + 'static> From<E> for Problem {
         let mut cause: Option<&(dyn error::Error + 'static)> = Some(&error);
         let mut not_on_device = false;
         while let Some(error) = cause {
-            use recmill_kernels::Error::NotOnDevice;
-            not_on_device |= matches!(error.downcast_ref(), Some(NotOnDevice { .. }));
+            // A transparent error hides the one that it is made of.
+            let core = match error.downcast_ref() {
+                Some(recmill_train::Error::Core(core)) => Some(core),
+                _ => error.downcast_ref(),
+            };
+            let kernel = match (error.downcast_ref(), core) {
+                (Some(recmill_train::Error::Kernel(kernel)), _)
+                | (_, Some(recmill_core::Error::Kernel(kernel))) => Some(kernel),
+                _ => error.downcast_ref(),
+            };
+            not_on_device |= matches!(kernel, Some(recmill_kernels::Error::NotOnDevice { .. }));
             cause = error.source();
         }
         Self { not_on_device, text: error.to_string() }

@@ -32,6 +32,7 @@ use crate::{
         evaluate,
         train_flags::{TrainFlags, inherit, join},
     },
+    device_flag::DeviceFlag,
     failure::{Failure, Result},
     interrupt,
     output::{Out, bytes, counted, note, seconds},
@@ -97,7 +98,7 @@ impl<C: Args + Serialize + DeserializeOwned> OneModel<C> {
 
 /// Trains as the flags say.
 fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> {
-    let device = check(flags, config)?;
+    let (device, why) = check(flags, config)?;
     let started = Instant::now();
     let from = flags.from.as_ref().map(|path| ModelDirectory::open(path, Verify::Quick)).transpose()?;
     let repeats = if matches!(config, ModelConfig::Svd(_)) { Repeats::Last } else { Repeats::Sum };
@@ -131,6 +132,9 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
         HeldOut::new(&data, valid, &metric, EvaluateOptions { seed: flags.seed, ..Default::default() })
     });
 
+    if flags.device == DeviceFlag::Auto {
+        note!("{why}");
+    }
     let mut training = Training::new(config, &data);
     (training.seed, training.patience, training.loss) = (flags.seed, flags.patience, !flags.no_loss);
     training.device = device;
@@ -200,9 +204,9 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
 }
 
 /// Refuses what cannot work before hours of reading and training; returns where to train.
-fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<Device> {
+fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<(Device, String)> {
     config.validate()?;
-    let device = flags.device.choose_for(&format!("training {}", config.name()), trains_on_gpu(config))?;
+    let chosen = flags.device.choose_for(&format!("training {}", config.name()), trains_on_gpu(config))?;
     if flags.valid.is_empty() && (flags.patience.is_some() || flags.valid_metric.is_some()) {
         return Err(Failure::usage("--patience and --valid-metric need interactions to validate on")
             .hint("add --valid FILE; `recmill split` makes one"));
@@ -225,7 +229,7 @@ fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<Device> {
     if let Some(out) = &flags.out {
         directory::check_destination(out)?;
     }
-    Ok(device)
+    Ok(chosen)
 }
 
 fn without_values(files: &[String]) -> Failure {

@@ -98,6 +98,9 @@ pub(crate) fn filters() -> Vec<(&'static str, &'static str)> {
         (r"\d+(\.\d+)? M interactions/s", "[RATE] M interactions/s"),
         (r"\d+ users/s", "[RATE] users/s"),
         (r"\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)\b", "[BYTES]"),
+        // What GPUs there are, and what is missing to use them.
+        (r"(?m)^device: (cpu|cuda|wgpu).*\n", ""),
+        (r"cuda:0 cannot be used: .*", "cuda:0 cannot be used: [REASON]"),
         (r"recmill\.exe", "recmill"),
         (r"\[BYTES\] are free", "[BYTES] are free"),
         (r"[0-9a-f]{64}", "[SHA256]"),

@@ -392,7 +392,7 @@ fn subtract_product(matrix: &mut SliceMut<Four>, to: usize, left: usize, right: 
     matrix[to + 3] = c3;
 }
 
-/// Solves `Lᵀ x = z` for what [`factor`] has written: `z` and `x` are `[4 tiles]` of shared memory. A barrier is behind it.
+/// Solves `Lᵀ x = z` for what [`factor()`] has written: `z` and `x` are `[4 tiles]` of shared memory. A barrier is behind it.
 #[cube]
 pub(crate) fn substitute(
     matrix: &SliceMut<Four>,

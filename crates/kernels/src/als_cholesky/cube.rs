@@ -1,8 +1,8 @@
 //! Normal equations on a GPU: a cube a row, or a cube a piece of a long row.
 //!
-//! A row of at most [`PIECE`] entries is formed and solved by one cube ([`solve_rows`]). A longer one is cut into pieces, which
-//! any number of cubes sum at once ([`sum_pieces`]); one cube a row then adds their sums in order and solves
-//! ([`solve_sums`]). So no row holds the device up, and neither a row's entries nor its sums have to fit: what a batch leaves
+//! A row of at most [`PIECE`] entries is formed and solved by one cube ([`solve_rows()`]). A longer one is cut into pieces, which
+//! any number of cubes sum at once ([`sum_pieces()`]); one cube a row then adds their sums in order and solves
+//! ([`solve_sums()`]). So no row holds the device up, and neither a row's entries nor its sums have to fit: what a batch leaves
 //! unfinished is carried to the next as one matrix.
 //!
 //! # Cost

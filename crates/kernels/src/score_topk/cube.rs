@@ -27,7 +27,10 @@
 //! the chain of `mod`, everywhere. The rows of a tile are neighbours, each of another group, so that the best of a group
 //! is kept by one unit in a register.
 
-#![expect(clippy::collapsible_if, reason = "in a kernel, both sides of && are evaluated, reads past the end too")]
+#![expect(
+    clippy::collapsible_if,
+    reason = "in a kernel, both sides of && are evaluated, reads past the end too"
+)]
 
 use cubecl::prelude::*;
 
