@@ -88,3 +88,9 @@ fn block_f64(system: &AlsSystem<'_>, row: usize, start: &[f32], block: usize) ->
     }
     Ok(x)
 }
+
+/// Calls whose kernels are compiled for CUDA where there is none.
+#[cfg(feature = "cuda-sources")]
+pub(crate) fn instances() -> Vec<crate::cuda_sources::Instance> {
+    als::instances_of(OP, |system, solution| als_block(system, solution, 32))
+}

@@ -104,5 +104,5 @@ pub(crate) fn solve_f64(matrix: &mut [f64], mut x: Vec<f64>) -> Option<Vec<f64>>
 /// Calls whose kernels are compiled for CUDA where there is none.
 #[cfg(feature = "cuda-sources")]
 pub(crate) fn instances() -> Vec<crate::cuda_sources::Instance> {
-    als::instances_of(OP, |system, solution| als_cholesky(system, solution))
+    als::instances_of(OP, als_cholesky)
 }

@@ -229,6 +229,20 @@ fn full(row: usize) -> Error {
     Error::Parameter { op: OP, what: "distribution", expected, got: row as f64 }
 }
 
+/// Calls whose kernels are compiled for CUDA where there is none.
+#[cfg(feature = "cuda-sources")]
+pub(crate) fn instances() -> Vec<crate::cuda_sources::Instance> {
+    let of = |(label, distribution): (&'static str, fn() -> Result<Distribution>)| {
+        crate::cuda_sources::Instance::new(format!("negative, {label}"), move |device| {
+            let (indptr, indices, values) = ([0, 2, 3], [0, 4, 1], [1.0; 3]);
+            let rows = SparseRows { indptr: &indptr, indices: &indices, values: &values };
+            negative_on(device, rows, &distribution()?, 3, Draws::new(1, 2)).map(drop)
+        })
+    };
+    let weighted = || Ok(Distribution::Weighted(AliasTable::new(&[1.0, 2.0, 3.0, 4.0, 5.0])?));
+    [("uniform", (|| Ok(Distribution::Uniform(5))) as fn() -> _), ("by weight", weighted)].map(of).into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

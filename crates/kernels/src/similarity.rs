@@ -38,6 +38,7 @@
 mod cpu;
 #[cfg(feature = "gpu")]
 mod cube;
+
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -282,4 +283,25 @@ fn check(by_column: SparseRows, by_row: SparseRows, options: &SimilarityOptions)
         return Err(Error::Parameter { op: OP, what: "b", expected: "from 0 to 1", got: b });
     }
     Ok(())
+}
+
+/// Calls whose kernels are compiled for CUDA where there is none.
+#[cfg(feature = "cuda-sources")]
+pub(crate) fn instances() -> Vec<crate::cuda_sources::Instance> {
+    let of = |(k, measure): (usize, Measure)| {
+        crate::cuda_sources::Instance::new(format!("similarity, {measure:?}, k {k}"), move |device| {
+            let (indptr, indices, values) = ([0, 2, 4], [0, 1, 0, 1], [1.0; 4]);
+            let rows = SparseRows { indptr: &indptr, indices: &indices, values: &values };
+            let options = SimilarityOptions {
+                measure,
+                k,
+                shrink: 1.0,
+                row_damping: 0.5,
+                column_damping: 0.5,
+                direction: Direction::From,
+            };
+            similarity_on(device, rows, rows, &options).map(drop)
+        })
+    };
+    [(10, Measure::Cosine), (200, Measure::Tfidf)].map(of).into()
 }

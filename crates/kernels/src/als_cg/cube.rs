@@ -234,40 +234,46 @@ fn move_kernel(
                 }
             }
             let curvature = total(curvature, &mut shared);
-            if before >= 1e-24 {
-                if curvature > 0.0 {
-                    let alpha = before / curvature;
-                    let mut square = 0.0;
-                    #[unroll]
-                    for own_at in 0..own {
-                        let at = own_at * UNITS + unit;
-                        if at < dim {
-                            let moved = x[x_row + at] + alpha * p[row * dim + at];
-                            x[x_row + at] = moved;
-                            wild = wild || is_wild(moved);
-                            let residual = r[row * dim + at] - alpha * q[own_at];
-                            r[row * dim + at] = residual;
-                            square += residual * residual;
-                        }
-                    }
-                    let square = total(square, &mut shared);
-                    let share = square / before;
-                    #[unroll]
-                    for own_at in 0..own {
-                        let at = own_at * UNITS + unit;
-                        if at < dim {
-                            p[row * dim + at] = r[row * dim + at] + share * p[row * dim + at];
-                        }
-                    }
-                    if unit == 0 {
-                        rho[row] = square;
-                    }
-                } else if is_wild(curvature) {
+            // A row that has arrived, or whose matrix is not positive definite, takes a step of nothing: the barriers of
+            // `total` stand outside every branch on data, as some compilers demand.
+            let steps = before >= 1e-24 && curvature > 0.0;
+            let mut alpha = 0.0;
+            if steps {
+                alpha = before / curvature;
+            } else if before >= 1e-24 {
+                if is_wild(curvature) {
                     wild = true;
                 } else {
                     if unit == 0 {
                         bad[1].fetch_min(row as u32);
                     }
+                }
+            }
+            let mut square = 0.0;
+            #[unroll]
+            for own_at in 0..own {
+                let at = own_at * UNITS + unit;
+                if steps && at < dim {
+                    let moved = x[x_row + at] + alpha * p[row * dim + at];
+                    x[x_row + at] = moved;
+                    wild = wild || is_wild(moved);
+                    let residual = r[row * dim + at] - alpha * q[own_at];
+                    r[row * dim + at] = residual;
+                    square += residual * residual;
+                }
+            }
+            let square = total(square, &mut shared);
+            if steps {
+                let share = square / before;
+                #[unroll]
+                for own_at in 0..own {
+                    let at = own_at * UNITS + unit;
+                    if at < dim {
+                        p[row * dim + at] = r[row * dim + at] + share * p[row * dim + at];
+                    }
+                }
+                if unit == 0 {
+                    rho[row] = square;
                 }
             }
         }

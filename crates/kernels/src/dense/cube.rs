@@ -59,7 +59,9 @@ fn multiply_kernel(
     rows: u32,
     #[comptime] dim: usize,
 ) {
-    let mut a_tile = SharedMemory::<f32>::new(DEPTH * TILE);
+    // Four longer than a tile, so that units that store one row's columns meet different banks.
+    let stride = comptime!(TILE + 4);
+    let mut a_tile = SharedMemory::<f32>::new(DEPTH * (TILE + 4));
     let mut m_tile = SharedMemory::<f32>::new(DEPTH * TILE);
     let row_tile = (CUBE_POS_X + CUBE_POS_Z * CUBE_COUNT_X) as usize * TILE;
     let column_tile = CUBE_POS_Y as usize * TILE;
@@ -85,7 +87,7 @@ fn multiply_kernel(
             if row < rows && k < dim {
                 value = a[(first as usize + row) * dim + k];
             }
-            a_tile[at % DEPTH * TILE + at / DEPTH] = value;
+            a_tile[at % DEPTH * stride + at / DEPTH] = value;
             let (k, column) = (from + at / TILE, column_tile + at % TILE);
             let mut value = 0.0;
             if k < dim && column < dim {
@@ -98,7 +100,7 @@ fn multiply_kernel(
         for k in 0..DEPTH {
             #[unroll]
             for i in 0..OWN {
-                let left = a_tile[k * TILE + unit_row + i];
+                let left = a_tile[k * stride + unit_row + i];
                 #[unroll]
                 for j in 0..OWN {
                     sums[i * OWN + j] = fma(left, m_tile[k * TILE + unit_column + j], sums[i * OWN + j]);

@@ -55,6 +55,7 @@
 #[cfg(feature = "gpu")]
 mod cube;
 pub(crate) mod step;
+
 #[cfg(test)]
 mod tests;
 mod train;
@@ -344,4 +345,40 @@ fn check(
         return Err(Error::Parameter { op: OP, what: "popularity_exponent", expected: "finite", got });
     }
     epoch.rows.check(OP, n_columns as u64)
+}
+
+/// Calls whose kernels are compiled for CUDA where there is none.
+#[cfg(feature = "cuda-sources")]
+pub(crate) fn instances() -> Vec<crate::cuda_sources::Instance> {
+    let of = |(loss, optimizer, mode, dim): (PairwiseLoss, Optimizer, Mode, usize)| {
+        let label = format!("pairwise_update, {loss:?}, {optimizer:?}, {mode:?}, dim {dim}");
+        crate::cuda_sources::Instance::new(label, move |device| {
+            let (indptr, indices, values) = ([0, 2, 3], [0, 4, 1], [1.0; 3]);
+            let epoch = PairwiseEpoch {
+                rows: SparseRows { indptr: &indptr, indices: &indices, values: &values },
+                loss,
+                optimizer,
+                learning_rate: 0.1,
+                regularization: 0.01,
+                bias_regularization: 0.01,
+                negatives: Negatives { popularity_exponent: 0.5, ..Negatives::default() },
+                seed: 1,
+                epoch: 1,
+                mode,
+            };
+            let mut row_factors = Table::zeros(2, dim, device, "an instance")?;
+            let mut column_factors = Table::zeros(5, dim, device, "an instance")?;
+            let mut state = PairwiseState::new(optimizer, 2, 5);
+            let bias = &mut [0.0; 5][..];
+            pairwise_epoch(&epoch, &mut row_factors, &mut column_factors, Some(bias), &mut state).map(drop)
+        })
+    };
+    [
+        (PairwiseLoss::Bpr, Optimizer::Adagrad, Mode::Deterministic, 128),
+        (PairwiseLoss::Bpr, Optimizer::Sgd, Mode::Hogwild, 64),
+        (PairwiseLoss::Warp { max_draws: 8 }, Optimizer::Sgd, Mode::Deterministic, 33),
+        (PairwiseLoss::Logistic, Optimizer::Adagrad, Mode::Deterministic, 256),
+    ]
+    .map(of)
+    .into()
 }

@@ -538,7 +538,9 @@ fn best_kernel<F: Float, N: Size>(
 ) {
     let width = N::value();
     let tile_queries = comptime!(SIDE * own_queries);
-    let mut query_tile = SharedMemory::<f32>::new(comptime!(DEPTH * SIDE * own_queries));
+    // Four longer than a tile, so that units that store one row's columns meet different banks.
+    let stride = comptime!(SIDE * own_queries + 4);
+    let mut query_tile = SharedMemory::<f32>::new(comptime!(DEPTH * (SIDE * own_queries + 4)));
     let mut row_tile = SharedMemory::<f32>::new(DEPTH * TILE_ROWS);
     let unit = UNIT_POS as usize;
     let first_query = CUBE_POS_Y as usize * tile_queries;
@@ -579,7 +581,7 @@ fn best_kernel<F: Float, N: Size>(
                 if query < n_queries as usize && k < dim {
                     value = vectors[query * dim + k];
                 }
-                query_tile[at % DEPTH * tile_queries + at / DEPTH] = value;
+                query_tile[at % DEPTH * stride + at / DEPTH] = value;
             }
             let step_vectors = comptime!(DEPTH / width);
             #[unroll]
@@ -601,7 +603,7 @@ fn best_kernel<F: Float, N: Size>(
             for k in 0..DEPTH {
                 #[unroll]
                 for i in 0..own_queries {
-                    let left = query_tile[k * tile_queries + unit_query + i];
+                    let left = query_tile[k * stride + unit_query + i];
                     #[unroll]
                     for j in 0..OWN_ROWS {
                         let at = i * OWN_ROWS + j;

@@ -263,6 +263,18 @@ fn on_cpu(indices: &[u32], bound: u64) -> Result<Segment> {
     })
 }
 
+/// Calls whose kernels are compiled for CUDA where there is none.
+#[cfg(feature = "cuda-sources")]
+pub(crate) fn instances() -> Vec<crate::cuda_sources::Instance> {
+    let of = |n: u32| {
+        crate::cuda_sources::Instance::new(format!("segment, {n} indices"), move |device| {
+            let indices: Vec<u32> = (0..n).map(|at| at * 7 % 100_000).collect();
+            segment(&indices, 100_000, device).map(drop)
+        })
+    };
+    [100, 100_000].map(of).into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
