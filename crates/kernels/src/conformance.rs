@@ -3,6 +3,7 @@
 //! `tests/conformance.rs` runs them on every device of the machine, and `recmill doctor` on a user's.
 
 mod als;
+mod embedding_bag;
 mod gather;
 mod negative;
 mod operands;
@@ -12,6 +13,7 @@ mod rating_update;
 mod score_topk;
 mod segment;
 mod similarity;
+mod sparse_update;
 mod spd_inverse;
 
 use crate::{Device, Error, Table, simd};
@@ -91,6 +93,7 @@ pub enum Failure {
 pub fn cases() -> Vec<Case> {
     [
         als::CASES,
+        embedding_bag::CASES,
         gather::CASES,
         negative::CASES,
         pairwise_update::CASES,
@@ -98,6 +101,7 @@ pub fn cases() -> Vec<Case> {
         score_topk::CASES,
         segment::CASES,
         similarity::CASES,
+        sparse_update::CASES,
         spd_inverse::CASES,
     ]
     .concat()

@@ -16,6 +16,7 @@ pub mod conformance;
 pub mod cuda_sources;
 mod dense;
 mod device;
+mod embedding_bag;
 mod error;
 mod gather;
 mod gram;
@@ -25,6 +26,9 @@ mod pairwise_update;
 pub mod peak;
 pub mod philox;
 mod rating_update;
+mod rounding;
+#[cfg(feature = "gpu")]
+mod row_words;
 mod score_topk;
 mod scratch;
 mod segment;
@@ -32,6 +36,7 @@ mod shared_rows;
 pub mod simd;
 mod similarity;
 mod sparse;
+mod sparse_update;
 mod spd_inverse;
 mod table;
 
@@ -41,6 +46,10 @@ pub use als_cg::{als_cg, als_cg_reference};
 pub use als_cholesky::{als_cholesky, als_cholesky_reference};
 pub use buffer::{Buffer, Mapped};
 pub use device::{About, Device, Features};
+pub use embedding_bag::{
+    BagFeature, Bags, Pooling, embedding_bag, embedding_bag_backward, embedding_bag_backward_reference,
+    embedding_bag_reference, embedding_bag_weights_backward,
+};
 pub use error::Error;
 pub use gather::{RowIndices, gather, gather_at, gather_reference, scatter_add, scatter_add_reference};
 pub use gram::{gram, gram_reference};
@@ -60,6 +69,7 @@ pub use similarity::{
     Direction, Measure, Neighbours, SimilarityOptions, similarity, similarity_on, similarity_reference,
 };
 pub use sparse::SparseRows;
+pub use sparse_update::{SparseOptimizer, SparseState, SparseStep, sparse_update, sparse_update_reference};
 pub use spd_inverse::{spd_inverse, spd_inverse_reference};
 pub use table::{F32Rows, RowType, Rows, Table};
 

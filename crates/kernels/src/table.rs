@@ -277,6 +277,17 @@ impl Table {
         })
     }
 
+    /// Returns each chunk for writing, with the table row it begins at.
+    pub(crate) fn chunks_mut(&mut self) -> impl Iterator<Item = (u64, &mut Rows)> {
+        let shift = self.shift;
+        self.chunks.iter_mut().enumerate().map(move |(at, chunk)| ((at as u64) << shift, chunk))
+    }
+
+    /// Takes the table apart into its chunks.
+    pub(crate) fn into_chunks(self) -> Vec<Rows> {
+        self.chunks
+    }
+
     /// Returns a view of the rows as f32 slices; `None` unless the rows are f32 on the CPU.
     pub fn f32_rows(&self) -> Option<F32Rows<'_>> {
         let chunks = self

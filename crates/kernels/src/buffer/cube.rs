@@ -199,6 +199,23 @@ impl<R: Gpu> Queue<R> {
         }
     }
 
+    /// As [`Queue::words_arg`], for a kernel that writes the words, too: there must be no half one.
+    ///
+    /// # Errors
+    /// [`Error::MixedDevices`]; [`Error::Shape`] when the values are no whole number of words.
+    pub(crate) fn whole_words_arg<T: Pod>(
+        &self,
+        op: &'static str,
+        buffer: &Buffer<T>,
+    ) -> Result<ArrayArg<R>> {
+        let bytes = buffer.len() * size_of::<T>();
+        if !bytes.is_multiple_of(4) {
+            let expected = bytes.next_multiple_of(4) / size_of::<T>();
+            return Err(Error::Shape { op, what: "a buffer read in words", expected, got: buffer.len() });
+        }
+        self.words_arg(op, buffer)
+    }
+
     /// Waits for everything that this thread has launched.
     ///
     /// # Errors

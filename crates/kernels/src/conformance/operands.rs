@@ -1,7 +1,8 @@
-//! Operands that several operations' cases share: sparse matrices with awkward rows, and factors that are never zero.
+//! Operands that several operations' cases share: sparse matrices with awkward rows, factors that are never zero, and tables
+//! of other row types and on other devices.
 
 use super::Numbers;
-use crate::{Device, SparseRows, Table};
+use crate::{Buffer, Device, RowType, Rows, SparseRows, Table};
 
 /// A sparse matrix of a case's own.
 #[derive(Clone)]
@@ -76,4 +77,44 @@ pub(super) fn factors(
     };
     let values: Vec<f32> = (0..rows * dim).map(|_| factor()).collect();
     Table::from_f32_in_chunks(&values, dim, chunk_rows, device, "a conformance case")
+}
+
+/// The table with rows of `row_type`, on the CPU; int8 rows with the scale that their largest value needs.
+pub(super) fn narrow(table: &Table, row_type: RowType) -> crate::Result<Table> {
+    if row_type != RowType::Int8 {
+        return table.to_row_type(row_type, "a conformance case");
+    }
+    let values = table.to_f32()?;
+    let rows_of = |values: &[f32]| {
+        let (mut quantized, mut scales) = (Vec::new(), Vec::new());
+        for row in values.chunks(table.dim()) {
+            let scale = row.iter().fold(f32::MIN_POSITIVE, |most, value| most.max(value.abs())) / 127.0;
+            quantized.extend(row.iter().map(|value| (value / scale).round() as i8));
+            scales.push(scale);
+        }
+        let quantized = Buffer::from_vec(quantized, "a conformance case")?;
+        Ok(Rows::Int8(quantized, Buffer::from_vec(scales, "a conformance case")?))
+    };
+    let chunks = values
+        .chunks(table.chunk_rows() as usize * table.dim())
+        .map(rows_of)
+        .collect::<crate::Result<Vec<_>>>()?;
+    Table::from_chunks(table.dim(), table.chunk_rows(), row_type, Device::Cpu, chunks)
+}
+
+/// A copy of the table on `device`, chunk by chunk.
+pub(super) fn on_device(table: &Table, device: Device) -> crate::Result<Table> {
+    let what = "a conformance case";
+    let copy = |rows: &Rows| {
+        Ok(match rows {
+            Rows::F32(buffer) => Rows::F32(buffer.try_copy(device, what)?),
+            Rows::F16(buffer) => Rows::F16(buffer.try_copy(device, what)?),
+            Rows::Bf16(buffer) => Rows::Bf16(buffer.try_copy(device, what)?),
+            Rows::Int8(buffer, scale) => {
+                Rows::Int8(buffer.try_copy(device, what)?, scale.try_copy(device, what)?)
+            }
+        })
+    };
+    let chunks = table.chunks().map(|(_, rows)| copy(rows)).collect::<crate::Result<Vec<_>>>()?;
+    Table::from_chunks(table.dim(), table.chunk_rows(), table.row_type(), device, chunks)
 }

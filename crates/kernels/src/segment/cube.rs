@@ -43,6 +43,16 @@ pub(super) fn of_device<R: Gpu>(
     on_queue(&Queue::<R>::new(device)?, indices, range, limit, bound, bound <= u64::from(u32::MAX))
 }
 
+pub(super) fn of_checked<R: Gpu>(
+    indices: &Buffer<u32>,
+    range: Range<usize>,
+    largest: u32,
+    bound: u64,
+    device: Device,
+) -> Result<Segment> {
+    on_queue(&Queue::<R>::new(device)?, indices, range, largest, bound, false)
+}
+
 /// Sorts as if every index above `limit` were `limit`; where `check` is set, `limit` itself is past the bound.
 fn on_queue<R: Gpu>(
     queue: &Queue<R>,

@@ -68,7 +68,6 @@ pub(crate) struct Unread {
     /// `[2]`: the number of distinct indices, and the first position whose index is past the bound, or `u32::MAX`.
     pub(crate) found: Buffer<u32>,
     /// For each `PIECE` places of `positions`, the segment that the last of them belongs to.
-    #[allow(dead_code)]
     pub(crate) ends: Buffer<u32>,
 }
 
@@ -151,7 +150,6 @@ impl Segment {
     }
 
     #[cfg(feature = "gpu")]
-    #[allow(dead_code)]
     pub(crate) fn unread(&self) -> Option<&Unread> {
         self.unread.as_ref()
     }
@@ -195,6 +193,22 @@ pub fn segment_buffer(indices: &Buffer<u32>, range: Range<usize>, bound: u64) ->
         None => {
             let device = indices.device();
             on_gpu!(OP, device, R => cube::of_device::<R>(indices, range, bound, device))
+        }
+    }
+}
+
+/// As [`segment_buffer`], of indices that are known to be at most `largest`.
+pub(crate) fn segment_checked(
+    indices: &Buffer<u32>,
+    range: Range<usize>,
+    largest: u32,
+    bound: u64,
+) -> Result<Segment> {
+    match indices.cpu() {
+        Some(values) => on_cpu(&values[range], bound),
+        None => {
+            let device = indices.device();
+            on_gpu!(OP, device, R => cube::of_checked::<R>(indices, range, largest, bound, device))
         }
     }
 }
