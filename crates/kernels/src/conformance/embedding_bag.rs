@@ -16,7 +16,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Of the largest value: a bag of a few hundred rows, each product and each sum rounded once.
-const TOLERANCE: f64 = 2e-5;
+const TOLERANCE: f64 = 2e-6;
 
 fn other(what: String) -> impl FnOnce(Error) -> Failure {
     move |got| Failure::Refused { what, got }
@@ -153,9 +153,9 @@ fn many_tables(device: Device) -> Result<Outcome, Failure> {
     // int8 rows are read on the CPU alone.
     types.extend((device == Device::Cpu).then_some(RowType::Int8));
     let (mut on_cpu, mut on_device) = (Vec::new(), Vec::new());
-    for (at, &row_type) in types.iter().cycle().take(24).enumerate() {
+    for (at, &row_type) in types.iter().cycle().take(16).enumerate() {
         let what = format!("table {at} of {row_type:?}");
-        let dim = [8, 8, 8, 2, 64, 8][at / types.len() % 6];
+        let dim = if at < 8 { 8 } else { [2, 8, 8, 8, 64, 8, 8, 8][at - 8] };
         let chunk_rows = [128, 16, 64, 2, 32][at % 5];
         let table = Numbers::new(at as u64)
             .table(if at == 13 { 0 } else { 100 }, dim, chunk_rows, Device::Cpu)
@@ -166,8 +166,8 @@ fn many_tables(device: Device) -> Result<Outcome, Failure> {
     }
     let mut numbers = Numbers::new(6);
     for n_bags in [1, 40] {
-        let mut drawn: Vec<Drawn> = (0..24)
-            .map(|table| Drawn::new(&mut numbers, table, 0..on_cpu[table].rows(), n_bags, table % 3))
+        let mut drawn: Vec<Drawn> = (0..16)
+            .map(|table| Drawn::new(&mut numbers, table, 0..on_cpu[table].rows(), n_bags, table / 3 % 3))
             .collect();
         // Two more features of table 4, and one of table 9 that is behind its first rows.
         drawn.push(Drawn::new(&mut numbers, 4, 0..100, n_bags, 0));
@@ -175,7 +175,7 @@ fn many_tables(device: Device) -> Result<Outcome, Failure> {
         drawn.push(Drawn::new(&mut numbers, 9, 31..33, n_bags, 1));
         let features: Vec<BagFeature> = drawn.iter().map(Drawn::feature).collect();
         let (on_cpu, on_device): (Vec<_>, Vec<_>) = (on_cpu.iter().collect(), on_device.iter().collect());
-        let what = format!("27 features, {n_bags} bags");
+        let what = format!("19 features, {n_bags} bags");
         compare(&mut comparison, &what, &on_cpu, &on_device, &features)?;
         // An odd column before the others: no output is a whole number of vectors.
         let mut with_odd = on_device.clone();
@@ -184,7 +184,7 @@ fn many_tables(device: Device) -> Result<Outcome, Failure> {
         with_odd.push(&one);
         let mut cpu_with_odd = on_cpu.clone();
         cpu_with_odd.push(&one_on_cpu);
-        let odd = Drawn::new(&mut numbers, 24, 0..10, n_bags, 0);
+        let odd = Drawn::new(&mut numbers, 16, 0..10, n_bags, 0);
         let features: Vec<BagFeature> = std::iter::once(&odd).chain(&drawn).map(Drawn::feature).collect();
         compare(&mut comparison, "an odd column first", &cpu_with_odd, &with_odd, &features)?;
     }

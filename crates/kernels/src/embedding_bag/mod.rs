@@ -28,8 +28,8 @@
 //!
 //! # Cost
 //! Memory-bound. Forward reads `(row bytes + 4) nnz` and writes `4 bags width`; rows gathered first cost twice their bytes
-//! more. Backward reads `4 bags width` and writes `4 nnz dim`. A unit owns 4 values (2, 1) of an output and has 4 rows in
-//! flight; consecutive units own consecutive values, and a work group stays with one feature. One launch serves all
+//! more. Backward reads `4 bags width` and writes `4 nnz dim`. A unit owns 4 values (2, 1) of an output and has up to 4
+//! rows in flight; consecutive units own consecutive values, and a work group stays with one feature. One launch serves all
 //! features of one dimension, row type and weighting as long as their chunks fit; backward is one launch a table.
 //!
 //! # Determinism

@@ -243,14 +243,14 @@ fn pieces_kernel<N: Size>(
     positions: &Array<u32>,
     ends: &Array<u32>,
     partials: &mut Array<Vector<f32, N>>,
-    n: u32,
+    n_places: u32,
     #[comptime] row_vectors: usize,
 ) {
     let lane = ABSOLUTE_POS % row_vectors;
     let at = ABSOLUTE_POS / row_vectors;
     let block = at / 2;
     let piece = comptime!(PIECE as u32);
-    if block * PIECE < n as usize {
+    if block * PIECE < n_places as usize {
         let base = (block * PIECE) as u32;
         let mut begin = 0u32;
         let mut end = 0u32;
@@ -267,7 +267,11 @@ fn pieces_kernel<N: Size>(
             let slot = ends[block - 1] as usize;
             let (start, stop) = (offsets[slot], offsets[slot + 1]);
             if stop > base && stop - start > piece {
-                begin = start + (base - start + piece - 1) / piece * piece;
+                begin = base;
+                let over = (base - start) % piece;
+                if over > 0 {
+                    begin += piece - over;
+                }
                 end = min(begin + piece, stop);
             }
         }
@@ -320,11 +324,9 @@ pub(super) fn store<N: Size, W: Size>(
         for k in 0..W::value() {
             let mut word_low = random[2 * k];
             let mut word_high = random[2 * k + 1];
-            if comptime!(width == 2) {
-                if lane % 2 == 1 {
-                    word_low = random[2];
-                    word_high = random[3];
-                }
+            if comptime!(width == 2) && lane % 2 == 1 {
+                word_low = random[2];
+                word_high = random[3];
             }
             let mut low = narrow(new[2 * k], word_low, format);
             if (low & most) == most {
