@@ -226,6 +226,8 @@ mod tests {
         let question = Recommend::from_json(b"{\"user_id\": 1}", &shared.limits).unwrap();
         let first = shared.admission.score(place, move || only_room.recommend(question)).await;
         assert_eq!(first, Err(Refusal::Deadline));
+        // Its work is on its way to a thread, and fills the only room from there.
+        gated.wait_for(1);
         let (status, value, _) = ask(&router, "GET", "/recommend?user_id=late", "").await;
         assert_eq!((status.as_u16(), value["code"].as_str()), (504, Some("deadline")));
         assert_eq!(gated.arrived(), 1);
