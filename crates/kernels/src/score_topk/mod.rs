@@ -28,6 +28,8 @@ mod avx512;
 mod batch;
 #[cfg(feature = "gpu")]
 mod cube;
+#[cfg(feature = "gpu")]
+mod cube_rows;
 mod pass;
 mod portable;
 mod prepared;

@@ -311,7 +311,7 @@ fn select_best(
         let bits = u32::reinterpret(similarity);
         if (bits & 0x7fff_ffffu32) > 0x7f80_0000u32 {
             // A NaN of any sign comes out on top, to be reported.
-            similarity = f32::reinterpret(0x7fc0_0000u32.runtime());
+            similarity = f32::reinterpret(bits & 0x7fff_ffffu32);
         } else if bits >= 0x8000_0000u32 {
             similarity = 0.0;
         }

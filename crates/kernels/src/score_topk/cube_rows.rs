@@ -1,0 +1,116 @@
+//! What the passes of `cube.rs` ask of one row on a GPU: its score, and whether the filters leave it.
+
+use cubecl::prelude::*;
+
+use crate::table::bound::load_row;
+
+/// A score as a number of the same order, above 0; zeros of both signs are one. What is no number is above all others.
+#[cube]
+pub(super) fn key(score: f32) -> u32 {
+    let bits = u32::reinterpret(score);
+    let mut key = bits ^ 0x8000_0000u32;
+    if bits >= 0x8000_0000u32 {
+        key = bits ^ 0xffff_ffffu32;
+    }
+    if score == 0.0 {
+        key = 0x8000_0000u32.runtime();
+    }
+    if bits & 0x7f80_0000u32 == 0x7f80_0000u32 {
+        key = 0xffff_ffffu32.runtime();
+    }
+    key
+}
+
+#[cube]
+pub(super) fn is_allowed(allow: &Array<u32>, row: u32, #[comptime] has_allow: bool) -> bool {
+    if comptime!(has_allow) { (allow[(row / 32) as usize] >> (row % 32)) & 1 == 1 } else { true.runtime() }
+}
+
+/// Whether `row` is among `excluded[from .. to]`, which ascend.
+#[cube]
+pub(super) fn is_excluded(excluded: &Array<u32>, from: u32, to: u32, row: u32) -> bool {
+    let mut low = from;
+    let mut high = to;
+    while low < high {
+        let middle = (low + high) / 2;
+        if excluded[middle as usize] < row {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    let mut is = false;
+    if low < to {
+        is = excluded[low as usize] == row;
+    }
+    is
+}
+
+/// The chain of a row's score, with the vector at `first` of `vectors`.
+#[cube]
+pub(super) fn score_of<F: Float, N: Size>(
+    table: &Sequence<Array<Vector<F, N>>>,
+    bias: &Array<f32>,
+    vectors: &Array<f32>,
+    first: usize,
+    row: u32,
+    shift: u32,
+    #[comptime] has_bias: bool,
+    #[comptime] row_vectors: usize,
+) -> f32 {
+    let mut score = 0.0;
+    if comptime!(has_bias) {
+        score = bias[row as usize];
+    }
+    for at in 0..row_vectors {
+        let values = load_row::<F, N>(table, row, at, shift, row_vectors);
+        #[unroll]
+        for lane in 0..N::value() {
+            score = fma(vectors[first + at * N::value() + lane], values[lane], score);
+        }
+    }
+    score
+}
+
+#[cube(launch)]
+pub(super) fn finite_kernel<F: Float, N: Size>(
+    table: &Sequence<Array<Vector<F, N>>>,
+    bad: &mut Array<Atomic<u32>>,
+    rows: u32,
+    shift: u32,
+    #[comptime] row_vectors: usize,
+) {
+    let row = ABSOLUTE_POS as u32;
+    if row < rows {
+        let mut wild = false;
+        for at in 0..row_vectors {
+            let values = load_row::<F, N>(table, row, at, shift, row_vectors);
+            #[unroll]
+            for lane in 0..N::value() {
+                wild = wild || u32::reinterpret(values[lane]) & 0x7f80_0000 == 0x7f80_0000;
+            }
+        }
+        if wild {
+            bad[0].fetch_min(row);
+        }
+    }
+}
+
+#[cube(launch)]
+pub(super) fn score_kernel<F: Float, N: Size>(
+    table: &Sequence<Array<Vector<F, N>>>,
+    bias: &Array<f32>,
+    vectors: &Array<f32>,
+    wanted: &Array<u32>,
+    owners: &Array<u32>,
+    out: &mut Array<f32>,
+    shift: u32,
+    #[comptime] has_bias: bool,
+    #[comptime] row_vectors: usize,
+) {
+    if ABSOLUTE_POS < out.len() {
+        let row = wanted[ABSOLUTE_POS];
+        let first = owners[ABSOLUTE_POS] as usize * row_vectors * N::value();
+        out[ABSOLUTE_POS] = score_of::<F, N>(table, bias, vectors, first, row, shift, has_bias, row_vectors);
+    }
+}
