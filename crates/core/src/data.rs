@@ -8,6 +8,7 @@
 //! read_dataset      all of it, with a ReadReport of what was done
 //! ```
 //!
+//! [`Sources`] opens files for those who choose the columns themselves, such as [`crate::features`].
 //! [`split`] cuts files into training and test files before; [`Attributes`] are what is known of items or users besides,
 //! and a [`Predicate`] chooses among them.
 
@@ -30,6 +31,7 @@ mod read;
 mod remote;
 mod report;
 mod source;
+mod sources;
 mod split;
 pub mod synthetic;
 mod text;
@@ -37,7 +39,9 @@ mod thin;
 
 pub use attributes::{Attributes, AttributesReport};
 pub use builder::{Built, DatasetBuilder};
+pub(crate) use cells::Cells;
 pub use columnar::is_guarded;
+pub(crate) use columns::{is_id_name, is_time_name, plain};
 pub use interactions::{Interaction, InteractionReader, Interactions};
 pub use number::parse_time;
 pub use options::{EventWeights, Format, HalfLife, OnBadRow, ReadOptions, Repeats};
@@ -45,6 +49,8 @@ pub use predicate::Predicate;
 pub use read::{read_dataset, read_sources};
 pub use report::{BadRow, BadRowKind, BadRows, ColumnUse, ReadReport};
 pub use source::{Lines, MemorySource, Rows, Source};
+pub use sources::Sources;
+pub(crate) use sources::column_named;
 pub use split::{SplitMethod, SplitReport, split};
 
 /// The longest id in bytes; a longer one is a bad row.

@@ -1,5 +1,7 @@
 //! One column of any Arrow type as ids, values or times.
 
+use std::fmt::Write;
+
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, PrimitiveArray, StringArray, StringBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, TimeUnit, UInt64Type};
@@ -7,7 +9,7 @@ use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, TimeUnit, 
 use super::number::{parse_time, parse_value, time_of_float, time_of_integer};
 
 /// A column in one of the few types that matter here.
-pub(super) enum Cells {
+pub(crate) enum Cells {
     Text(StringArray),
     Whole(PrimitiveArray<Int64Type>),
     /// Whole numbers that may be beyond i64.
@@ -21,7 +23,7 @@ pub(super) enum Cells {
 
 impl Cells {
     /// Reads `column`, or returns its type where it is neither text nor numbers.
-    pub(super) fn new(column: ArrayRef) -> Result<Self, DataType> {
+    pub(crate) fn new(column: ArrayRef) -> Result<Self, DataType> {
         let data_type = column.data_type().clone();
         let to = |wanted: &DataType| cast(&column, wanted).map_err(|_| data_type.clone());
         let whole = || Ok::<_, DataType>(to(&DataType::Int64)?.as_primitive::<Int64Type>().clone());
@@ -106,7 +108,7 @@ impl Cells {
     }
 
     /// Hands each row's time to `take`, in seconds since 1970; nothing where there is none.
-    pub(super) fn each_time(&self, mut take: impl FnMut(usize, Option<i64>)) {
+    pub(crate) fn each_time(&self, mut take: impl FnMut(usize, Option<i64>)) {
         for row in 0..self.len() {
             let time = match self {
                 _ if self.is_null(row) => None,
@@ -122,7 +124,7 @@ impl Cells {
     }
 
     /// Returns the text of a row, as a CSV file would have it.
-    pub(super) fn text(&self, row: usize) -> String {
+    pub(crate) fn text(&self, row: usize) -> String {
         // A whole number that a data frame keeps as a fraction is the same id as without.
         let fraction = |value: f64, shortest: String| match value.fract() == 0.0 && value.abs() < 1e15 {
             true => (value as i64).to_string(),
@@ -142,6 +144,37 @@ impl Cells {
         }
     }
 
+    /// Returns the text of a row without blanks around it, as [`Cells::text`]; what is no text yet is written to `buffer`.
+    pub(crate) fn trimmed<'a>(&'a self, row: usize, buffer: &'a mut String) -> &'a str {
+        match self {
+            Self::Text(text) if text.is_null(row) => "",
+            Self::Text(text) => text.value(row).trim_ascii(),
+            Self::Whole(values) if !values.is_null(row) => {
+                buffer.clear();
+                // Writing to a string cannot fail.
+                let _ = write!(buffer, "{}", values.value(row));
+                buffer
+            }
+            _ => {
+                *buffer = self.text(row);
+                buffer
+            }
+        }
+    }
+
+    /// Returns the number in a row of a column that is not text; NaN where there is none, nothing where it is text.
+    pub(crate) fn double(&self, row: usize) -> Option<f64> {
+        Some(match self {
+            Self::Text(_) => return None,
+            _ if self.is_null(row) => f64::NAN,
+            Self::Whole(values) => values.value(row) as f64,
+            Self::Moments(values, parts) => values.value(row) as f64 / *parts as f64,
+            Self::Large(values) => values.value(row) as f64,
+            Self::Single(values) => f64::from(values.value(row)),
+            Self::Double(values) => values.value(row),
+        })
+    }
+
     fn array(&self) -> &dyn Array {
         match self {
             Self::Text(values) => values,
@@ -152,11 +185,11 @@ impl Cells {
         }
     }
 
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.array().len()
     }
 
-    fn is_null(&self, row: usize) -> bool {
+    pub(crate) fn is_null(&self, row: usize) -> bool {
         self.array().is_null(row)
     }
 }

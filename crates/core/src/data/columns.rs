@@ -5,6 +5,7 @@
 //! case, spaces, `_`, `-` and `.` do not (`userId`, `User ID` and `user_id` are one). The first name of the list
 //! that the header has wins; other columns that would have fitted are told in the report.
 
+use super::sources::column_named;
 use super::{ColumnUse, ReadOptions};
 use crate::{Error, Result};
 
@@ -165,15 +166,7 @@ struct Finder<'a> {
 
 impl Finder<'_> {
     fn by_option(&mut self, role: &'static str, column: &str) -> Result<usize> {
-        let exact = self.names.iter().position(|name| name == column);
-        let any_case = || self.names.iter().position(|name| name.trim().eq_ignore_ascii_case(column.trim()));
-        let by_number =
-            || column.parse().ok().filter(|&n: &usize| n > 0 && n <= self.names.len()).map(|n| n - 1);
-        let at = exact.or_else(any_case).or_else(by_number).ok_or_else(|| Error::NoSuchColumn {
-            path: self.path.to_owned(),
-            column: column.to_owned(),
-            known: self.names.join(", "),
-        })?;
+        let at = column_named(self.path, self.names, column)?;
         self.take(role, at, format!("--{role}-column"));
         Ok(at)
     }
@@ -210,8 +203,23 @@ impl Finder<'_> {
     }
 }
 
+/// Returns whether a header names an id: of a user or an item, or by an ending such as `_id` or `ID`.
+pub(crate) fn is_id_name(name: &str) -> bool {
+    let (trimmed, plain) = (name.trim(), plain(name));
+    let ending = ["_id", "-id", " id", ".id", "_ID", "-ID", " ID", ".ID", "Id", "ID"];
+    plain == "id"
+        || USER.contains(&plain.as_str())
+        || ITEM.contains(&plain.as_str())
+        || ending.iter().any(|ending| trimmed.len() > ending.len() && trimmed.ends_with(ending))
+}
+
+/// Returns whether a header is one of those that a time is found by.
+pub(crate) fn is_time_name(name: &str) -> bool {
+    TIME.contains(&plain(name).as_str())
+}
+
 /// What remains of a name that people write in many ways.
-pub(super) fn plain(name: &str) -> String {
+pub(crate) fn plain(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 

@@ -102,6 +102,12 @@ impl Source for JsonLines {
         Ok(())
     }
 
+    fn select_with_lists(&mut self, columns: &[usize]) -> Result<()> {
+        self.select(columns)?;
+        self.nested = true;
+        Ok(())
+    }
+
     fn next(&mut self) -> Result<Option<Rows>> {
         loop {
             if self.blocks.window().is_empty() && !self.blocks.advance(false)? {

@@ -28,6 +28,16 @@ pub trait Source: Send {
     /// [`crate::Error::BadFile`] when the format's reader refuses.
     fn select(&mut self, columns: &[usize]) -> Result<()>;
 
+    /// Limits the batches as [`Source::select`] does, where a column may hold lists.
+    ///
+    /// Text formats give a list as the JSON that it is written in, which [`Source::select`] takes for a bad row.
+    ///
+    /// # Errors
+    /// Those of [`Source::select`].
+    fn select_with_lists(&mut self, columns: &[usize]) -> Result<()> {
+        self.select(columns)
+    }
+
     /// Returns the next rows, of bounded size; `None` at the end.
     ///
     /// # Errors
