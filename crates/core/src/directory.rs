@@ -41,5 +41,6 @@ pub use hash::FileRecord;
 pub use history::{HistoryRow, MappedHistory};
 pub use ids::MappedIds;
 pub use manifest::{ArrayRecord, Config, DataSummary, Manifest, RangeRecord, TableRecord};
+pub(crate) use map::map_unnamed;
 pub use open::{FileCheck, ModelDirectory, Verify, list_versions};
 pub use save::{Saved, check_destination, save, save_on};

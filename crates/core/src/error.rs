@@ -174,6 +174,26 @@ pub enum Error {
         /// The columns of the file, which are data where the file has no header.
         known: String,
     },
+    /// A prediction is no probability, so it cannot be measured as one.
+    #[error("row {row}: expected a probability from 0 to 1, found `{found}`")]
+    BadProbability {
+        /// The row, from 0.
+        row: u64,
+        /// What was predicted.
+        found: f32,
+    },
+    /// A label is the same in every row, so there is nothing to learn.
+    #[error("{path}: column `{column}`: expected labels of both 0 and 1, found {rows} rows with `{value}`")]
+    ConstantLabel {
+        /// The file or URL, or all of them.
+        path: String,
+        /// The label.
+        column: String,
+        /// What it always is.
+        value: &'static str,
+        /// How many rows there are.
+        rows: u64,
+    },
     /// An option has a value that it cannot have.
     #[error("{}: expected {expected}, found `{found}`", option.replace('_', "-"))]
     BadOption {

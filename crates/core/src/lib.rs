@@ -3,6 +3,8 @@
 //! Data flows one way through this crate: a [`data`] source becomes a [`Dataset`], a model of [`models`] answers a
 //! [`Batch`], [`evaluate`] measures the answers, and a [`directory`] keeps the model.
 //!
+//! For rankers [`features`] makes numbers of whole rows.
+//!
 //! Ids are text outside and [`UserIndex`] or [`ItemIndex`] inside.
 
 mod audience;
@@ -13,6 +15,7 @@ mod dataset;
 pub mod directory;
 mod error;
 pub mod evaluate;
+pub mod features;
 mod id_map;
 mod index;
 pub mod metrics;

@@ -13,6 +13,11 @@
 //! | coverage@k  | of all users together: different items recommended / items of the catalogue |
 //!
 //! The table's value is the mean over users, summed in the order of the users, so that threads do not change a bit.
+//! Probabilities of a label of 0 or 1 have measures of their own: [`BinaryMetrics`].
+
+mod binary;
+
+pub use binary::BinaryMetrics;
 
 /// A measure of one user's ranking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

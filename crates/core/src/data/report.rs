@@ -67,7 +67,7 @@ pub struct BadRows {
 
 impl BadRows {
     /// Enters one more bad row among those of its kind.
-    pub(super) fn count(all: &mut Vec<Self>, bad: &BadRow) {
+    pub(crate) fn count(all: &mut Vec<Self>, bad: &BadRow) {
         match all.iter_mut().find(|rows| rows.kind == bad.kind) {
             Some(rows) => rows.rows += 1,
             None => all.push(Self { kind: bad.kind, rows: 1, first: bad.to_string() }),
@@ -94,7 +94,7 @@ pub struct BadRow {
 
 impl BadRow {
     /// Returns the beginning of what was found, fit to be shown on one line.
-    pub(super) fn shorten(found: &[u8]) -> String {
+    pub(crate) fn shorten(found: &[u8]) -> String {
         const SHOWN: usize = 80;
         let text = String::from_utf8_lossy(&found[..found.len().min(4 * SHOWN)]);
         let shown = text.chars().take(SHOWN).flat_map(|c| match c.is_control() {
@@ -147,6 +147,8 @@ pub enum BadRowKind {
     UnknownEvent,
     /// An id of a table of attributes is there twice.
     RepeatedId,
+    /// A label is neither 0 nor 1.
+    BadLabel,
 }
 
 impl fmt::Display for BadRowKind {
@@ -163,6 +165,7 @@ impl fmt::Display for BadRowKind {
             BadRowKind::BadTime => "time that is none",
             BadRowKind::UnknownEvent => "event of unknown kind",
             BadRowKind::RepeatedId => "repeated id",
+            BadRowKind::BadLabel => "label that is neither 0 nor 1",
         })
     }
 }

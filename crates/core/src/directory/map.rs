@@ -22,3 +22,15 @@ pub(crate) fn map(path: &Path) -> Result<Mapped> {
     let map = unsafe { memmap2::Mmap::map(file.file()) }?;
     Ok(Mapped::new(map))
 }
+
+/// Maps a file that has no name any more, such as a temporary one, and that nobody writes to from now on.
+///
+/// # Errors
+/// Those of the system's call.
+pub(crate) fn map_unnamed(file: std::fs::File) -> std::io::Result<Mapped> {
+    #[expect(unsafe_code, reason = "examples that are larger than memory are read in place")]
+    // SAFETY: the bytes must not change while they are mapped. The file has no name, so no other process can open it, and
+    // its only handle is taken here and closed. The bytes are only ever read as plain numbers.
+    let map = unsafe { memmap2::Mmap::map(&file) }?;
+    Ok(Mapped::new(map))
+}
