@@ -6,7 +6,8 @@ use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcom
 
 use crate::{
     commands::{
-        bench, demo, devices, doctor, evaluate, inspect, predict, recommend, serve, similar, split, train,
+        bench, demo, devices, doctor, evaluate, inspect, predict, recommend, schema, serve, similar, split,
+        train,
     },
     failure::{Failure, Result},
     output::LogWriter,
@@ -46,6 +47,8 @@ enum Command {
     Train(Box<train::Train>),
     /// Cuts interactions into training, validation and test files.
     Split(split::Split),
+    /// Guesses what each column of a file is to a ranker, and writes it down to be edited.
+    Schema(Box<schema::SchemaCommand>),
     /// Measures how well a model recommends, or predicts, what is in a test file.
     Evaluate(evaluate::Evaluate),
     /// Recommends items to one user or to a file of users.
@@ -171,6 +174,7 @@ fn dispatch(command: Command, given: &Given) -> Result<()> {
         Command::Demo(command) => command.run(),
         Command::Train(command) => command.run(given),
         Command::Split(command) => command.run(),
+        Command::Schema(command) => command.run(),
         Command::Evaluate(command) => command.run(),
         Command::Recommend(command) => command.run(),
         Command::Similar(command) => command.run(),

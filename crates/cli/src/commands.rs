@@ -8,6 +8,7 @@ pub(crate) mod evaluate;
 pub(crate) mod inspect;
 pub(crate) mod predict;
 pub(crate) mod recommend;
+pub(crate) mod schema;
 pub(crate) mod serve;
 pub(crate) mod similar;
 pub(crate) mod split;

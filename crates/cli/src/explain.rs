@@ -24,6 +24,10 @@ impl From<Core> for Failure {
                 _ => Failure::failed(message),
                 }
             }
+            Core::InvalidConfig { model: "schema", problems } => {
+                let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                Failure::failed(format!("the schema contradicts itself: {}", list.join("\n       ")))
+            }
             Core::InvalidConfig { model, problems } => {
                 let list: Vec<String> = problems
                     .iter()
@@ -47,10 +51,18 @@ impl From<Core> for Failure {
                     }
                     BadRowKind::FieldCount => failure
                         .hint("another --delimiter? --on-bad-row skip leaves such rows out and counts them"),
+                    BadRowKind::BadLabel => failure
+                        .hint("name another column with --label; --on-bad-row skip leaves such rows out and counts them"),
                     _ => failure.hint("--on-bad-row skip leaves such rows out and counts them"),
                 }
             }
             Core::NoSuchColumn { .. } => Failure::failed(message),
+            Core::NoColumnFor { role: "label", .. } => {
+                Failure::failed(message).hint("name the column to learn with --label; its values are 0 and 1")
+            }
+            Core::ConstantLabel { .. } => {
+                Failure::failed(message).hint("nothing can be learned from it; is it the right file and --label?")
+            }
             Core::NoColumnFor { role, .. } => Failure::failed(message).hint(format!(
                 "name it with --{role}-column, or say --no-header if the first line is data already"
             )),

@@ -5,6 +5,7 @@ mod commands;
 mod device_flag;
 mod explain;
 mod failure;
+mod feature_flags;
 mod interrupt;
 mod model;
 mod output;

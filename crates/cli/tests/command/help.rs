@@ -15,6 +15,7 @@ fn help() {
         "train most-popular",
         "train svd",
         "split",
+        "schema",
         "evaluate",
         "recommend",
         "similar",
