@@ -4,10 +4,11 @@
 mod feature_files;
 
 use feature_files::Files;
-use recmill_core::data::{OnBadRow, ReadOptions};
+use proptest::prelude::*;
+use recmill_core::data::{Lines, OnBadRow, ReadOptions, Rows, Sources};
 use recmill_core::features::{
     ColumnKind, Encoder, Examples, FeatureBatch, FeatureReader, Features, LabelUse, Schema, SchemaOptions,
-    infer_schema,
+    TransformReport, infer_schema,
 };
 
 const SMALL: &str = "\
@@ -279,4 +280,125 @@ fn a_guessed_schema_is_the_same_after_its_toml() {
     assert_eq!(Schema::from_toml("schema.toml", &text).unwrap(), schema, "{text}");
     assert_eq!(serde_json::from_str::<Schema>(&serde_json::to_string(&schema).unwrap()).unwrap(), schema);
     assert!(matches!(schema.column("genres").unwrap().kind, ColumnKind::Bag { .. }));
+}
+
+#[test]
+fn a_vocabulary_without_room_says_so() {
+    let mut text = String::from("label,c\n");
+    (0..2_000)
+        .for_each(|row| text.push_str(&format!("{},often{}\n{},once{row}\n", row % 2, row % 5, row % 2)));
+    let files = Files::of("f.csv", text);
+    let schema = "[[columns]]\nname = \"label\"\nkind = \"label\"\n[[columns]]\nname = \"c\"\nkind = \"categorical\"\n\
+        max_size = 100\nmin_count = 1\n";
+    let schema = Schema::from_toml("schema.toml", schema).unwrap();
+    let (features, report) = Features::fit(&schema, &files.paths(), &ReadOptions::default()).unwrap();
+    let (_, vocabulary) = features.vocabularies().next().unwrap();
+    assert!(vocabulary.len() <= 100, "{}", vocabulary.len());
+    (0..5).for_each(|often| assert!(vocabulary.get(&format!("often{often}")).is_some()));
+    let [full] = &report.full[..] else { panic!("{:?}", report.full) };
+    assert_eq!((full.column.as_str(), full.max_size), ("c", 100));
+    assert_eq!(full.left_out as usize, 2_005 - vocabulary.len());
+}
+
+#[test]
+fn columns_that_are_there_for_some_rows_only_are_refused() {
+    let features = fit(&Files::of("small.csv", SMALL), SMALL_SCHEMA);
+    let rows = |text: &str| {
+        let files = Files::of("f.csv", text);
+        let mut sources = Sources::open(&files.paths(), &ReadOptions::default()).unwrap();
+        sources.next_source().unwrap().unwrap().next().unwrap().unwrap()
+    };
+    let (mut batch, mut report) = (FeatureBatch::default(), TransformReport::default());
+    features.transform(&rows(SMALL), "small.csv", &mut batch, &mut report).unwrap();
+    let before = batch.clone();
+    let without = rows("colour,genres,price,age\nred,a,1,1\n");
+    let told = features.transform(&without, "f.csv", &mut batch, &mut report).unwrap_err().to_string();
+    assert_eq!(told, "inconsistent labels at `6`");
+    let lacking = rows("label,colour,genres,price\n1,red,a,1\n");
+    let told = features.transform(&lacking, "f.csv", &mut batch, &mut report).unwrap_err().to_string();
+    assert_eq!(told, "f.csv: no column `age` among `label, colour, genres, price`");
+    assert_eq!((batch, report.rows), (before, 6));
+}
+
+#[test]
+fn a_type_that_is_no_value_names_its_column() {
+    let features = fit(&Files::of("small.csv", SMALL), SMALL_SCHEMA);
+    let lists = r#"{"label":1,"colour":["red"],"genres":["a"],"price":1,"age":2}"#;
+    let files = Files::of("f.jsonl", format!("{lists}\n"));
+    let mut reader =
+        FeatureReader::open(&features, &files.paths(), &ReadOptions::default(), LabelUse::Ignored).unwrap();
+    // Text formats give a list as its JSON, which is a category that training did not have.
+    let mut batch = FeatureBatch::default();
+    assert!(reader.next_batch(&mut batch).unwrap());
+    assert_eq!((batch.fields[0].indices[0], reader.report().unseen[0]), (0, 1));
+    let mut tags = arrow::array::ListBuilder::new(arrow::array::StringBuilder::new());
+    tags.values().append_value("red");
+    tags.append(true);
+    let colour = std::sync::Arc::new(tags.finish()) as arrow::array::ArrayRef;
+    let batch = arrow::array::RecordBatch::try_from_iter([("colour", colour)]).unwrap();
+    let rows = Rows { batch, lines: Lines::from(1), bad: Vec::new() };
+    let mut out = FeatureBatch::default();
+    let told = features.transform(&rows, "f.parquet", &mut out, &mut TransformReport::default());
+    let told = told.unwrap_err().to_string();
+    assert!(told.starts_with("f.parquet: column `colour`: expected text or numbers, found `List"), "{told}");
+}
+
+#[test]
+fn a_schema_that_is_none_is_refused_with_its_place() {
+    let told = |text: &str| Schema::from_toml("schema.toml", text).unwrap_err().to_string();
+    let column = "[[columns]]\nname = \"a\"\nkind = \"categorical\"\n";
+    for (text, expected) in [
+        (format!("{column}mincount = 3\n"), "unknown field `mincount`"),
+        (
+            format!("{column}transform = \"log\"\n"),
+            "column `a`: `transform` does not go with what else is said of it",
+        ),
+        (format!("{column}min_count = 1\nhash_buckets = 9\n"), "column `a`: `min_count` does not go with"),
+        (column.replace("categorical", "category"), "found `category`"),
+        (column.replace("\"a\"", "7"), "schema.toml: TOML parse error at line 2"),
+        (format!("{column}min_count = 0\n"), "min_count must be at least 1, not `0 (column a)`"),
+        (
+            String::new(),
+            "columns must be a list with a categorical, a bag or a numeric one, not `no feature`",
+        ),
+    ] {
+        let told = told(&text);
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic_the_schema_or_the_features(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+        cells in proptest::collection::vec("[ab1?.,|\"\\[\\]\n-]{0,6}", 0..60),
+    ) {
+        let text = String::from_utf8_lossy(&bytes);
+        let _ = Schema::from_toml("schema.toml", &text);
+        let _ = serde_json::from_str::<Features>(&text);
+        let features = fit(&Files::of("small.csv", SMALL), SMALL_SCHEMA);
+        let read = ReadOptions { on_bad_row: OnBadRow::Skip, ..ReadOptions::default() };
+        let mut hostile = SMALL.as_bytes().to_vec();
+        hostile.extend(cells.join(",").into_bytes());
+        hostile.extend(&bytes);
+        let files = Files::of("f.csv", &hostile);
+        if let Ok((examples, report)) = Examples::read(&features, &files.paths(), &read, 0) {
+            prop_assert_eq!(examples.len() as u64, report.rows);
+            let mut batch = FeatureBatch::default();
+            examples.gather(&(0..examples.len() as u64).collect::<Vec<_>>(), &mut batch);
+            for (values, field) in batch.fields.iter().zip(features.fields()) {
+                prop_assert!(values.indices.iter().all(|&index| (index as usize) < field.rows()));
+            }
+            prop_assert!(batch.numeric.iter().all(|number| number.is_finite()));
+        }
+        if let Ok((schema, report)) = infer_schema(&files.paths(), &read, &SchemaOptions::default()) {
+            prop_assert_eq!(Schema::from_toml("schema.toml", &schema.to_toml(&report)).unwrap(), schema.clone());
+            let _ = Features::fit(&schema, &files.paths(), &read);
+        }
+        // Any bytes as a whole file, header included.
+        let files = Files::of("f.csv", &bytes);
+        if let Ok((schema, report)) = infer_schema(&files.paths(), &read, &SchemaOptions::default()) {
+            prop_assert_eq!(Schema::from_toml("schema.toml", &schema.to_toml(&report)).unwrap(), schema);
+        }
+    }
 }

@@ -8,6 +8,7 @@ use recmill_core::{
     Dataset, Recommender,
     data::{ReadOptions, read_dataset},
     evaluate::EvaluateOptions,
+    features::{Examples, Features, SchemaOptions, infer_schema},
     models::{MostPopular, MostPopularConfig},
 };
 
@@ -39,4 +40,53 @@ fn most_popular_on_movielens_with_given_candidates() {
     let metric = |name| found.metrics.get(name).unwrap();
     assert!((metric("hr@10") - 0.4538).abs() < 0.0015, "{:?}", found.metrics);
     assert!((metric("ndcg@10") - 0.2545).abs() < 0.0015, "{:?}", found.metrics);
+}
+
+#[test]
+fn columns_of_public_files_are_what_their_authors_meant() {
+    let Some(data) = folder("") else { return };
+    let read = ReadOptions::default();
+    let kinds = |file: &str, label: &[&str]| {
+        let paths = [data.join(file).to_str().unwrap().to_owned()];
+        let label = label.iter().map(|name| (*name).to_owned()).collect();
+        let options = SchemaOptions { label, ..SchemaOptions::default() };
+        let (schema, report) = infer_schema(&paths, &read, &options).unwrap();
+        let kinds: Vec<_> =
+            schema.columns.iter().map(|column| (column.name.clone(), column.kind.name())).collect();
+        (kinds, schema, report, paths)
+    };
+    let (frappe, schema, report, paths) = kinds("frappe/train.csv", &[]);
+    assert_eq!(frappe[0], ("label".to_owned(), "label"));
+    assert!(frappe[1..].iter().all(|(_, kind)| *kind == "categorical"), "{frappe:?}");
+    assert!(report.warnings.is_empty(), "{:?}", report.warnings);
+    let (features, fitted) = Features::fit(&schema, &paths, &read).unwrap();
+    assert_eq!((fitted.rows, fitted.labels[0].rows, features.fields().len()), (202_005, 202_005, 10));
+    let (examples, met) = Examples::read(&features, &paths, &read, 0).unwrap();
+    assert_eq!((examples.len(), met.missing), (202_005, vec![0; 10]));
+    let (adult, schema, _, _) = kinds("adult/train.csv", &[]);
+    let numeric = ["age", "fnlwgt", "education_num", "capital_gain", "capital_loss", "hours_per_week"];
+    for (name, kind) in &adult {
+        let expected = match name.as_str() {
+            "label" => "label",
+            name if numeric.contains(&name) => "numeric",
+            _ => "categorical",
+        };
+        assert_eq!(*kind, expected, "{name}");
+    }
+    assert!(schema.missing.contains(&"?".to_owned()));
+    let (fraud, _, report, _) = kinds("fraud-sim/transactions.csv", &["TX_FRAUD"]);
+    let ids = ["CUSTOMER_ID", "TERMINAL_ID"];
+    for (name, kind) in &fraud {
+        let expected = match name.as_str() {
+            "TX_FRAUD" => "label",
+            "TX_DATETIME" => "time",
+            "TRANSACTION_ID" => "ignore",
+            name if ids.contains(&name) => "categorical",
+            _ => "numeric",
+        };
+        assert_eq!(*kind, expected, "{name}");
+    }
+    // The scenario of a fraud is known only with the fraud.
+    let warned: Vec<&str> = report.warnings.iter().map(|warning| warning.column.as_str()).collect();
+    assert_eq!(warned, ["TRANSACTION_ID", "TX_FRAUD_SCENARIO"]);
 }

@@ -93,7 +93,7 @@ impl Column {
         if text.len() > MAX_ID_BYTES {
             return Err(Refused::new(BadRowKind::LongId, "a category of at most 256 bytes", text));
         }
-        Ok(text)
+        Ok(canonical(text))
     }
 
     /// Hands each category of a row to `take`.
@@ -109,7 +109,7 @@ impl Column {
                 return Err(Refused::new(BadRowKind::LongId, "categories of at most 256 bytes", text));
             }
             if !missing.has(text) {
-                take(text);
+                take(canonical(text));
             }
             Ok(())
         };
@@ -191,6 +191,19 @@ impl Column {
     /// Returns the text of a row.
     pub(super) fn text(&mut self, row: usize) -> &str {
         self.cells.trimmed(row, &mut self.buffer)
+    }
+}
+
+/// Returns a category as JSON has it, where data frames write it otherwise: whole numbers in a column with gaps get a
+/// fraction of zero, truth values a capital.
+fn canonical(text: &str) -> &str {
+    match text {
+        "True" | "TRUE" => "true",
+        "False" | "FALSE" => "false",
+        _ => match text.strip_suffix(".0") {
+            Some(whole) if !whole.is_empty() && whole.bytes().all(|byte| byte.is_ascii_digit()) => whole,
+            _ => text,
+        },
     }
 }
 

@@ -288,7 +288,7 @@ impl Look {
             return (ColumnKind::Ignore, "the same value in every row".to_owned());
         }
         if sample.lists == rows {
-            return (bag(SEPARATORS[0]), format!("lists, {different} different {}", "values"));
+            return (bag(SEPARATORS[0]), format!("lists, {different} different values"));
         }
         if sample.moments || sample.dates == rows || (is_time_name(&sample.name) && sample.are_seconds()) {
             return match has_time {
@@ -359,6 +359,14 @@ impl Look {
     }
 }
 
+/// Returns a number in as few digits as tell it.
+fn shown(number: f64) -> String {
+    match number.abs() {
+        0.0 | 1e-4..1e15 => number.to_string(),
+        _ => format!("{number:e}"),
+    }
+}
+
 impl Sample {
     /// Returns whether no value repeats in a column that could name the rows.
     fn is_id(&self) -> bool {
@@ -396,7 +404,10 @@ impl Sample {
         let what = if self.whole == self.numbers { "whole numbers" } else { "numbers" };
         let range = match self.numbers {
             0 => "no number".to_owned(),
-            _ => format!("{what} from {} to {}, {} different", self.least, self.greatest, self.different()),
+            _ => {
+                let (least, greatest) = (shown(self.least), shown(self.greatest));
+                format!("{what} from {least} to {greatest}, {} different", self.different())
+            }
         };
         if self.least >= 0.0 && self.numbers > 0 && self.skewness() > 3.0 {
             let transform = NumericTransform::Log;
