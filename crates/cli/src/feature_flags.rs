@@ -136,7 +136,7 @@ pub(crate) fn tell(report: &SchemaReport) -> Result<()> {
     let rows: Vec<Vec<String>> = report
         .guesses
         .iter()
-        .map(|guess| vec![guess.column.clone(), guess.kind.to_owned(), guess.why.clone(), guess.flag.clone()])
+        .map(|guess| vec![guess.column.clone(), guess.kind.clone(), guess.why.clone(), guess.flag.clone()])
         .collect();
     let mut table = Vec::new();
     columns(&mut table, &["column", "kind", "why", "otherwise"], &rows)?;

@@ -196,6 +196,21 @@ fn a_column_that_says_nothing_is_left_out() {
     assert!(report.warnings.iter().any(|warning| warning.what.contains("--label")));
 }
 
+#[test]
+fn a_label_by_its_header_must_be_one_by_its_values() {
+    let (schema, report) =
+        guess(&table("x,clicked", |row| format!("{},{}", row % 5, row % 3 == 0)), &SchemaOptions::default());
+    assert_eq!((kind(&schema, "clicked"), report.warnings.len()), ("label", 0));
+    let (schema, report) =
+        guess(&table("x,y", |row| format!("{},{}", row % 5, row % 3)), &SchemaOptions::default());
+    assert_eq!(kind(&schema, "y"), "numeric");
+    assert!(
+        report.warnings[0].what.starts_with("has the header of a label, but not 0 or 1"),
+        "{:?}",
+        report.warnings
+    );
+}
+
 /// The same rows as text and as typed columns.
 fn both_ways() -> (String, RecordBatch) {
     let (mut json, mut tags) = (String::new(), ListBuilder::new(StringBuilder::new()));

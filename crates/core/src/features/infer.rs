@@ -7,7 +7,7 @@
 //! | is named by a flag                                                      | what the flag says               |
 //! | has 0 and 1 alone under a header such as `label`, `click` or `target`   | the label, if none is named      |
 //! | has no value, or one and the same in the whole file                     | nothing                          |
-//! | has lists, or texts with `\|` or `;` between fewer different parts      | a bag                            |
+//! | has lists, or texts with `\|` or `;` between no more different parts      | a bag                            |
 //! | has dates, or large numbers under a header such as `timestamp`          | the time; a second one nothing   |
 //! | has texts or whole numbers of a kind that is different in every row: texts, under the header of an id, or ascending | nothing: an id |
 //! | has whole numbers under the header of an id (`*_id`, `*ID`, user, item) | a category                       |
@@ -124,7 +124,7 @@ pub fn infer_sources(
         look.warn(at, &kind);
         let name = look.samples[at].name.clone();
         let flag = other_flag(&kind, &name);
-        look.report.guesses.push(Guess { column: name.clone(), kind: kind.name(), why, flag });
+        look.report.guesses.push(Guess { column: name.clone(), kind: kind.name().to_owned(), why, flag });
         schema.columns.push(FeatureColumn { name, kind });
     }
     schema.group = look.group.map(|at| look.samples[at].name.clone());
@@ -243,9 +243,12 @@ impl Look {
     fn check_label(&mut self) {
         let Some(at) = self.label.filter(|&at| self.named[at].is_none()) else { return };
         let sample = &self.samples[at];
-        let binary = sample.values.values().all(|seen| seen.number == 0.0 || seen.number == 1.0);
+        let binary = sample.values.values().all(|seen| seen.labelled == seen.rows);
         if !binary || sample.missing > 0 || sample.filled == 0 {
             self.label = None;
+            let what = "has the header of a label, but not 0 or 1 in every row; name the label with --label"
+                .to_owned();
+            self.report.warnings.push(SchemaWarning { column: sample.name.clone(), what });
         }
     }
 
@@ -290,7 +293,7 @@ impl Look {
         if sample.lists == rows {
             return (bag(SEPARATORS[0]), format!("lists, {different} different values"));
         }
-        if sample.moments || sample.dates == rows || (is_time_name(&sample.name) && sample.are_seconds()) {
+        if sample.is_time() {
             return match has_time {
                 false => (ColumnKind::Time, "dates or times".to_owned()),
                 true => (ColumnKind::Ignore, "dates or times, and another column is the time".to_owned()),
@@ -345,7 +348,8 @@ impl Look {
                 true => "is different in every row, as an id is: a model can learn it by heart and nothing from it".to_owned(),
                 false => format!("is different in every row and was taken for an id, not for a feature; --categorical {name} makes it one"),
             });
-        } else if kind.is_feature() && Some(at) != self.label && sample.predicts_label() {
+        } else if kind.is_feature() && self.label.is_some_and(|label| label != at) && sample.predicts_label()
+        {
             found.push(format!("predicts the label almost without error: if it is not known before the label is, leave it out with --ignore {name}"));
         }
         let mostly = sample.numbers < sample.filled && sample.numbers * 10 >= sample.filled * 9;
@@ -370,7 +374,10 @@ fn shown(number: f64) -> String {
 impl Sample {
     /// Returns whether no value repeats in a column that could name the rows.
     fn is_id(&self) -> bool {
-        let unique = self.filled >= ROWS_FOR_UNIQUE && self.different() == self.filled && self.missing == 0;
+        let unique = self.filled >= ROWS_FOR_UNIQUE
+            && self.different() == self.filled
+            && self.missing == 0
+            && !self.is_time();
         let text = self.numbers < self.filled;
         let whole = self.whole == self.filled;
         unique
@@ -378,9 +385,10 @@ impl Sample {
             && (text || (whole && (self.ascends || self.descends || is_id_name(&self.name))))
     }
 
-    /// Returns whether the numbers can be times: from 1973 on.
-    fn are_seconds(&self) -> bool {
-        self.numbers == self.filled && self.least >= 1e8
+    /// Returns whether the column says when: dates, or numbers from 1973 on under the header of a time.
+    fn is_time(&self) -> bool {
+        let seconds = self.numbers == self.filled && self.least >= 1e8;
+        self.moments || self.dates == self.filled || (is_time_name(&self.name) && seconds)
     }
 
     /// Returns why whole numbers are codes, where they are: mostly large, and repeating.
@@ -417,10 +425,10 @@ impl Sample {
         (ColumnKind::Numeric(Numeric::default()), range)
     }
 
-    /// Returns what stands between the parts of texts, where there are fewer different parts than texts.
+    /// Returns what stands between the parts of texts, where there are no more different parts than texts.
     fn separator(&self) -> Option<char> {
         let found = SEPARATORS.iter().zip(&self.separated).find(|(_, (cells, parts))| {
-            *cells * 10 >= self.filled.max(1) && (parts.len() as u64) < self.different()
+            *cells * 10 >= self.filled.max(1) && parts.len() as u64 <= self.different()
         });
         found.map(|(separator, _)| *separator)
     }

@@ -1,6 +1,6 @@
 //! What was guessed, fitted and counted on the way from rows to features.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::data::{BadRows, OnBadRow};
 
@@ -20,12 +20,12 @@ pub struct SchemaReport {
 }
 
 /// What one column was taken for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guess {
     /// The column.
     pub column: String,
     /// Its kind, such as `categorical`.
-    pub kind: &'static str,
+    pub kind: String,
     /// Why: the flag that said so, or what was seen.
     pub why: String,
     /// The flag that makes something else of it.
@@ -33,7 +33,7 @@ pub struct Guess {
 }
 
 /// Something that looks wrong with a column, or with all where `column` is empty.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchemaWarning {
     /// The column.
     pub column: String,
