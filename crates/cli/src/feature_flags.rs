@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 use recmill_core::{
+    Error as Core,
     data::{Format, OnBadRow, ReadOptions},
     features::{Schema, SchemaOptions, SchemaReport, infer_schema},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    failure::{Hint, Result},
+    failure::{Failure, Hint, Result},
     output::{columns, count, counted, note, warning},
     progress::Bar,
 };
@@ -97,18 +98,23 @@ impl FeatureFlags {
         read: &ReadOptions,
     ) -> Result<(Schema, Option<SchemaReport>)> {
         if let Some(path) = &self.schema {
-            let text = fs_err::read_to_string(path).map_err(recmill_core::Error::from)?;
+            let text = fs_err::read_to_string(path).map_err(Core::from)?;
             let schema = Schema::from_toml(&path.display().to_string(), &text);
             return Ok((
                 schema
-                    .map_err(crate::failure::Failure::from)
+                    .map_err(Failure::from)
                     .hint("`recmill schema FILE > schema.toml` writes one to start from")?,
                 None,
             ));
         }
         let bar = Bar::spinner("looking at the columns");
-        let (schema, report) = infer_schema(files, read, &self.options())?;
+        let guessed = infer_schema(files, read, &self.options());
         drop(bar);
+        let (schema, report) = guessed.map_err(|error| match error {
+            Core::EmptyFile { .. } | Core::NoRows { .. } => Failure::failed(error.to_string())
+                .hint("is it the right file? it begins with the names of the columns; --no-header says that it does not"),
+            error => error.into(),
+        })?;
         Ok((schema, Some(report)))
     }
 

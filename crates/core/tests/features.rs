@@ -105,6 +105,27 @@ fn unseen_categories_and_missing_values_are_counted() {
 }
 
 #[test]
+fn a_request_has_the_features_of_the_same_line_of_a_file() {
+    let files = Files::of("small.csv", SMALL);
+    let features = fit(&files, SMALL_SCHEMA);
+    let body = r#"[{"colour":"red","genres":["a","b"],"price":1,"age":20,"label":1},
+        {"colour":"blue","genres":"b","price":"3","age":30.0}, {"colour":"red","price":5,"age":null}]"#;
+    let objects: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(body).unwrap();
+    let rows = features.rows_of_json(&objects, "request").unwrap();
+    let (mut batch, mut report) = (FeatureBatch::default(), TransformReport::default());
+    features.transform(&rows, "request", &mut batch, &mut report).unwrap();
+    let (examples, _) = Examples::read(&features, &files.paths(), &ReadOptions::default(), 0).unwrap();
+    let mut expected = FeatureBatch::default();
+    examples.gather(&[0, 1, 2], &mut expected);
+    assert_eq!((batch.fields, batch.numeric), (expected.fields, expected.numeric));
+    assert!(batch.labels.is_empty());
+    let misspelt = serde_json::from_str(r#"[{"color":"red"}]"#).unwrap();
+    let misspelt: Vec<serde_json::Map<String, serde_json::Value>> = misspelt;
+    let told = features.rows_of_json(&misspelt, "request").unwrap_err().to_string();
+    assert_eq!(told, "request: no column `color` among `colour, genres, price, age`");
+}
+
+#[test]
 fn what_cannot_be_used_names_file_line_and_column() {
     let with = |line: &str| Files::of("f.csv", format!("{SMALL}{line}\n"));
     for (line, expected) in [
@@ -238,6 +259,11 @@ fn hashed_fields_need_no_vocabulary() {
     let batch = all(&features, &files);
     assert_eq!(features.fields()[0].rows(), 1000);
     assert_eq!(batch.fields[0].indices[..2], [0xb3dd_93fau32 % 1000, 0]);
+    let text = serde_json::to_string(&features).unwrap();
+    assert_eq!(serde_json::from_str::<Features>(&text).unwrap(), features);
+    assert!(
+        serde_json::from_str::<Features>(&text.replace("{\"buckets\":1000}", "{\"buckets\":0}")).is_err()
+    );
 }
 
 #[test]

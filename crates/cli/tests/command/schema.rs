@@ -48,6 +48,8 @@ fn what_cannot_be_done_is_told() {
         "[[columns]]\nname = \"a\"\nkind = \"numeric\"\n[[columns]]\nname = \"a\"\nkind = \"label\"\n",
     );
     folder.write("short.csv", "label,x\n1,2\n0\n");
+    folder.write("header.csv", "label,x\n");
+    assert_screen!("schema-no-rows", folder.screen("schema header.csv"));
     assert_screen!("schema-no-such-column", folder.screen("schema clicks.csv --label click"));
     assert_screen!("schema-two-flags", folder.screen("schema clicks.csv --numeric city --ignore city"));
     assert_screen!("schema-and-flags", folder.screen("schema clicks.csv --schema typo.toml --label clicked"));

@@ -187,7 +187,7 @@ impl Examples {
                 values.indices.resize(rows.len(), 0);
             }
         }
-        let records = self.records.all();
+        let (records, bags) = (self.records.all(), self.bags.all());
         for (at, &row) in rows.iter().enumerate() {
             let start = row as usize * layout.words;
             let record = &records[start..start + layout.words];
@@ -196,7 +196,7 @@ impl Examples {
                     None => values.indices[at] = record[place],
                     Some(offsets) => {
                         let first = long(record, place) as usize;
-                        let indices = &self.bags.all()[first..first + record[place + 2] as usize];
+                        let indices = &bags[first..first + record[place + 2] as usize];
                         values.indices.extend_from_slice(indices);
                         offsets.push(values.indices.len() as u32);
                     }

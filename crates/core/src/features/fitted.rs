@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::hash::hash_category;
-use super::schema::{ColumnKind, NumericTransform, Schema};
+use super::schema::{ColumnKind, Encoding, NumericTransform, Schema};
 use super::vocabulary::Vocabulary;
 use crate::{Error, Result};
 
@@ -223,11 +223,19 @@ impl TryFrom<Stored> for Features {
                     })
                 }
                 kind if kind.is_feature() => next_field.next().is_some_and(|field| {
-                    let encoder = match (kind, &field.encoder) {
-                        (ColumnKind::Numeric(_), Encoder::Quantiles { bounds }) => bounds.is_sorted(),
-                        (ColumnKind::Numeric(_), _) | (_, Encoder::Quantiles { .. }) => false,
-                        (_, Encoder::Hashed { buckets }) => *buckets > 0,
-                        (_, Encoder::Vocabulary(_)) => true,
+                    let encoding = match kind {
+                        ColumnKind::Categorical(encoding) | ColumnKind::Bag { encoding, .. } => {
+                            Some(encoding)
+                        }
+                        _ => None,
+                    };
+                    let encoder = match (encoding, &field.encoder) {
+                        (None, Encoder::Quantiles { bounds }) => bounds.is_sorted(),
+                        (Some(Encoding::Hashed { buckets: said }), Encoder::Hashed { buckets }) => {
+                            said == buckets
+                        }
+                        (Some(Encoding::Vocabulary { .. }), Encoder::Vocabulary(_)) => true,
+                        _ => false,
                     };
                     let separator = match kind {
                         ColumnKind::Bag { separator, .. } => Some(separator),
