@@ -31,6 +31,12 @@ pub enum Error {
         /// The part.
         name: &'static str,
     },
+    /// A network lacks one of its parameters.
+    #[error("the model has no parameter `{name}`")]
+    MissingDense {
+        /// The parameter.
+        name: String,
+    },
     /// Hyper-parameters have values that they may not have.
     #[error("invalid configuration of {model}: {}", list(problems))]
     InvalidConfig {

@@ -12,6 +12,7 @@ mod batch;
 mod csr;
 pub mod data;
 mod dataset;
+pub mod dense;
 pub mod directory;
 mod error;
 pub mod evaluate;
@@ -21,6 +22,7 @@ mod index;
 pub mod metrics;
 pub mod models;
 mod parameters;
+pub mod rankers;
 mod recommender;
 
 pub use audience::{Audience, Ids, Person, UserHistory};

@@ -56,6 +56,17 @@ impl Parameters {
         }
     }
 
+    /// Takes the values of a network's parameter out.
+    ///
+    /// # Errors
+    /// [`Error::MissingDense`] when there are none of this name.
+    pub fn take_dense(&mut self, name: &str) -> Result<Buffer<f32>> {
+        match self.0.remove(name) {
+            Some(Parameter::F32(values)) => Ok(values),
+            _ => Err(Error::MissingDense { name: name.to_owned() }),
+        }
+    }
+
     /// Takes the indices called `name` out.
     ///
     /// # Errors

@@ -2,8 +2,13 @@
 
 use crate::{
     Ids, ItemIndex, Recommender, Result, UserHistory, UserIndex,
-    directory::{Damage, MappedHistory, MappedIds, ModelDirectory, manifest::CONFIG},
+    directory::{
+        Damage, MappedHistory, MappedIds, ModelDirectory,
+        manifest::{CONFIG, FEATURES, read_small},
+    },
+    features::Features,
     models::{ModelConfig, open},
+    rankers::{Ranker, RankerModel},
 };
 
 impl Ids for MappedIds {
@@ -46,6 +51,36 @@ impl ModelDirectory {
         let malformed =
             |error: serde_json::Error| Damage::malformed("model", error).at(self.path().join(CONFIG));
         serde_json::from_value(self.manifest().config.model.clone()).map_err(malformed)
+    }
+
+    /// Returns whether the model scores rows of features, as opposed to finding items.
+    pub fn is_ranker(&self) -> bool {
+        let name = self.manifest().config.model.get("model").and_then(serde_json::Value::as_str);
+        name.is_some_and(|name| RankerModel::NAMES.contains(&name))
+    }
+
+    /// Opens the model to score rows of features.
+    ///
+    /// # Errors
+    /// [`crate::Error::Damaged`], [`crate::Error::MissingParameter`], [`crate::Error::MissingDense`] and
+    /// [`crate::Error::WrongSize`] when the parts do not make a model.
+    pub fn ranker(&self) -> Result<Ranker> {
+        let path = self.path().join(CONFIG);
+        let malformed = |error: serde_json::Error| Damage::malformed("model", error).at(path);
+        let config = serde_json::from_value(self.manifest().config.model.clone()).map_err(malformed)?;
+        Ranker::open(&config, self.features()?, self.parameters()?)
+    }
+
+    /// Returns how rows become features.
+    ///
+    /// # Errors
+    /// [`crate::Error::Damaged`] when the file is not as written, or missing.
+    pub fn features(&self) -> Result<Features> {
+        let path = self.path().join(FEATURES);
+        let Some(record) = self.manifest().files.get(FEATURES) else { return Err(Damage::Missing.at(path)) };
+        let bytes = read_small(&path, record.bytes)?;
+        record.check(&bytes).map_err(|damage| damage.at(&path))?;
+        serde_json::from_slice(&bytes).map_err(|error| Damage::malformed("features", error).at(&path))
     }
 
     /// Opens the model to be asked by text ids.
@@ -99,6 +134,7 @@ mod tests {
             item_attributes: None,
             user_attributes: None,
             epochs: &[],
+            features: None,
         };
         save(folder.path(), &saved, 1).unwrap();
 
@@ -134,6 +170,7 @@ mod tests {
             item_attributes: None,
             user_attributes: None,
             epochs: &[],
+            features: None,
         };
         save(folder.path(), &saved, 1).unwrap();
         let directory = ModelDirectory::open(folder.path(), Verify::Quick).unwrap();

@@ -140,6 +140,7 @@ proptest! {
             item_attributes: None,
             user_attributes: None,
             epochs: &[],
+            features: None,
         };
         let sizes = Sizes { tensor_bytes, file_bytes };
         save_in_sizes(&Disk::default(), root.path(), &saved, 1, sizes).unwrap();
@@ -184,6 +185,7 @@ fn rows_are_cut_into_ranges_and_files() {
         item_attributes,
         user_attributes,
         epochs,
+        features: None,
     };
     let sizes = Sizes { tensor_bytes: 4 * 3 * 4, file_bytes: 100 };
     save_in_sizes(&Disk::default(), root.path(), &saved, 1, sizes).unwrap();

@@ -17,6 +17,8 @@ pub(crate) const FORMAT_VERSION: u64 = 1;
 /// A config.json of a model of 100 million users and 100 GB takes about 200 kB.
 pub(crate) const MAX_CONFIG_BYTES: u64 = 16 << 20;
 pub(crate) const CONFIG: &str = "config.json";
+/// How rows become features, of a model that scores rows.
+pub(crate) const FEATURES: &str = "features.json";
 pub(crate) const CONFIG_HASH: &str = "config.sha256";
 
 /// What the trainer says of a model.

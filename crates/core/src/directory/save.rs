@@ -29,10 +29,11 @@ use crate::{
         disk::{self, unique_suffix},
         hash::{HashedFile, sha256},
         history, ids,
-        manifest::{CONFIG, CONFIG_HASH, FORMAT_VERSION},
+        manifest::{CONFIG, CONFIG_HASH, FEATURES, FORMAT_VERSION},
         stored::{self, Sizes},
         tensors,
     },
+    features::Features,
 };
 
 /// Names that begin so are unfinished or given up, and are swept by the next writer.
@@ -55,6 +56,8 @@ pub struct Saved<'a> {
     pub user_attributes: Option<&'a RecordBatch>,
     /// How training went.
     pub epochs: &'a [Epoch],
+    /// How rows become features, for a model that scores rows; such a model has no users, items and history of its own.
+    pub features: Option<&'a Features>,
 }
 
 /// Adds a version to the model directory `root`, which is made where there is none, and makes it current.
@@ -204,6 +207,11 @@ fn write_version(disk: &Disk, staged: &Path, saved: &Saved<'_>, sizes: Sizes) ->
         let mut out = file(name)?;
         write_parquet(attributes, &mut out)?;
         files.insert(name.to_owned(), out.finish()?);
+    }
+    if let Some(features) = saved.features {
+        let mut out = file(FEATURES)?;
+        serde_json::to_writer(&mut out, features).map_err(std::io::Error::from)?;
+        files.insert(FEATURES.to_owned(), out.finish()?);
     }
     let name = "history.jsonl";
     let mut out = file(name)?;

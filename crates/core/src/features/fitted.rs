@@ -84,6 +84,11 @@ impl Features {
         &self.schema
     }
 
+    /// Takes groups from `column` from now on.
+    pub fn group_by(&mut self, column: &str) {
+        self.schema.group = Some(column.to_owned());
+    }
+
     /// Returns the vocabularies by field, for those that have one, so that they can be stored by themselves.
     pub fn vocabularies(&self) -> impl Iterator<Item = (usize, &Vocabulary)> {
         self.fields.iter().enumerate().filter_map(|(at, field)| match &field.encoder {

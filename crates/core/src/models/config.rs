@@ -221,6 +221,21 @@ impl Problems {
         }
     }
 
+    /// Adds one unless every value can be the width of a layer, of which there may be 32.
+    pub fn widths(&mut self, field: &'static str, values: &[usize]) {
+        if values.len() > 32 || values.iter().any(|width| !(1..=65_536).contains(width)) {
+            let got = values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+            self.add(field, "at most 32 widths from 1 to 65536", got);
+        }
+    }
+
+    /// Adds one unless `value` is at least 0 and below 1.
+    pub fn share(&mut self, field: &'static str, value: f64) {
+        if !(0.0..1.0).contains(&value) {
+            self.add(field, "at least 0 and below 1", value);
+        }
+    }
+
     /// Succeeds when there are none.
     ///
     /// # Errors

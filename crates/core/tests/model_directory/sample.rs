@@ -53,6 +53,7 @@ impl Sample {
             item_attributes: Some(&self.items),
             user_attributes: None,
             epochs: &self.epochs,
+            features: None,
         }
     }
 

@@ -1,0 +1,19 @@
+//! The dense part of deep models: burn tensors, and the operations that a backend may compute in one piece.
+//!
+//! Models are written over `B: DenseBackend`, which is any backend of burn. [`Cpu`] is what the library computes with on
+//! the CPU; training wraps a backend in burn's `Autodiff`. Embedding tables do not live here: see `rankers`.
+
+mod autodiff;
+mod backend;
+mod cpu;
+mod layers;
+mod optimizer;
+mod parameters;
+
+pub use backend::{Activation, CrossGradients, DenseBackend, LinearGradients};
+pub use layers::{Dropout, Initial, Linear, Mlp, cross, pairwise_dots, second_order};
+pub use optimizer::{DenseRule, OptimizerState};
+pub use parameters::{copy_values, load_parameters, put_parameters};
+
+/// What is computed with on the CPU.
+pub type Cpu = burn_flex::Flex;

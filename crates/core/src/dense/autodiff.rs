@@ -1,0 +1,125 @@
+//! The gradients of [`DenseBackend`]'s operations, as burn's `Autodiff` asks for them.
+
+use burn::backend::autodiff::{
+    Autodiff,
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind, unary},
+};
+use burn::tensor::ops::FloatTensor;
+
+use super::{Activation, DenseBackend};
+
+#[derive(Debug)]
+struct Linear;
+
+impl<B: DenseBackend> Backward<B, 3> for Linear {
+    /// `x`, the weight, `y`, and what followed the product.
+    type State = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, Activation);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let [of_x, of_weight, of_bias] = ops.parents;
+        let gradient = grads.consume::<B>(&ops.node);
+        let (x, weight, y, activation) = ops.state;
+        let found = B::linear_layer_backward(x, weight, y, gradient, activation, of_x.is_some());
+        if let (Some(node), Some(x)) = (of_x, found.x) {
+            grads.register::<B>(node.id, x);
+        }
+        if let Some(node) = of_weight {
+            grads.register::<B>(node.id, found.weight);
+        }
+        if let Some(node) = of_bias {
+            grads.register::<B>(node.id, found.bias);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct SecondOrder;
+
+impl<B: DenseBackend> Backward<B, 1> for SecondOrder {
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let x = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |gradient| B::second_order_backward(x, gradient));
+    }
+}
+
+#[derive(Debug)]
+struct PairwiseDots;
+
+impl<B: DenseBackend> Backward<B, 1> for PairwiseDots {
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let x = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |gradient| B::pairwise_dots_backward(x, gradient));
+    }
+}
+
+#[derive(Debug)]
+struct Cross;
+
+impl<B: DenseBackend> Backward<B, 3> for Cross {
+    /// `x0` and `u`.
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let (x0, u) = ops.state;
+        let found = B::cross_backward(x0, u, gradient);
+        for (node, gradient) in ops.parents.into_iter().zip([found.x0, found.u, found.x]) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+impl<B: DenseBackend, C: CheckpointStrategy> DenseBackend for Autodiff<B, C> {
+    fn linear_layer(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        activation: Activation,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node.clone(), weight.node.clone(), bias.node.clone()];
+        match Linear.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let (x, weight) = (x.primitive, weight.primitive);
+                let y = B::linear_layer(x.clone(), weight.clone(), bias.primitive, activation);
+                prepared.finish((x, weight, y.clone(), activation), y)
+            }
+            OpsKind::UnTracked(prepared) => {
+                prepared.finish(B::linear_layer(x.primitive, weight.primitive, bias.primitive, activation))
+            }
+        }
+    }
+
+    fn second_order(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        match SecondOrder.prepare::<C>([x.node.clone()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(x.primitive.clone(), B::second_order(x.primitive)),
+            OpsKind::UnTracked(prepared) => prepared.finish(B::second_order(x.primitive)),
+        }
+    }
+
+    fn pairwise_dots(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        match PairwiseDots.prepare::<C>([x.node.clone()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(x.primitive.clone(), B::pairwise_dots(x.primitive)),
+            OpsKind::UnTracked(prepared) => prepared.finish(B::pairwise_dots(x.primitive)),
+        }
+    }
+
+    fn cross(x0: FloatTensor<Self>, u: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let nodes = [x0.node.clone(), u.node.clone(), x.node.clone()];
+        match Cross.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let (x0, u) = (x0.primitive, u.primitive);
+                let y = B::cross(x0.clone(), u.clone(), x.primitive);
+                prepared.finish((x0, u), y)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::cross(x0.primitive, u.primitive, x.primitive)),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The operations of deep models that are worth a kernel of their own, each with a definition out of burn's operations.
+//!
+//! A backend without a kernel takes the definitions as they stand. Every operation has its gradient beside it, so that
+//! `Autodiff` (see `autodiff`) calls one function backward, not one for each operation that it is made of.
+
+use burn::tensor::{Tensor, TensorPrimitive, activation::relu, backend::Backend, ops::FloatTensor};
+
+use super::{DenseRule, OptimizerState};
+
+/// What follows a linear layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    Identity,
+    /// `max(0, x)`.
+    Relu,
+}
+
+/// The gradients of [`DenseBackend::linear`].
+pub struct LinearGradients<B: Backend> {
+    /// Of the input, where it was asked for.
+    pub x: Option<FloatTensor<B>>,
+    /// Of the weight.
+    pub weight: FloatTensor<B>,
+    /// Of the bias.
+    pub bias: FloatTensor<B>,
+}
+
+/// The gradients of [`DenseBackend::cross`].
+pub struct CrossGradients<B: Backend> {
+    /// Of the first layer's input.
+    pub x0: FloatTensor<B>,
+    /// Of the product.
+    pub u: FloatTensor<B>,
+    /// Of the layer's input.
+    pub x: FloatTensor<B>,
+}
+
+/// A backend with the operations of deep models.
+///
+/// Shapes are `[rows, ..]`, contiguous or not, f32.
+pub trait DenseBackend: Backend {
+    /// Returns `activation(x weight + bias)`.
+    ///
+    /// # Shapes
+    /// `x` `[rows, inputs]`, `weight` `[inputs, outputs]`, `bias` `[outputs]`; returns `[rows, outputs]`.
+    fn linear_layer(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        activation: Activation,
+    ) -> FloatTensor<Self> {
+        by_definition::linear_layer::<Self>(x, weight, bias, activation)
+    }
+
+    /// Returns the gradients of [`DenseBackend::linear`], which gave `y`; that of `x` only where `wants_x`.
+    fn linear_layer_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        activation: Activation,
+        wants_x: bool,
+    ) -> LinearGradients<Self> {
+        by_definition::linear_layer_backward::<Self>(x, weight, y, gradient, activation, wants_x)
+    }
+
+    /// Returns the second-order term of a factorization machine, `½ Σ_d ((Σ_f x)² - Σ_f x²)` (Rendle 2010).
+    ///
+    /// # Shapes
+    /// `x` `[rows, fields, dim]`; returns `[rows, 1]`.
+    fn second_order(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        by_definition::second_order::<Self>(x)
+    }
+
+    /// Returns the gradient of [`DenseBackend::second_order`]: `gradient (Σ_f x - x)`.
+    fn second_order_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        by_definition::second_order_backward::<Self>(x, gradient)
+    }
+
+    /// Returns the inner product of every two fields (Naumov et al. 2019).
+    ///
+    /// # Shapes
+    /// `x` `[rows, fields, dim]`; returns `[rows, fields (fields - 1) / 2]`: (1, 0), (2, 0), (2, 1), ..
+    fn pairwise_dots(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        by_definition::pairwise_dots::<Self>(x)
+    }
+
+    /// Returns the gradient of [`DenseBackend::pairwise_dots`].
+    fn pairwise_dots_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        by_definition::pairwise_dots_backward::<Self>(x, gradient)
+    }
+
+    /// Returns a layer of a cross network after its product `u`: `x0 u + x`, value by value (Wang et al. 2021).
+    ///
+    /// # Shapes
+    /// All `[rows, width]`.
+    fn cross(x0: FloatTensor<Self>, u: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
+        by_definition::cross::<Self>(x0, u, x)
+    }
+
+    /// Returns the gradients of [`DenseBackend::cross`].
+    fn cross_backward(
+        x0: FloatTensor<Self>,
+        u: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> CrossGradients<Self> {
+        by_definition::cross_backward::<Self>(x0, u, gradient)
+    }
+
+    /// Returns `parameter` after one step of `rule`'s optimizer.
+    fn optimizer_step(
+        parameter: Tensor<Self, 1>,
+        gradient: Tensor<Self, 1>,
+        state: &mut OptimizerState<Self>,
+        rule: &DenseRule,
+    ) -> Tensor<Self, 1> {
+        state.step_by_definition(parameter, gradient, rule)
+    }
+}
+
+/// Wraps a backend's own tensor.
+pub(super) fn tensor<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+}
+
+/// Unwraps a backend's own tensor.
+pub(super) fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
+    tensor.into_primitive().tensor()
+}
+
+/// The operations as their formulas have them, out of burn's.
+pub(super) mod by_definition {
+    use super::*;
+
+    pub(in crate::dense) fn linear_layer<B: Backend>(
+        x: FloatTensor<B>,
+        weight: FloatTensor<B>,
+        bias: FloatTensor<B>,
+        activation: Activation,
+    ) -> FloatTensor<B> {
+        let y = tensor::<B, 2>(x).matmul(tensor(weight)) + tensor::<B, 1>(bias).unsqueeze();
+        primitive(match activation {
+            Activation::Identity => y,
+            Activation::Relu => relu(y),
+        })
+    }
+
+    pub(in crate::dense) fn linear_layer_backward<B: Backend>(
+        x: FloatTensor<B>,
+        weight: FloatTensor<B>,
+        y: FloatTensor<B>,
+        gradient: FloatTensor<B>,
+        activation: Activation,
+        wants_x: bool,
+    ) -> LinearGradients<B> {
+        let mut gradient = tensor::<B, 2>(gradient);
+        if activation == Activation::Relu {
+            gradient = gradient.mask_fill(tensor::<B, 2>(y).lower_equal_elem(0.0), 0.0);
+        }
+        let x = tensor::<B, 2>(x);
+        LinearGradients {
+            x: wants_x.then(|| primitive(gradient.clone().matmul(tensor::<B, 2>(weight).transpose()))),
+            bias: primitive::<B, 1>(gradient.clone().sum_dim(0).squeeze_dim(0)),
+            weight: primitive(x.transpose().matmul(gradient)),
+        }
+    }
+
+    pub(in crate::dense) fn second_order<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+        let x = tensor::<B, 3>(x);
+        let of_sum = x.clone().sum_dim(1).powi_scalar(2);
+        let of_each = x.powi_scalar(2).sum_dim(1);
+        primitive((of_sum - of_each).sum_dim(2).mul_scalar(0.5).squeeze_dim::<2>(1))
+    }
+
+    pub(in crate::dense) fn second_order_backward<B: Backend>(
+        x: FloatTensor<B>,
+        gradient: FloatTensor<B>,
+    ) -> FloatTensor<B> {
+        let x = tensor::<B, 3>(x);
+        let gradient = tensor::<B, 2>(gradient).unsqueeze_dim::<3>(2);
+        primitive((x.clone().sum_dim(1) - x) * gradient)
+    }
+
+    pub(in crate::dense) fn pairwise_dots<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+        let x = tensor::<B, 3>(x);
+        let [rows, fields, _] = x.dims();
+        if fields < 2 {
+            return primitive(Tensor::<B, 2>::zeros([rows, 0], &x.device()));
+        }
+        let dots = x.clone().matmul(x.swap_dims(1, 2));
+        let rows_of_triangle = (1..fields)
+            .map(|field| dots.clone().slice([0..rows, field..field + 1, 0..field]).squeeze_dim::<2>(1))
+            .collect();
+        primitive(Tensor::cat(rows_of_triangle, 1))
+    }
+
+    pub(in crate::dense) fn pairwise_dots_backward<B: Backend>(
+        x: FloatTensor<B>,
+        gradient: FloatTensor<B>,
+    ) -> FloatTensor<B> {
+        let x = tensor::<B, 3>(x);
+        let gradient = tensor::<B, 2>(gradient);
+        let [rows, fields, _] = x.dims();
+        if fields < 2 {
+            return primitive(x.zeros_like());
+        }
+        // The symmetric matrix whose lower triangle is the gradient, row by row.
+        let mut lower = vec![Tensor::<B, 2>::zeros([rows, fields], &x.device())];
+        let mut first = 0;
+        for field in 1..fields {
+            let known = gradient.clone().slice([0..rows, first..first + field]);
+            lower.push(Tensor::cat(vec![known, Tensor::zeros([rows, fields - field], &x.device())], 1));
+            first += field;
+        }
+        let lower: Tensor<B, 3> = Tensor::stack(lower, 1);
+        primitive((lower.clone() + lower.swap_dims(1, 2)).matmul(x))
+    }
+
+    pub(in crate::dense) fn cross<B: Backend>(
+        x0: FloatTensor<B>,
+        u: FloatTensor<B>,
+        x: FloatTensor<B>,
+    ) -> FloatTensor<B> {
+        primitive(tensor::<B, 2>(x0) * tensor(u) + tensor(x))
+    }
+
+    pub(in crate::dense) fn cross_backward<B: Backend>(
+        x0: FloatTensor<B>,
+        u: FloatTensor<B>,
+        gradient: FloatTensor<B>,
+    ) -> CrossGradients<B> {
+        let of = tensor::<B, 2>(gradient);
+        CrossGradients {
+            x0: primitive(of.clone() * tensor(u)),
+            u: primitive(of.clone() * tensor(x0)),
+            x: primitive(of),
+        }
+    }
+}

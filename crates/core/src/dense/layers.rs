@@ -1,0 +1,177 @@
+//! The layers that several models are made of, and where their first values come from.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Tensor, TensorData, backend::Backend},
+};
+use rayon::prelude::*;
+use recmill_kernels::philox::{Draws, unit};
+
+use super::{
+    Activation, DenseBackend,
+    backend::{primitive, tensor},
+};
+
+/// The streams that first values are drawn from, one a parameter; dropout's begin where they end.
+const FIRST_VALUES: u64 = 1 << 37;
+const DROPOUT: u64 = FIRST_VALUES + (1 << 20);
+
+/// Draws the first values of parameters, one after the other.
+#[derive(Debug)]
+pub struct Initial<'a, B: Backend> {
+    seed: u64,
+    drawn: u64,
+    device: &'a B::Device,
+}
+
+impl<'a, B: Backend> Initial<'a, B> {
+    /// Begins under `seed`.
+    pub fn new(seed: u64, device: &'a B::Device) -> Self {
+        Self { seed, drawn: 0, device }
+    }
+
+    /// Draws a parameter from the uniform distribution over `-bound .. bound`.
+    pub fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f64) -> Param<Tensor<B, D>> {
+        let mut words = vec![0; shape.iter().product()];
+        Draws::new(self.seed, FIRST_VALUES + self.drawn).fill(0, &mut words);
+        self.drawn += 1;
+        let value = |word| (bound * f64::from(2.0 * unit(word) - 1.0)) as f32;
+        self.of(shape, words.into_iter().map(value).collect())
+    }
+
+    /// Makes a parameter of one value throughout.
+    pub fn constant<const D: usize>(&mut self, shape: [usize; D], value: f32) -> Param<Tensor<B, D>> {
+        self.of(shape, vec![value; shape.iter().product()])
+    }
+
+    fn of<const D: usize>(&self, shape: [usize; D], values: Vec<f32>) -> Param<Tensor<B, D>> {
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), self.device))
+    }
+}
+
+/// `activation(x weight + bias)`.
+#[derive(Module, Debug)]
+pub struct Linear<B: Backend> {
+    weight: Param<Tensor<B, 2>>,
+    bias: Param<Tensor<B, 1>>,
+}
+
+impl<B: Backend> Linear<B> {
+    /// Draws weights of variance `1 / (3 inputs)` and biases from as narrow a range (LeCun et al. 1998; what PyTorch does).
+    pub fn new(inputs: usize, outputs: usize, initial: &mut Initial<'_, B>) -> Self {
+        let bound = 1.0 / (inputs.max(1) as f64).sqrt();
+        Self { weight: initial.uniform([inputs, outputs], bound), bias: initial.uniform([outputs], bound) }
+    }
+
+    /// Draws weights of variance `2 / (inputs + outputs)` and sets biases to 0 (Glorot, Bengio 2010).
+    pub fn glorot(inputs: usize, outputs: usize, initial: &mut Initial<'_, B>) -> Self {
+        let bound = (6.0 / (inputs + outputs).max(1) as f64).sqrt();
+        Self { weight: initial.uniform([inputs, outputs], bound), bias: initial.constant([outputs], 0.0) }
+    }
+}
+
+impl<B: DenseBackend> Linear<B> {
+    /// Maps `[rows, inputs]` to `[rows, outputs]`.
+    pub fn forward(&self, x: Tensor<B, 2>, activation: Activation) -> Tensor<B, 2> {
+        let (weight, bias) = (primitive(self.weight.val()), primitive(self.bias.val()));
+        tensor(B::linear_layer(primitive(x), weight, bias, activation))
+    }
+}
+
+/// Who is dropped: a function of the seed, the epoch and the sample, whatever the batch and the thread.
+#[derive(Clone, Debug)]
+pub struct Dropout {
+    /// Source of every choice.
+    pub seed: u64,
+    /// The pass through the data.
+    pub epoch: u32,
+    /// The sample of each row.
+    pub samples: Vec<u64>,
+}
+
+impl Dropout {
+    /// Sets values to zero with probability `share` and makes the others as much larger.
+    ///
+    /// `layer` tells the network's layers apart.
+    pub fn apply<B: Backend>(&self, x: Tensor<B, 2>, share: f64, layer: u64) -> Tensor<B, 2> {
+        if share <= 0.0 {
+            return x;
+        }
+        let [rows, width] = x.dims();
+        let (keep, larger) = ((1.0 - share) as f32, (1.0 / (1.0 - share)) as f32);
+        let draws = Draws::new(self.seed, DROPOUT + u64::from(self.epoch) * 1024 + layer);
+        let mut mask = vec![0.0f32; rows * width];
+        mask.par_chunks_mut(width.max(1)).zip(&self.samples).for_each_init(
+            || vec![0; width],
+            |words, (mask, &sample)| {
+                draws.fill(sample * width as u64, words);
+                for (mask, &word) in mask.iter_mut().zip(&*words) {
+                    *mask = if unit(word) < keep { larger } else { 0.0 };
+                }
+            },
+        );
+        x.clone() * Tensor::from_data(TensorData::new(mask, [rows, width]), &x.device())
+    }
+}
+
+/// Linear layers with `max(0, x)` after each, and dropout.
+#[derive(Module, Debug)]
+pub struct Mlp<B: Backend> {
+    layers: Vec<Linear<B>>,
+    dropout: f64,
+    first_layer: u64,
+}
+
+impl<B: Backend> Mlp<B> {
+    /// Makes a layer of each width in `hidden`, for `inputs` values a row; `tower` tells a network's towers apart.
+    pub fn new(
+        inputs: usize,
+        hidden: &[usize],
+        dropout: f64,
+        tower: u64,
+        initial: &mut Initial<'_, B>,
+    ) -> Self {
+        let mut width = inputs;
+        let layers = hidden.iter().map(|&outputs| {
+            let layer = Linear::glorot(width, outputs, initial);
+            width = outputs;
+            layer
+        });
+        Self { layers: layers.collect(), dropout, first_layer: tower * 32 }
+    }
+}
+
+impl<B: Backend> Mlp<B> {
+    /// Returns whether there is no layer, so that [`Mlp::forward`] gives back its input.
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+}
+
+impl<B: DenseBackend> Mlp<B> {
+    /// Maps `[rows, inputs]` to `[rows, last of hidden]`; drops only where `dropout` is given, which is in training.
+    pub fn forward(&self, mut x: Tensor<B, 2>, dropout: Option<&Dropout>) -> Tensor<B, 2> {
+        for (at, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(x, Activation::Relu);
+            if let Some(dropout) = dropout {
+                x = dropout.apply(x, self.dropout, self.first_layer + at as u64);
+            }
+        }
+        x
+    }
+}
+
+/// As [`DenseBackend::second_order`], on burn's tensors.
+pub fn second_order<B: DenseBackend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
+    tensor(B::second_order(primitive(x)))
+}
+
+/// As [`DenseBackend::pairwise_dots`], on burn's tensors.
+pub fn pairwise_dots<B: DenseBackend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
+    tensor(B::pairwise_dots(primitive(x)))
+}
+
+/// As [`DenseBackend::cross`], on burn's tensors.
+pub fn cross<B: DenseBackend>(x0: Tensor<B, 2>, u: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    tensor(B::cross(primitive(x0), primitive(u), primitive(x)))
+}

@@ -1,0 +1,87 @@
+//! DeepFM: a factorization machine and a network over the same vectors.
+//!
+//! ```text
+//! log-odds = FM(e, x) + h · MLP([e_1 .. e_F, x])
+//! ```
+//!
+//! Source: Guo et al. 2017, "DeepFM: a factorization-machine based neural network for CTR prediction".
+
+use burn::{
+    module::Module,
+    tensor::{Tensor, backend::Backend},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Inputs, Network, Shape, TableDims,
+    inputs::{FirstOrder, Vectors},
+};
+use crate::{
+    dense::{Activation, DenseBackend, Initial, Linear, Mlp, second_order},
+    models::Problems,
+};
+
+/// Hyper-parameters of [`DeepFm`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(default, deny_unknown_fields)]
+pub struct DeepFmConfig {
+    /// Length of a feature's vector; 8 to 64 is usual.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().embedding_dim))]
+    pub embedding_dim: usize,
+    /// Widths of the hidden layers.
+    #[cfg_attr(feature = "clap", arg(long, value_delimiter = ',', default_values_t = Self::default().hidden))]
+    pub hidden: Vec<usize>,
+    /// Share of the hidden values that are dropped in training.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().dropout))]
+    pub dropout: f64,
+}
+
+impl Default for DeepFmConfig {
+    fn default() -> Self {
+        Self { embedding_dim: 16, hidden: vec![400, 400, 400], dropout: 0.2 }
+    }
+}
+
+impl DeepFmConfig {
+    pub(super) fn problems(&self, problems: &mut Problems) {
+        problems.dimension("embedding_dim", self.embedding_dim);
+        problems.widths("hidden", &self.hidden);
+        problems.share("dropout", self.dropout);
+    }
+
+    pub(super) fn tables(&self, shape: &Shape) -> TableDims {
+        TableDims { embedding: Some(self.embedding_dim), first_order: Some(shape.n_labels) }
+    }
+}
+
+/// The network.
+#[derive(Module, Debug)]
+pub struct DeepFm<B: Backend> {
+    first_order: FirstOrder<B>,
+    vectors: Vectors<B>,
+    deep: Mlp<B>,
+    head: Linear<B>,
+}
+
+impl<B: Backend> DeepFm<B> {
+    /// Makes the network with its first values.
+    pub fn new(config: &DeepFmConfig, shape: &Shape, initial: &mut Initial<'_, B>) -> Self {
+        let width = shape.flat_width(config.embedding_dim);
+        Self {
+            first_order: FirstOrder::new(shape, initial),
+            vectors: Vectors::new(shape, config.embedding_dim, initial),
+            deep: Mlp::new(width, &config.hidden, config.dropout, 0, initial),
+            head: Linear::glorot(config.hidden.last().copied().unwrap_or(width), shape.n_labels, initial),
+        }
+    }
+}
+
+impl<B: DenseBackend> Network<B> for DeepFm<B> {
+    fn forward(&self, inputs: &Inputs<B>) -> Tensor<B, 2> {
+        let deep = self.deep.forward(inputs.flat(), inputs.dropout.as_ref());
+        self.first_order.forward(inputs)
+            + second_order(self.vectors.forward(inputs))
+            + self.head.forward(deep, Activation::Identity)
+    }
+}

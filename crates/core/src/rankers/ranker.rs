@@ -1,0 +1,178 @@
+//! A trained ranker: features, tables and network, and how it scores.
+
+use std::sync::Mutex;
+
+use burn::tensor::{Tensor, TensorData};
+
+use recmill_kernels::Table;
+
+use super::{AnyNetwork, EmbeddingTables, Inputs, Network, RankerConfig, Shape};
+use crate::{
+    Parameters, Result,
+    dense::{self, Cpu, DenseBackend},
+    features::{FeatureBatch, Features, FieldValues},
+};
+
+/// Scores rows of features.
+///
+/// A row's scores do not depend on the rows beside it.
+#[derive(Debug)]
+pub struct Ranker {
+    config: RankerConfig,
+    features: Features,
+    tables: EmbeddingTables,
+    network: Mutex<AnyNetwork<Cpu>>,
+}
+
+/// Rows that are scored at a time: what bounds the memory of a large batch.
+const SCORED_AT_ONCE: usize = 4096;
+
+impl Ranker {
+    /// Puts together what training made.
+    pub fn new(
+        config: RankerConfig,
+        features: Features,
+        tables: EmbeddingTables,
+        network: AnyNetwork<Cpu>,
+    ) -> Self {
+        Self { config, features, tables, network: Mutex::new(network) }
+    }
+
+    /// Opens a model from its parameters.
+    ///
+    /// # Errors
+    /// [`crate::Error::MissingParameter`], [`crate::Error::MissingDense`], [`crate::Error::WrongSize`] when they are not of
+    /// this configuration and these features.
+    pub fn open(config: &RankerConfig, features: Features, mut parameters: Parameters) -> Result<Self> {
+        let shape = Shape::of(&features);
+        let tables = EmbeddingTables::take(&features, config.model.tables(&shape), &mut parameters)?;
+        let network = AnyNetwork::new(&config.model, &shape, 0, &Default::default());
+        let network = Mutex::new(dense::load_parameters(network, &mut parameters)?);
+        Ok(Self { config: config.clone(), features, tables, network })
+    }
+
+    /// Returns which network it is and how it learned.
+    pub fn config(&self) -> &RankerConfig {
+        &self.config
+    }
+
+    /// Returns how rows become features.
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// Takes groups from another column than training named.
+    pub fn group_by(&mut self, column: &str) {
+        self.features.group_by(column);
+    }
+
+    /// Writes the probability of each label of each row to `out`, `[rows, labels]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when a category is past its field, or a score is not finite.
+    pub fn score(&self, batch: &FeatureBatch, out: &mut Vec<f32>) -> Result<()> {
+        out.clear();
+        let mut piece = FeatureBatch::default();
+        let mut first = 0;
+        while first < batch.rows {
+            let rows = (batch.rows - first).min(SCORED_AT_ONCE);
+            let piece = match rows == batch.rows {
+                true => batch,
+                false => {
+                    slice(batch, first, rows, &mut piece);
+                    &piece
+                }
+            };
+            self.score_piece(piece, first, out)?;
+            first += rows;
+        }
+        Ok(())
+    }
+
+    fn score_piece(&self, batch: &FeatureBatch, first: usize, out: &mut Vec<f32>) -> Result<()> {
+        let network =
+            self.network.lock().map_err(|_| crate::Error::Inconsistent { what: "network", at: 0 })?;
+        let shape = Shape::of(&self.features);
+        let log_odds = log_odds(&*network, &self.tables, &shape, batch, &Default::default())?;
+        drop(network);
+        for (at, x) in log_odds.iter().enumerate() {
+            if !x.is_finite() {
+                let row = (first + at / shape.n_labels) as u64;
+                return Err(recmill_kernels::Error::NotFinite { op: "ranker", what: "a score", row }.into());
+            }
+            out.push(sigmoid(*x));
+        }
+        Ok(())
+    }
+
+    /// Returns what the model directory stores.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when there is no memory for a copy.
+    pub fn into_parts(self) -> Result<(RankerConfig, Features, Parameters)> {
+        let mut parameters = Parameters::default();
+        self.tables.put(&mut parameters);
+        let network =
+            self.network.into_inner().map_err(|_| crate::Error::Inconsistent { what: "network", at: 0 })?;
+        dense::put_parameters(&network, &mut parameters)?;
+        Ok((self.config, self.features, parameters))
+    }
+}
+
+/// Returns the log-odds of each label of each row of `batch`, `[rows, labels]`, by any network.
+///
+/// # Errors
+/// [`crate::Error::Kernel`] when a category is past its field, or there is no memory.
+pub fn log_odds<B: DenseBackend, N: Network<B>>(
+    network: &N,
+    tables: &EmbeddingTables,
+    shape: &Shape,
+    batch: &FeatureBatch,
+    device: &B::Device,
+) -> Result<Vec<f32>> {
+    let matrix = |values: Vec<f32>, columns: usize| {
+        Tensor::<B, 2>::from_data(TensorData::new(values, [batch.rows, columns]), device)
+    };
+    let look_up = |table: &Option<Table>| -> Result<Option<Tensor<B, 2>>> {
+        let Some(table) = table else { return Ok(None) };
+        let lookup = tables.look_up(table, batch)?;
+        Ok(Some(matrix(lookup.values.to_vec()?, lookup.bags.width())))
+    };
+    let embedded = look_up(&tables.embedding)?.map(|flat| {
+        let [rows, width] = flat.dims();
+        flat.reshape([rows, shape.n_fields, width / shape.n_fields])
+    });
+    let first_order = look_up(&tables.first_order)?;
+    let numeric = (shape.n_numeric > 0).then(|| matrix(batch.numeric.clone(), shape.n_numeric));
+    let inputs = Inputs { embedded, first_order, numeric, dropout: None };
+    Ok(network.forward(&inputs).into_data().into_vec::<f32>().unwrap_or_default())
+}
+
+/// Copies rows `first .. first + rows` of a batch's features, which is all that scoring reads.
+fn slice(batch: &FeatureBatch, first: usize, rows: usize, out: &mut FeatureBatch) {
+    let n_numeric = batch.numeric.len() / batch.rows.max(1);
+    out.rows = rows;
+    out.numeric.clear();
+    out.numeric.extend_from_slice(&batch.numeric[first * n_numeric..(first + rows) * n_numeric]);
+    out.fields.resize_with(batch.fields.len(), FieldValues::default);
+    for (from, to) in batch.fields.iter().zip(&mut out.fields) {
+        to.indices.clear();
+        match &from.offsets {
+            None => {
+                to.offsets = None;
+                to.indices.extend_from_slice(&from.indices[first..first + rows]);
+            }
+            Some(offsets) => {
+                let offsets = &offsets[first..=first + rows];
+                let (begin, end) = (offsets[0], offsets[rows]);
+                to.indices.extend_from_slice(&from.indices[begin as usize..end as usize]);
+                to.offsets = Some(offsets.iter().map(|offset| offset - begin).collect());
+            }
+        }
+    }
+}
+
+/// Turns log-odds into a probability.
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
