@@ -72,6 +72,16 @@ pub enum Error {
         /// The loss found.
         loss: f64,
     },
+    /// The loss of a step is NaN or infinite, so the step was not taken.
+    #[error("the loss of step {step} in epoch {epoch} is not finite; first rows: {rows}")]
+    NotFiniteLoss {
+        /// The epoch, from 1.
+        epoch: u32,
+        /// The step, from 1 over all epochs.
+        step: u64,
+        /// Files and lines of the first rows whose scores are not finite.
+        rows: String,
+    },
     /// Validation measures no metric of this name.
     #[error("validation measures {known}, not `{metric}`")]
     UnknownMetric {

@@ -14,6 +14,7 @@ use crate::{Error, Result};
 pub(crate) enum Stream {
     UserFactors = 1 << 38,
     ItemFactors = (1 << 38) + 1,
+    Embedding = (1 << 38) + 2,
 }
 
 /// As [`normal`], on `device`: drawn on the CPU, so that every device begins with the same values.

@@ -12,6 +12,7 @@ mod ease;
 mod error;
 mod factors;
 mod fit;
+pub mod gradient;
 mod item_knn;
 mod learner;
 pub mod memory;

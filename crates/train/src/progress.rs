@@ -77,6 +77,9 @@ pub trait Progress {
     /// Training is about to begin; nothing large has been allocated.
     fn planned(&mut self, _plan: &Plan) {}
 
+    /// A step was taken, by a model that learns by gradients.
+    fn step(&mut self, _record: &crate::gradient::StepRecord) {}
+
     /// An epoch is over.
     fn epoch(&mut self, _record: &EpochRecord) {}
 }

@@ -1,0 +1,25 @@
+//! Learning by gradients: the loop that rankers share, and that retrievers and sequences will.
+//!
+//! ```text
+//! order    which sample comes when: a function of (seed, epoch)
+//! loader   batches, made ready in threads of their own
+//! Task     what differs between models: the batch, the forward pass, the loss
+//! descend  epoch -> batch -> step -> evaluate -> keep the best
+//! tables   the step of what a batch touched of the embedding tables
+//! dense    the step of the network
+//! ```
+
+mod dense;
+mod descend;
+mod loader;
+mod order;
+mod rank;
+mod schedule;
+mod tables;
+
+pub use dense::{DenseGradients, DenseSteps};
+pub use descend::{Descent, DescentOptions, Learn, Step, StepRecord, Task, descend};
+pub use order::Order;
+pub use rank::{RankTraining, Rows, TrainedNetwork};
+pub use schedule::rate_at;
+pub use tables::TableSteps;

@@ -1,0 +1,190 @@
+//! The loop: epoch -> batch -> step -> evaluate -> keep the best.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
+
+use super::{loader::load_ahead, order::Order};
+use crate::{Ended, EpochRecord, Error, Progress, Result};
+
+/// What differs between models that learn by gradients.
+pub trait Task: Sync {
+    /// Some samples, made ready for a step.
+    type Batch: Default + Send;
+
+    /// Returns the samples of an epoch.
+    fn n_samples(&self) -> u64;
+
+    /// Fills `batch` with these samples in this order; called in threads of the loader's.
+    fn load(&self, samples: &[u64], batch: &mut Self::Batch);
+}
+
+/// Parameters that a task's batches move.
+pub trait Learn<T: Task> {
+    /// Takes one step and returns the batch's mean loss.
+    ///
+    /// # Errors
+    /// [`Error::NotFiniteLoss`] when the loss is NaN or infinite, [`Error::Kernel`].
+    fn step(&mut self, batch: &T::Batch, at: Step) -> Result<f64>;
+
+    /// Measures the present parameters on what is held out; `None` where nothing is.
+    ///
+    /// # Errors
+    /// [`Error::Core`], [`Error::Kernel`].
+    fn validate(&mut self) -> Result<Option<BTreeMap<String, f64>>>;
+
+    /// Remembers the present parameters as the best so far.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when there is no memory for a copy.
+    fn keep(&mut self) -> Result<()>;
+
+    /// Goes back to the parameters that were kept, if any were.
+    fn restore_kept(&mut self);
+}
+
+/// Where a step stands in training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The epoch, from 1.
+    pub epoch: u32,
+    /// Steps before this one.
+    pub step: u64,
+    /// Steps there will be, if training is not stopped.
+    pub steps: u64,
+}
+
+/// What is told of a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepRecord {
+    /// The epoch, from 1.
+    pub epoch: u32,
+    /// Samples of this epoch that have been learned from.
+    pub samples: u64,
+    /// Samples of an epoch.
+    pub of: u64,
+    /// The mean loss of the epoch so far.
+    pub loss: f64,
+}
+
+/// How long to train, and which epoch to keep.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DescentOptions {
+    /// Epochs at most.
+    pub epochs: u32,
+    /// Samples a step.
+    pub batch_size: usize,
+    /// Decides the order of samples.
+    pub seed: u64,
+    /// The metric that decides which epoch is the best.
+    pub metric: String,
+    /// Stop after so many epochs in a row that did not improve the metric.
+    pub patience: Option<u32>,
+    /// Threads that make batches ready.
+    pub loader_threads: usize,
+}
+
+/// How training went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Descent {
+    /// Every epoch that was done.
+    pub epochs: Vec<EpochRecord>,
+    /// The epoch whose parameters were kept.
+    pub kept_epoch: u32,
+    /// Why training ended.
+    pub ended: Ended,
+}
+
+/// Trains until the epochs are done, validation no longer improves, or `stop` is set.
+///
+/// # Errors
+/// Whatever a step or validation refuses; [`Error::UnknownMetric`].
+///
+/// # Determinism
+/// Everything but the seconds depends on the task, the learner and the seed alone.
+pub fn descend<T: Task, L: Learn<T>>(
+    task: &T,
+    learner: &mut L,
+    options: &DescentOptions,
+    stop: &AtomicBool,
+    progress: &mut dyn Progress,
+) -> Result<Descent> {
+    let n = task.n_samples();
+    let batch_size = options.batch_size as u64;
+    let batches = n.div_ceil(batch_size);
+    let steps = batches * u64::from(options.epochs);
+    let smaller_is_better = options.metric == "logloss";
+    let mut done: Vec<EpochRecord> = Vec::new();
+    let mut best: Option<(u32, f64)> = None;
+    let mut ended = Ended::Epochs;
+    for epoch in 1..=options.epochs {
+        let begun = Instant::now();
+        let order = Order::new(n, options.seed, epoch);
+        let place = |batch: u64| batch * batch_size..((batch + 1) * batch_size).min(n);
+        let load = |at: u64, batch: &mut T::Batch| {
+            let samples: Vec<u64> = place(at).map(|place| order.sample(place)).collect();
+            task.load(&samples, batch);
+        };
+        let mut sum = 0.0;
+        load_ahead(batches, options.loader_threads, load, |at, batch: &T::Batch| {
+            let step = u64::from(epoch - 1) * batches + at;
+            let loss = learner.step(batch, Step { epoch, step, steps })?;
+            let places = place(at);
+            sum += loss * (places.end - places.start) as f64;
+            progress.step(&StepRecord { epoch, samples: places.end, of: n, loss: sum / places.end as f64 });
+            if stop.load(Ordering::Relaxed) { Err(Halt::Asked) } else { Ok(()) }
+        })
+        .or_else(|halt| match halt {
+            Halt::Asked => {
+                ended = Ended::Asked;
+                Ok(())
+            }
+            Halt::Failed(error) => Err(error),
+        })?;
+        let mut record = EpochRecord { epoch, loss: Some(sum / n as f64), ..EpochRecord::default() };
+        record.seconds = begun.elapsed().as_secs_f64();
+        let begun = Instant::now();
+        if let Some(metrics) = learner.validate()? {
+            record.eval_seconds = begun.elapsed().as_secs_f64();
+            let value = *metrics.get(&options.metric).ok_or_else(|| Error::UnknownMetric {
+                metric: options.metric.clone(),
+                known: metrics.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+            })?;
+            let score = if smaller_is_better { -value } else { value };
+            record.metrics = metrics;
+            if best.is_none_or(|(_, highest)| score > highest || (highest.is_nan() && !score.is_nan())) {
+                best = Some((epoch, score));
+                learner.keep()?;
+            }
+        }
+        progress.epoch(&record);
+        done.push(record);
+        if ended == Ended::Asked {
+            break;
+        }
+        let since = best.map_or(0, |(best, _)| epoch - best);
+        if options.patience.is_some_and(|patience| since >= patience.max(1)) {
+            ended = Ended::NoImprovement;
+            break;
+        }
+    }
+    let kept_epoch = best.map_or(done.len() as u32, |(epoch, _)| epoch);
+    if kept_epoch != done.len() as u32 {
+        learner.restore_kept();
+    }
+    Ok(Descent { epochs: done, kept_epoch, ended })
+}
+
+/// Why an epoch ends before its last batch.
+enum Halt {
+    Asked,
+    Failed(Error),
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Halt::Failed(error)
+    }
+}

@@ -1,0 +1,290 @@
+//! What every ranker promises: it learns crosses, the same seed gives the same bytes, a row's score is its own.
+
+use std::{fmt::Write, sync::atomic::AtomicBool};
+
+use recmill_core::{
+    data::ReadOptions,
+    features::{Examples, FeatureBatch, Features, SchemaOptions, infer_schema},
+    rankers::{LearningConfig, Measuring, Ranker, RankerConfig, RankerModel},
+};
+use recmill_train::{
+    EpochRecord, Error,
+    gradient::{Descent, RankTraining, Rows},
+};
+use serde_json::{Value, json};
+
+/// A file of rows whose label is a cross of two categories, with a number that shifts it; a second label is its opposite.
+struct Data {
+    _folder: tempfile::TempDir,
+    features: Features,
+    examples: Examples,
+}
+
+impl Data {
+    fn new(labels: &[&str], rows: usize) -> Self {
+        let mut text = String::from("color_id,shape_id,size,both,other\n");
+        for row in 0..rows {
+            // Numbers that look drawn at random and are not.
+            let (color, shape) = (row * 7 % 5, row * 11 % 7);
+            let size = (row * 37 % 101) as f64 / 50.0 - 1.0;
+            let both = u8::from((color + shape) % 2 == 0 && size < 0.8);
+            writeln!(text, "c{color},s{shape},{size},{both},{}", 1 - both).unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.csv");
+        fs_err::write(&path, text).unwrap();
+        let (paths, read) = ([path.display().to_string()], ReadOptions::default());
+        let options = SchemaOptions {
+            label: labels.iter().map(|&label| label.to_owned()).collect(),
+            ignore: ["both", "other"]
+                .into_iter()
+                .filter(|name| !labels.contains(name))
+                .map(str::to_owned)
+                .collect(),
+            ..SchemaOptions::default()
+        };
+        let (schema, _) = infer_schema(&paths, &read, &options).unwrap();
+        let (features, _) = Features::fit(&schema, &paths, &read).unwrap();
+        let (examples, _) = Examples::read(&features, &paths, &read, u64::MAX).unwrap();
+        Self { _folder: folder, features, examples }
+    }
+
+    fn all(&self) -> Rows<'_> {
+        Rows { examples: &self.examples, rows: None }
+    }
+
+    fn batch(&self, rows: &[u64]) -> FeatureBatch {
+        let mut batch = FeatureBatch::default();
+        self.examples.gather(rows, &mut batch);
+        batch
+    }
+
+    fn train(&self, config: &RankerConfig, seed: u64) -> (Ranker, Descent) {
+        self.try_train(config, seed, 1).unwrap()
+    }
+
+    fn try_train(
+        &self,
+        config: &RankerConfig,
+        seed: u64,
+        loader_threads: usize,
+    ) -> recmill_train::Result<(Ranker, Descent)> {
+        let training = RankTraining {
+            learning: &config.learning,
+            features: &self.features,
+            train: self.all(),
+            valid: Some(self.all()),
+            seed,
+            metric: "auc",
+            patience: None,
+            loader_threads,
+        };
+        training.run(config, &AtomicBool::new(false), &mut Vec::<EpochRecord>::new())
+    }
+}
+
+/// A small network of each kind.
+fn config(name: &str, learning: Value) -> RankerConfig {
+    let mut all = json!({"model": name, "epochs": 12, "batch_size": 50, "learning_rate": 0.02});
+    let own = match name {
+        "logistic" => json!({}),
+        "fm" => json!({"embedding_dim": 4}),
+        "dlrm" => json!({"embedding_dim": 4, "hidden": [16], "bottom": [8], "dropout": 0.1}),
+        "finalmlp" => {
+            json!({"embedding_dim": 4, "hidden": [16], "hidden2": [16], "heads": 4, "gate": 4, "dropout": 0.1})
+        }
+        _ => json!({"embedding_dim": 4, "hidden": [16], "dropout": 0.1}),
+    };
+    for part in [own, learning] {
+        all.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
+    }
+    serde_json::from_value(all).unwrap()
+}
+
+fn scores(ranker: &Ranker, batch: &FeatureBatch) -> Vec<f32> {
+    let mut out = Vec::new();
+    ranker.score(batch, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn every_model_learns_a_cross_of_two_categories_but_the_linear_one() {
+    let data = Data::new(&["both"], 1000);
+    let every: Vec<u64> = (0..1000).collect();
+    let batch = data.batch(&every);
+    for name in RankerModel::NAMES {
+        let (ranker, descent) = data.train(&config(name, json!({})), 0);
+        let losses: Vec<f64> = descent.epochs.iter().filter_map(|epoch| epoch.loss).collect();
+        assert!(losses[11] < losses[0], "{name}: {losses:?}");
+        let mut measuring = Measuring::new(data.features.labels());
+        measuring.add(&scores(&ranker, &batch), &batch);
+        let auc = measuring.finish().unwrap().metrics["auc"];
+        match name {
+            "logistic" => assert!((0.5..0.8).contains(&auc), "{name}: {auc}"),
+            _ => assert!(auc > 0.93, "{name}: {auc}"),
+        }
+        let best = descent.epochs.iter().map(|epoch| epoch.metrics["auc"]).fold(0.0, f64::max);
+        assert_eq!(best, auc, "{name}: what is returned is the best epoch");
+    }
+}
+
+#[test]
+fn a_row_has_the_same_score_alone_and_in_any_batch() {
+    let data = Data::new(&["both"], 300);
+    for name in RankerModel::NAMES {
+        let (ranker, _) = data.train(&config(name, json!({"epochs": 1})), 0);
+        let rows: Vec<u64> = (0..300).collect();
+        let together = scores(&ranker, &data.batch(&rows));
+        for row in [0, 1, 150, 299] {
+            assert_eq!(scores(&ranker, &data.batch(&[row])), [together[row as usize]], "{name}: row {row}");
+        }
+        let some = scores(&ranker, &data.batch(&rows[7..40]));
+        assert_eq!(some, together[7..40], "{name}");
+        assert!(scores(&ranker, &data.batch(&[])).is_empty());
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_whatever_the_loader_s_threads() {
+    let data = Data::new(&["both"], 300);
+    for name in ["deepfm", "dcn-v2", "mmoe"] {
+        let config = config(name, json!({"epochs": 2}));
+        let bits = |ranker: Ranker| -> Vec<(String, Vec<u32>)> {
+            let (_, _, parameters) = ranker.into_parts().unwrap();
+            parameters
+                .iter()
+                .map(|(name, parameter)| {
+                    let values = match parameter {
+                        recmill_core::Parameter::Table(table) => table.to_f32().unwrap(),
+                        recmill_core::Parameter::F32(values) => values.to_vec().unwrap(),
+                        _ => Vec::new(),
+                    };
+                    (name.to_owned(), values.into_iter().map(f32::to_bits).collect())
+                })
+                .collect()
+        };
+        let first = bits(data.try_train(&config, 3, 1).unwrap().0);
+        assert_eq!(first, bits(data.try_train(&config, 3, 3).unwrap().0), "{name}");
+        assert_ne!(first, bits(data.try_train(&config, 4, 1).unwrap().0), "{name}");
+        let names: Vec<&str> = first.iter().map(|(name, _)| name.as_str()).collect();
+        assert!(
+            names.contains(&"embedding") && names.iter().any(|name| name.starts_with("dense_")),
+            "{names:?}"
+        );
+    }
+}
+
+#[test]
+fn a_stored_ranker_scores_as_the_trained_one() {
+    use recmill_core::{
+        Dataset,
+        directory::{Config, ModelDirectory, Saved, Verify, save},
+    };
+    let data = Data::new(&["both"], 200);
+    let batch = data.batch(&(0..200).collect::<Vec<u64>>());
+    for name in RankerModel::NAMES {
+        for precision in ["f32", "f16"] {
+            let config = config(name, json!({"epochs": 1, "table_precision": precision}));
+            let (ranker, _) = data.train(&config, 0);
+            let expected = scores(&ranker, &batch);
+            let (config, features, parameters) = ranker.into_parts().unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let root = folder.path().join("model");
+            let stored = Config { model: serde_json::to_value(&config).unwrap(), ..Config::default() };
+            let saved = Saved {
+                config: &stored,
+                parameters: &parameters,
+                dataset: &Dataset::default(),
+                item_attributes: None,
+                user_attributes: None,
+                epochs: &[],
+                features: Some(&features),
+            };
+            save(&root, &saved, 3).unwrap();
+            let directory = ModelDirectory::open(&root, Verify::Full).unwrap();
+            assert!(directory.is_ranker());
+            let opened = directory.ranker().unwrap();
+            assert_eq!(opened.config(), &config);
+            assert_eq!(scores(&opened, &batch), expected, "{name} {precision}");
+        }
+    }
+}
+
+#[test]
+fn several_labels_are_learned_at_once() {
+    let data = Data::new(&["both", "other"], 1000);
+    let batch = data.batch(&(0..1000).collect::<Vec<u64>>());
+    for name in ["shared-bottom", "mmoe"] {
+        let (ranker, _) = data.train(&config(name, json!({})), 0);
+        let mut measuring = Measuring::new(data.features.labels());
+        measuring.add(&scores(&ranker, &batch), &batch);
+        let metrics = measuring.finish().unwrap().metrics;
+        assert!(metrics["auc/both"] > 0.93 && metrics["auc/other"] > 0.93, "{name}: {metrics:?}");
+    }
+}
+
+#[test]
+fn pieces_of_a_batch_make_the_step_of_the_whole() {
+    let data = Data::new(&["both"], 200);
+    let loss = |accumulate: usize, precision: &str| {
+        let learning =
+            json!({"epochs": 2, "accumulate": accumulate, "dropout": 0.0, "table_precision": precision});
+        data.train(&config("deepfm", learning), 0).1.epochs[1].loss.unwrap()
+    };
+    let (whole, pieces) = (loss(1, "f32"), loss(4, "f32"));
+    assert!((whole - pieces).abs() < 1e-5, "{whole} beside {pieces}");
+    assert!((loss(1, "bf16") - whole).abs() < 0.02);
+}
+
+#[test]
+fn every_optimizer_and_schedule_learns() {
+    let data = Data::new(&["both"], 600);
+    let optimizers = [
+        json!({"optimizer": "sgd", "table_optimizer": "sgd", "learning_rate": 0.5, "init_scale": 0.3}),
+        json!({"optimizer": "adagrad", "table_optimizer": "adagrad", "learning_rate": 0.1}),
+        json!({"optimizer": "adagrad", "table_optimizer": "row-wise-adagrad", "learning_rate": 0.1}),
+        json!({"optimizer": "adamw", "weight_decay": 0.01, "schedule": "cosine", "warmup_steps": 5}),
+        json!({"optimizer": "adam", "table_optimizer": "ftrl", "table_learning_rate": 0.2, "schedule": "linear"}),
+        json!({"clip_norm": 0.05, "embedding_l2": 0.0001, "weight_decay": 0.0001}),
+    ];
+    for learning in optimizers {
+        let (_, descent) = data.train(&config("deepfm", learning.clone()), 0);
+        let losses: Vec<f64> = descent.epochs.iter().filter_map(|epoch| epoch.loss).collect();
+        assert!(losses[11] < 0.9 * losses[0], "{learning}: {losses:?}");
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_names_the_step_and_the_file_s_rows() {
+    let data = Data::new(&["both"], 200);
+    let config = config("fm", json!({"optimizer": "sgd", "table_optimizer": "sgd", "learning_rate": 1e30}));
+    let failed = data.try_train(&config, 0, 1).err();
+    match failed {
+        Some(Error::NotFiniteLoss { epoch: 1, step, rows }) => {
+            assert!(step > 1 && rows.contains("rows.csv:"), "{step} {rows}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn learning_without_validation_keeps_the_last_epoch() {
+    let data = Data::new(&["both"], 100);
+    let config = RankerConfig {
+        learning: LearningConfig { epochs: 2, ..LearningConfig::default() },
+        ..config("fm", json!({}))
+    };
+    let training = RankTraining {
+        learning: &config.learning,
+        features: &data.features,
+        train: data.all(),
+        valid: None,
+        seed: 0,
+        metric: "auc",
+        patience: Some(1),
+        loader_threads: 1,
+    };
+    let (_, descent) = training.run(&config, &AtomicBool::new(false), &mut ()).unwrap();
+    assert_eq!((descent.kept_epoch, descent.epochs.len()), (2, 2));
+    assert!(descent.epochs[0].metrics.is_empty());
+}
