@@ -55,7 +55,7 @@ enum Command {
     Recommend(recommend::Recommend),
     /// Lists the items most like one item.
     Similar(similar::Similar),
-    /// Predicts the value of each (user, item) row of a file.
+    /// Scores each row of a file, or predicts the value of each (user, item) row.
     Predict(predict::Predict),
     /// Tells what is in a model directory.
     Inspect(inspect::Inspect),

@@ -10,6 +10,7 @@ mod interrupt;
 mod model;
 mod output;
 mod progress;
+mod ranking;
 mod read_flags;
 mod reading;
 mod titles;

@@ -34,6 +34,7 @@
 //!     item_attributes: None,
 //!     user_attributes: None,
 //!     epochs: &[],
+//!     features: None,
 //! };
 //! save(&folder.path().join("model"), &saved, 3)?;
 //! let recommender = ModelDirectory::open(folder.path().join("model"), Verify::Full)?.recommender()?;

@@ -97,6 +97,7 @@ impl Demo {
             item_attributes: Some(&items),
             user_attributes: None,
             epochs: &epochs,
+            features: None,
         };
         let version = directory::save(&self.out, &saved, 3)?;
         note!("   wrote {}", version.display());

@@ -10,7 +10,7 @@ use clap::Args;
 use recmill_core::{
     Dataset,
     data::{ReadOptions, Repeats, read_dataset},
-    directory::replace_file,
+    directory::{ModelDirectory, Verify, replace_file},
     evaluate::{EvaluateOptions, Evaluation, Metrics, UnknownUsers},
 };
 use serde_json::{Value, json};
@@ -21,6 +21,7 @@ use crate::{
     model::Model,
     output::{self, Out, count, counted, note, seconds},
     progress::Bar,
+    ranking,
     read_flags::ReadFlags,
     reading,
 };
@@ -31,11 +32,12 @@ use crate::{
     full        ranks the whole catalogue minus what the user has had (the default)\n  \
     candidates  ranks the items listed for each user; history is not removed\n  \
     sampled     ranks the test items and N drawn ones; figures are higher than those of full, compare like with like\n  \
-    rating      compares predicted and actual values, where the model predicts values (svd)")]
+    rating      compares predicted and actual values, where the model predicts values (svd)\n  \
+    binary      compares scores of rows with labels of 0 and 1, where the model scores rows (deepfm ..)")]
 pub(crate) struct Evaluate {
     /// Model directory, or one of its versions such as model/versions/7.
     model: PathBuf,
-    /// Interactions that the model has not seen.
+    /// Interactions, or rows with a label, that the model has not seen.
     #[arg(long, value_name = "FILE", required = true)]
     test: Vec<String>,
     /// Lengths of lists to measure.
@@ -63,6 +65,9 @@ pub(crate) struct Evaluate {
     /// Orders equal scores and draws what is drawn.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// For scores of rows: the column whose groups, such as users, gauc is the mean over.
+    #[arg(long, value_name = "COLUMN")]
+    group: Option<String>,
     /// Measures rankings also for a model that predicts values.
     #[arg(long)]
     ranking: bool,
@@ -79,6 +84,13 @@ pub(crate) struct Evaluate {
 impl Evaluate {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<()> {
+        let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
+        if directory.is_ranker() {
+            return self.rows(&directory);
+        }
+        if self.group.is_some() {
+            return Err(Failure::usage("--group is for models that score rows of features"));
+        }
         let mut model = Model::open(&self.model)?;
         model.score_on(self.device, "evaluating")?;
         let reading = self.reading.options(Repeats::Last);
@@ -112,6 +124,31 @@ impl Evaluate {
         writeln!(out, "{}", population(&evaluation, self.unknown_users))?;
         writeln!(out)?;
         print_metrics(&mut out, &[(model.kind(), &evaluation.metrics)])?;
+        out.finish()
+    }
+
+    /// Measures the scores of rows of features.
+    fn rows(&self, directory: &ModelDirectory) -> Result<()> {
+        let (device, _) = self.device.choose_for("scoring rows", false)?;
+        let mut ranker = directory.ranker()?;
+        if let Some(column) = &self.group {
+            ranker.group_by(column);
+        }
+        let started = Instant::now();
+        let measured = ranking::measure(&ranker, &self.test, &self.reading.options(Repeats::Last))?;
+        let taken = started.elapsed().as_secs_f64();
+        let rate = measured.rows as f64 / taken.max(1e-9);
+        note!("{} in {} on {device}, {rate:.0} rows/s", counted(measured.rows, "row"), seconds(taken));
+        let mut out = Out::new();
+        if self.json {
+            let protocol = "binary, scores of rows against labels of 0 and 1";
+            out.json(&json!({"metrics": measured.metrics, "rows": measured.rows, "protocol": protocol}))?;
+        } else {
+            writeln!(out, "protocol: binary, scores of rows against labels of 0 and 1")?;
+            writeln!(out, "rows: {}\n", count(measured.rows))?;
+            let kind = directory.manifest().config.model["model"].as_str().unwrap_or("model");
+            ranking::print(&mut out, kind, &measured)?;
+        }
         out.finish()
     }
 

@@ -1,35 +1,46 @@
-//! `recmill predict`: the value that each user would give each item of a file.
+//! `recmill predict`: the score of each row of a file, or the value that each user would give each item.
 
 use std::path::PathBuf;
 
 use clap::Args;
-use recmill_core::data::{InteractionReader, Repeats};
+use recmill_core::{
+    data::{InteractionReader, Repeats},
+    directory::{ModelDirectory, Verify},
+};
 use serde::Serialize;
 
 use crate::{
+    commands::predict_rows,
     device_flag::DeviceFlag,
     failure::{Failure, Result},
     model::Model,
     output::{Out, counted, note},
     read_flags::ReadFlags,
+    user_lists::ListOutput,
 };
 
 /// Arguments of `recmill predict`.
 #[derive(Args)]
 #[command(
-    after_help = "Prints CSV: user_id,item_id,prediction,known. `known` says whether the model knows the user and \
+    after_help = "A model that scores rows of features prints line,prediction: the line of the file, and the probability \
+    that the label is 1; with several labels a column for each. Labels need not be in the file.\n\n\
+    A model that predicts values prints CSV: user_id,item_id,prediction,known. `known` says whether the model knows the user and \
     the item: both, user, item or none; what it does not know is predicted from the rest.\n\n\
     Example: recmill predict model rows.csv > predictions.csv"
 )]
 pub(crate) struct Predict {
     /// Model directory, or one of its versions such as model/versions/7.
     model: PathBuf,
-    /// Rows with a user and an item: files, patterns, URLs, or - for standard input.
+    /// Rows with features, or with a user and an item: files, patterns, URLs, or - for standard input.
     #[arg(required = true)]
     rows: Vec<String>,
     /// Where to compute: auto, cpu, cuda, cuda:N, wgpu or wgpu:N.
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceFlag::Auto)]
     device: DeviceFlag,
+    /// Where the scores of rows go: a file that ends in .csv, .jsonl or .parquet, or one of these words for standard
+    /// output [default: csv].
+    #[arg(long, short, value_name = "FILE", conflicts_with = "json")]
+    output: Option<ListOutput>,
     /// Prints one JSON object for all rows; for files that fit into memory.
     #[arg(long)]
     json: bool,
@@ -41,11 +52,20 @@ impl Predict {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<()> {
         self.device.resolve_for("predicting")?;
+        let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
+        if directory.is_ranker() {
+            let read = self.reading.options(Repeats::Last);
+            return predict_rows::run(&directory, &self.rows, &read, self.output.as_ref(), self.json);
+        }
+        if self.output.is_some() {
+            return Err(Failure::usage("--output is for models that score rows of features")
+                .hint("this one predicts pairs of a user and an item; redirect standard output"));
+        }
         let model = Model::open(&self.model)?;
         let recommender = &model.recommender;
         if !recommender.predict(&[], &mut Vec::new())? {
             return Err(Failure::failed(format!("{} models rank items and predict no values", model.kind()))
-                .hint("`recmill train svd` makes one that predicts ratings; `recmill recommend` ranks"));
+                .hint("`recmill train svd` makes one that predicts ratings, `recmill train deepfm` one that scores rows; `recmill recommend` ranks"));
         }
         let mut rows = InteractionReader::open(&self.rows, &self.reading.options(Repeats::Last))?;
         let mut writer = (!self.json).then(|| csv::Writer::from_writer(Out::new()));

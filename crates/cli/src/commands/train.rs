@@ -18,6 +18,10 @@ use recmill_core::{
     directory::{self, Config, Epoch, ModelDirectory, Saved, Verify},
     evaluate::{EvaluateOptions, Evaluation},
     models::{AlsConfig, BprConfig, EaseConfig, ItemKnnConfig, ModelConfig, MostPopularConfig, SvdConfig},
+    rankers::{
+        AutoIntConfig, DcnConfig, DeepFmConfig, DlrmConfig, FinalMlpConfig, FmConfig, LogisticConfig,
+        MmoeConfig, RankerModel, SharedBottomConfig, WideDeepConfig,
+    },
 };
 use recmill_kernels::Device;
 use recmill_train::{
@@ -31,6 +35,7 @@ use crate::{
     commands::{
         evaluate,
         train_flags::{TrainFlags, inherit, join},
+        train_ranker::OneRanker,
     },
     device_flag::DeviceFlag,
     failure::{Failure, Result},
@@ -44,7 +49,9 @@ use crate::{
 #[derive(Subcommand)]
 #[command(
     after_help = "Which model? als and ease are the strongest for clicks, views and purchases, item-knn is the \
-    simplest to explain, svd predicts ratings, most-popular is what the others must beat."
+    simplest to explain, svd predicts ratings, most-popular is what the others must beat. For rows of features with a \
+    label, such as clicks or fraud: dcn-v2 and deepfm are the strongest, logistic is what they must beat; shared-bottom and \
+    mmoe learn several labels at once."
 )]
 pub(crate) enum Train {
     /// Matrix factorization of implicit feedback by alternating least squares.
@@ -59,6 +66,32 @@ pub(crate) enum Train {
     MostPopular(OneModel<MostPopularConfig>),
     /// Matrix factorization that predicts ratings.
     Svd(OneModel<SvdConfig>),
+    /// Scores rows of features by a weight for each category and number.
+    #[command(visible_alias = "lr")]
+    Logistic(OneRanker<LogisticConfig>),
+    /// Scores rows by a factorization machine.
+    Fm(OneRanker<FmConfig>),
+    /// Scores rows by a linear model beside a network.
+    #[command(visible_alias = "wide-and-deep")]
+    WideDeep(OneRanker<WideDeepConfig>),
+    /// Scores rows by a factorization machine and a network over the same vectors.
+    #[command(name = "deepfm")]
+    DeepFm(OneRanker<DeepFmConfig>),
+    /// Scores rows by explicit crosses of features and a network.
+    #[command(name = "dcn-v2", visible_alias = "dcn")]
+    Dcn(OneRanker<DcnConfig>),
+    /// Scores rows by products of embeddings and a network above them.
+    Dlrm(OneRanker<DlrmConfig>),
+    /// Scores rows by fields that attend to each other.
+    #[command(name = "autoint")]
+    AutoInt(OneRanker<AutoIntConfig>),
+    /// Scores rows by two gated networks joined by products.
+    #[command(name = "finalmlp", visible_alias = "final-mlp")]
+    FinalMlp(OneRanker<FinalMlpConfig>),
+    /// Scores rows for several labels by one network with a tower for each.
+    SharedBottom(OneRanker<SharedBottomConfig>),
+    /// Scores rows for several labels by a mixture of experts.
+    Mmoe(OneRanker<MmoeConfig>),
 }
 
 /// The flags of one model.
@@ -80,6 +113,16 @@ impl Train {
             Train::Ease(model) => model.run("ease", given, ModelConfig::Ease),
             Train::MostPopular(model) => model.run("most-popular", given, ModelConfig::MostPopular),
             Train::Svd(model) => model.run("svd", given, ModelConfig::Svd),
+            Train::Logistic(model) => model.run("logistic", given, RankerModel::Logistic),
+            Train::Fm(model) => model.run("fm", given, RankerModel::Fm),
+            Train::WideDeep(model) => model.run("wide-deep", given, RankerModel::WideDeep),
+            Train::DeepFm(model) => model.run("deepfm", given, RankerModel::DeepFm),
+            Train::Dcn(model) => model.run("dcn-v2", given, RankerModel::Dcn),
+            Train::Dlrm(model) => model.run("dlrm", given, RankerModel::Dlrm),
+            Train::AutoInt(model) => model.run("autoint", given, RankerModel::AutoInt),
+            Train::FinalMlp(model) => model.run("finalmlp", given, RankerModel::FinalMlp),
+            Train::SharedBottom(model) => model.run("shared-bottom", given, RankerModel::SharedBottom),
+            Train::Mmoe(model) => model.run("mmoe", given, RankerModel::Mmoe),
         }
     }
 }
@@ -288,6 +331,7 @@ fn write(
         item_attributes: attributes.items.as_ref(),
         user_attributes: attributes.users.as_ref(),
         epochs: &epochs,
+        features: None,
     };
     let version = directory::save(out, &saved, flags.keep)?;
     drop(bar);
@@ -314,7 +358,7 @@ fn evaluate_finished(version: &Path, test: &Dataset, seed: u64) -> Result<Evalua
     Ok(recommender.evaluate(test, None, &EvaluateOptions { seed, ..EvaluateOptions::default() })?)
 }
 
-fn folder_bytes(folder: &Path) -> u64 {
+pub(super) fn folder_bytes(folder: &Path) -> u64 {
     let Ok(entries) = fs_err::read_dir(folder) else { return 0 };
     entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum()
 }

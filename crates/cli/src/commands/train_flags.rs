@@ -84,19 +84,46 @@ pub(crate) struct TrainFlags {
     pub(crate) reading: ReadFlags,
 }
 
-fn versions_kept() -> usize {
+pub(super) fn versions_kept() -> usize {
     3
+}
+
+/// The flags of a training, as a configuration file may hold them.
+pub(crate) trait TrainingFlags: Args + Serialize + DeserializeOwned + Clone {
+    /// The file, where one is given.
+    fn file(&self) -> Option<&Path>;
+
+    /// Takes over from `typed` what a file may not say.
+    fn take_transient(&mut self, typed: &Self);
+
+    /// Whether the data or the place to write to are not known.
+    fn lacks_essentials(&self) -> bool;
+}
+
+impl TrainingFlags for TrainFlags {
+    fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    fn take_transient(&mut self, typed: &Self) {
+        (self.config, self.dry_run, self.json) = (typed.config.clone(), typed.dry_run, typed.json);
+    }
+
+    fn lacks_essentials(&self) -> bool {
+        self.data.is_empty() || (self.out.is_none() && !self.dry_run)
+    }
 }
 
 /// Joins the flags and hyper-parameters that were typed with those of the configuration file.
 ///
 /// `model` is the subcommand's name; the file may repeat it as `model = "als"`.
-pub(crate) fn join<C>(flags: TrainFlags, config: C, model: &str, given: &Given) -> Result<(TrainFlags, C)>
+pub(crate) fn join<F, C>(flags: F, config: C, model: &str, given: &Given) -> Result<(F, C)>
 where
+    F: TrainingFlags,
     C: Args + Serialize + DeserializeOwned,
 {
-    let Some(path) = flags.config.clone() else { return Ok((flags, config)) };
-    let (flag_names, config_names) = (names::<TrainFlags>(), names::<C>());
+    let Some(path) = flags.file().map(Path::to_owned) else { return Ok((flags, config)) };
+    let (flag_names, config_names) = (names::<F>(), names::<C>());
     let mut of_flags = Map::new();
     let mut of_config = Map::new();
     for (key, value) in read(&path)? {
@@ -120,16 +147,15 @@ where
             });
         }
     }
-    let transient = (flags.config.clone(), flags.dry_run, flags.json);
-    let mut flags: TrainFlags = overlay(&path, &flags, of_flags, given)?;
-    (flags.config, flags.dry_run, flags.json) = transient;
+    let mut joined: F = overlay(&path, &flags, of_flags, given)?;
+    joined.take_transient(&flags);
     let config = overlay(&path, &config, of_config, given)?;
-    if flags.data.is_empty() || (flags.out.is_none() && !flags.dry_run) {
+    if joined.lacks_essentials() {
         return Err(Failure::usage("no data and no model directory to write").hint(format!(
             "name both: recmill train {model} ratings.csv --out model, or `data` and `out` in the file"
         )));
     }
-    Ok((flags, config))
+    Ok((joined, config))
 }
 
 /// Takes the hyper-parameters that were not typed from the model at `from`.
@@ -211,7 +237,9 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// Reads `data = "a.csv"` like `data = ["a.csv"]`.
-fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<String>, D::Error> {
+pub(super) fn one_or_many<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum OneOrMany {

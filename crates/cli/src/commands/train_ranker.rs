@@ -1,0 +1,458 @@
+//! `recmill train` for models that score rows of features: from a file with a label to a model directory.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use clap::Args;
+use recmill_core::{
+    Dataset,
+    data::ReadOptions,
+    directory::{self, Config, Epoch, Saved},
+    features::{Examples, Features, FitReport, Schema},
+    rankers::{LearningConfig, RankerConfig, RankerModel, Shape},
+};
+use recmill_train::{
+    Ended, EpochRecord, Progress,
+    gradient::{Descent, RankTraining, Rows, StepRecord},
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::{
+    arguments::Given,
+    commands::{
+        train::{epoch_of, folder_bytes},
+        train_flags::{TrainingFlags, join, one_or_many, versions_kept},
+    },
+    device_flag::DeviceFlag,
+    failure::{Failure, Result},
+    feature_flags::{self, FeatureFlags, FileFlags},
+    interrupt,
+    output::{Out, bytes, count, counted, note, seconds, warning},
+    progress::{self, Bar},
+    ranking,
+};
+
+/// Transformed rows beyond this many bytes go to a temporary file.
+const SPILL_OVER_BYTES: u64 = 4 << 30;
+
+/// The flags of one ranker.
+#[derive(Args)]
+pub(crate) struct OneRanker<C: Args> {
+    #[command(flatten)]
+    flags: RankFlags,
+    #[command(flatten, next_help_heading = "Model")]
+    model: C,
+    #[command(flatten, next_help_heading = "Learning")]
+    learning: LearningConfig,
+}
+
+/// What the training of a ranker can be told beside its hyper-parameters.
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct RankFlags {
+    /// Rows with features and a label: files, directories, patterns such as 'data/*.csv', URLs, or - for standard input.
+    #[arg(required_unless_present = "config")]
+    #[serde(deserialize_with = "one_or_many")]
+    data: Vec<String>,
+    /// Model directory to write; one that exists gets another version.
+    #[arg(long, short, value_name = "DIRECTORY", required_unless_present_any = ["config", "dry_run"])]
+    out: Option<PathBuf>,
+    /// Rows to validate on after each epoch; the best epoch is kept [default: a part of the training rows].
+    #[arg(long, value_name = "FILE")]
+    #[serde(deserialize_with = "one_or_many")]
+    valid: Vec<String>,
+    /// Without --valid: the share of the training rows, chosen by the seed, that is validated on and not learned from; 0 for
+    /// none.
+    #[arg(long, value_name = "SHARE", default_value_t = holdout())]
+    #[serde(default = "holdout")]
+    holdout: f64,
+    /// Trains once more on all rows, for as many epochs as were best without the held-out ones.
+    #[arg(long)]
+    refit: bool,
+    /// Metric that decides which epoch is the best: auc, logloss, average_precision, accuracy or gauc.
+    #[arg(long, value_name = "METRIC", default_value_t = metric())]
+    #[serde(default = "metric")]
+    valid_metric: String,
+    /// Stops after this many epochs without a better metric; 0 goes through all epochs.
+    #[arg(long, value_name = "EPOCHS", default_value_t = patience())]
+    #[serde(default = "patience")]
+    patience: u32,
+    /// Rows to evaluate the finished model on.
+    #[arg(long, value_name = "FILE")]
+    #[serde(deserialize_with = "one_or_many")]
+    test: Vec<String>,
+    /// Versions to keep in the model directory; older ones are removed.
+    #[arg(long, value_name = "N", default_value_t = versions_kept())]
+    #[serde(default = "versions_kept")]
+    keep: usize,
+    /// Where to compute: auto or cpu.
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceFlag::Auto)]
+    device: DeviceFlag,
+    /// Seed of all that is drawn at random; the same seed gives the same model, byte for byte.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// TOML file with any of these flags and the hyper-parameters; what is typed here goes first.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// Reads and checks everything and says what would be trained, but trains and writes nothing.
+    #[arg(long)]
+    #[serde(skip)]
+    dry_run: bool,
+    /// Prints one JSON object when done.
+    #[arg(long)]
+    #[serde(skip)]
+    json: bool,
+    #[command(flatten)]
+    #[serde(flatten)]
+    features: FeatureFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    reading: FileFlags,
+}
+
+fn holdout() -> f64 {
+    0.1
+}
+
+fn metric() -> String {
+    "auc".to_owned()
+}
+
+fn patience() -> u32 {
+    2
+}
+
+impl TrainingFlags for RankFlags {
+    fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    fn take_transient(&mut self, typed: &Self) {
+        (self.config, self.dry_run, self.json) = (typed.config.clone(), typed.dry_run, typed.json);
+    }
+
+    fn lacks_essentials(&self) -> bool {
+        self.data.is_empty() || (self.out.is_none() && !self.dry_run)
+    }
+}
+
+/// A network's hyper-parameters and those of learning, which a configuration file does not tell apart.
+#[derive(Args)]
+struct Both<C: Args> {
+    #[command(flatten)]
+    model: C,
+    #[command(flatten)]
+    learning: LearningConfig,
+}
+
+impl<C: Args + Serialize> Serialize for Both<C> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut all = serde_json::Map::new();
+        for part in [serde_json::to_value(&self.model), serde_json::to_value(&self.learning)] {
+            if let Value::Object(part) = part.map_err(serde::ser::Error::custom)? {
+                all.extend(part);
+            }
+        }
+        all.serialize(serializer)
+    }
+}
+
+impl<'de, C: Args + DeserializeOwned> Deserialize<'de> for Both<C> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let (learning, model) = LearningConfig::take_from(serde_json::Map::deserialize(deserializer)?);
+        let failed = serde::de::Error::custom;
+        Ok(Self {
+            model: serde_json::from_value(model.into()).map_err(failed)?,
+            learning: serde_json::from_value(learning.into()).map_err(failed)?,
+        })
+    }
+}
+
+impl<C: Args + Serialize + DeserializeOwned> OneRanker<C> {
+    /// Runs the command.
+    pub(crate) fn run(self, name: &'static str, given: &Given, wrap: fn(C) -> RankerModel) -> Result<()> {
+        let both = Both { model: self.model, learning: self.learning };
+        let (flags, both) = join(self.flags, both, name, given)?;
+        train(&flags, &RankerConfig { model: wrap(both.model), learning: both.learning })
+    }
+}
+
+/// Trains as the flags say.
+fn train(flags: &RankFlags, config: &RankerConfig) -> Result<()> {
+    config.validate()?;
+    flags.device.choose_for(&format!("training {}", config.name()), false)?;
+    if !(0.0..=0.5).contains(&flags.holdout) {
+        return Err(Failure::usage(format!("--holdout must be from 0 to 0.5, not `{}`", flags.holdout)));
+    }
+    if let Some(out) = flags.out.as_ref().filter(|_| !flags.dry_run) {
+        directory::check_destination(out)?;
+    }
+    let started = Instant::now();
+    let read = flags.reading.options();
+    let (schema, guessed) = flags.features.schema(&flags.data, &read)?;
+    if let Some(guessed) = &guessed {
+        feature_flags::tell(guessed)?;
+    }
+    let features = fit(&schema, flags, &read, config)?;
+    let Some(out) = flags.out.as_ref().filter(|_| !flags.dry_run) else {
+        note!("dry run: nothing has been trained or written");
+        let mut stdout = Out::new();
+        if flags.json {
+            stdout.json(
+                &json!({"model": config.name(), "schema": schema, "rows": Shaped::of(&features).table_rows}),
+            )?;
+        }
+        return stdout.finish();
+    };
+    let examples = read_examples(&features, &flags.data, &read)?;
+    let valid = match flags.valid.as_slice() {
+        [] => None,
+        files => Some(read_examples(&features, files, &read)?),
+    };
+    let (learnt, held_out) = match &valid {
+        None if flags.holdout > 0.0 => examples.holdout(flags.holdout, flags.seed),
+        _ => (Vec::new(), Vec::new()),
+    };
+    let held = !held_out.is_empty();
+    if held {
+        note!(
+            "validating on {} that are not learned from, chosen by --seed; --valid FILE names others{}",
+            counted(held_out.len() as u64, "row"),
+            if flags.refit { "" } else { ", --refit learns from all in the end" }
+        );
+    }
+    let mut training = RankTraining {
+        learning: &config.learning,
+        features: &features,
+        train: Rows { examples: &examples, rows: held.then_some(&learnt) },
+        valid: match &valid {
+            Some(valid) => Some(Rows { examples: valid, rows: None }),
+            None => held.then_some(Rows { examples: &examples, rows: Some(&held_out) }),
+        },
+        seed: flags.seed,
+        metric: &flags.valid_metric,
+        patience: (flags.patience > 0).then_some(flags.patience),
+        loader_threads: 1,
+    };
+    let stop = interrupt::stop_flag()?;
+    let mut watch = Watch::new(config, &flags.valid_metric, training.train.len());
+    let (mut ranker, descent) = training.run(config, stop, &mut watch)?;
+    drop(watch);
+    tell_of_ending(&descent, &flags.valid_metric);
+    if flags.refit && descent.ended != Ended::Asked && training.valid.is_some() {
+        let mut again = config.clone();
+        again.learning.epochs = descent.kept_epoch as usize;
+        note!(
+            "learning once more from all {}, for {}",
+            counted(examples.len() as u64, "row"),
+            counted(descent.kept_epoch, "epoch")
+        );
+        (training.learning, training.valid) = (&again.learning, None);
+        training.train = Rows { examples: &examples, rows: None };
+        let mut watch = Watch::new(&again, &flags.valid_metric, training.train.len());
+        ranker = training.run(&again, stop, &mut watch)?.0;
+    }
+
+    let kept = descent.epochs.iter().find(|epoch| epoch.epoch == descent.kept_epoch);
+    let failed = |error: serde_json::Error| Failure::failed(error.to_string());
+    let (config, features, parameters) = ranker.into_parts()?;
+    let stored = Config {
+        model: serde_json::to_value(&config).map_err(failed)?,
+        objective: config.objective(),
+        schema: json!({"reading": flags.reading, "columns": schema}),
+        metrics: serde_json::to_value(kept.map(|epoch| &epoch.metrics)).map_err(failed)?,
+        seed: flags.seed,
+    };
+    let epochs: Vec<Epoch> = descent.epochs.iter().map(epoch_of).collect();
+    let saved = Saved {
+        config: &stored,
+        parameters: &parameters,
+        dataset: &Dataset::default(),
+        item_attributes: None,
+        user_attributes: None,
+        epochs: &epochs,
+        features: Some(&features),
+    };
+    let version = directory::save(out, &saved, flags.keep)?;
+    note!(
+        "wrote {} in {} after {}",
+        version.display(),
+        bytes(folder_bytes(&version)),
+        seconds(started.elapsed().as_secs_f64())
+    );
+    let mut stdout = Out::new();
+    let test = match flags.test.as_slice() {
+        [] => None,
+        files => {
+            let ranker = directory::ModelDirectory::open(&version, directory::Verify::Quick)?.ranker()?;
+            Some(ranking::measure(&ranker, files, &read)?)
+        }
+    };
+    if flags.json {
+        stdout.json(&json!({
+            "model": out,
+            "version": version.file_name().map(|name| name.to_string_lossy()),
+            "epochs": descent.epochs.len(),
+            "kept_epoch": descent.kept_epoch,
+            "loss": kept.and_then(|epoch| epoch.loss),
+            "valid": kept.map(|epoch| &epoch.metrics),
+            "test": test.as_ref().map(|measured| &measured.metrics),
+        }))?;
+    } else if let Some(measured) = &test {
+        ranking::print(&mut stdout, "test", measured)?;
+    } else {
+        note!("next: recmill predict {} rows.csv", out.display());
+    }
+    stdout.finish()
+}
+
+/// Fits the features, tells what was found, and refuses labels that the model cannot learn.
+fn fit(schema: &Schema, flags: &RankFlags, read: &ReadOptions, config: &RankerConfig) -> Result<Features> {
+    let started = Instant::now();
+    let bar = Bar::spinner("fitting features");
+    let (features, report) = Features::fit(schema, &flags.data, read)?;
+    drop(bar);
+    let labels = features.labels();
+    if labels.is_empty() {
+        return Err(Failure::usage("no column is a label").hint("name it with --label"));
+    }
+    if labels.len() > 1 && !config.model.takes_several_labels() {
+        return Err(Failure::usage(format!("{} learns one label, not {}", config.name(), labels.len()))
+            .hint("shared-bottom, mmoe and logistic learn several; or name one with --label"));
+    }
+    let shape = Shape::of(&features);
+    if shape.n_fields + shape.n_numeric == 0 {
+        return Err(Failure::usage("no column is a feature")
+            .hint("--categorical and --numeric name some; `recmill schema` shows the guesses"));
+    }
+    tell_of_fit(&features, &report, started.elapsed().as_secs_f64());
+    Ok(features)
+}
+
+fn tell_of_fit(features: &Features, report: &FitReport, taken: f64) {
+    let shaped = Shaped::of(features);
+    note!(
+        "read {} in {}: {} with {}, {}",
+        counted(report.rows, "row"),
+        seconds(taken),
+        counted(shaped.fields, "categorical field"),
+        counted(shaped.table_rows, "table row"),
+        counted(shaped.numeric, "number"),
+    );
+    for label in &report.labels {
+        let share = 100.0 * label.positive as f64 / label.rows.max(1) as f64;
+        note!(
+            "label `{}`: {} of {} rows are 1 ({share:.2}%)",
+            label.column,
+            count(label.positive),
+            count(label.rows)
+        );
+    }
+    for bad in &report.bad_rows {
+        warning!("skipped {} ({}), first {}", counted(bad.rows, "bad row"), bad.kind, bad.first);
+    }
+    for full in &report.full {
+        warning!(
+            "column `{}`: its vocabulary is full at {}; {} of the rarest share one row",
+            full.column,
+            count(full.max_size),
+            count(full.left_out)
+        );
+    }
+    for column in &report.constant {
+        warning!("column `{column}` has one value in all rows and says nothing");
+    }
+}
+
+/// What features amount to.
+struct Shaped {
+    fields: u64,
+    table_rows: u64,
+    numeric: u64,
+}
+
+impl Shaped {
+    fn of(features: &Features) -> Self {
+        Self {
+            fields: features.fields().len() as u64,
+            table_rows: features.fields().iter().map(|field| field.rows() as u64).sum(),
+            numeric: features.numeric().len() as u64,
+        }
+    }
+}
+
+fn read_examples(features: &Features, files: &[String], read: &ReadOptions) -> Result<Examples> {
+    let bar = Bar::spinner("reading");
+    let (examples, report) = Examples::read(features, files, read, SPILL_OVER_BYTES)?;
+    drop(bar);
+    ranking::tell_of_losses(features, &report, files);
+    Ok(examples)
+}
+
+fn tell_of_ending(descent: &Descent, metric: &str) {
+    let done = descent.epochs.len() as u32;
+    match descent.ended {
+        Ended::Epochs => {}
+        Ended::NoImprovement => {
+            note!("stopped: {metric} has not improved since epoch {}", descent.kept_epoch)
+        }
+        Ended::Asked => note!("stopped as asked in epoch {done}"),
+    }
+    let kept = descent.epochs.iter().find(|epoch| epoch.epoch == descent.kept_epoch);
+    if let Some(value) = kept.and_then(|epoch| epoch.metrics.get(metric)) {
+        note!("keeping epoch {} of {done}: {metric} {value:.4}", descent.kept_epoch);
+    }
+}
+
+/// Draws the bar on a terminal, writes a line an epoch elsewhere.
+struct Watch {
+    metric: String,
+    bar: Option<Bar>,
+    begun: Instant,
+    epochs: usize,
+    rows: u64,
+}
+
+impl Watch {
+    fn new(config: &RankerConfig, metric: &str, rows: u64) -> Self {
+        let epochs = config.learning.epochs;
+        Self {
+            metric: metric.to_owned(),
+            bar: Some(Bar::steps(format!("training {}", config.name()), rows * epochs as u64)),
+            begun: Instant::now(),
+            epochs,
+            rows,
+        }
+    }
+}
+
+impl Progress for Watch {
+    fn step(&mut self, record: &StepRecord) {
+        if let Some(bar) = &self.bar {
+            let done = u64::from(record.epoch - 1) * record.of + record.samples;
+            bar.at(done);
+            let rate = done as f64 / self.begun.elapsed().as_secs_f64().max(1e-9);
+            bar.message(format!("epoch {}  loss {:.4}  {:.0} rows/s", record.epoch, record.loss, rate));
+        }
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        if progress::is_silent() {
+            return;
+        }
+        let loss = record.loss.map(|loss| format!("  loss {loss:.4}")).unwrap_or_default();
+        let metric = record.metrics.get(&self.metric).map(|value| format!("  {} {value:.4}", self.metric));
+        let rate = self.rows as f64 / record.seconds.max(1e-9);
+        note!(
+            "epoch {}/{}{loss}{}  {rate:.0} rows/s  {}",
+            record.epoch,
+            self.epochs,
+            metric.unwrap_or_default(),
+            seconds(record.seconds)
+        );
+    }
+}
