@@ -5,6 +5,7 @@
 mod als;
 mod embedding_bag;
 mod gather;
+mod interaction;
 mod negative;
 mod operands;
 mod pairwise_update;
@@ -95,6 +96,7 @@ pub fn cases() -> Vec<Case> {
         als::CASES,
         embedding_bag::CASES,
         gather::CASES,
+        interaction::CASES,
         negative::CASES,
         pairwise_update::CASES,
         rating_update::CASES,

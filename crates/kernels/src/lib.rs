@@ -21,6 +21,7 @@ mod embedding_bag;
 mod error;
 mod gather;
 mod gram;
+mod interaction;
 mod linear;
 pub mod memory;
 pub mod negative;
@@ -56,6 +57,13 @@ pub use embedding_bag::{
 pub use error::Error;
 pub use gather::{RowIndices, gather, gather_at, gather_reference, scatter_add, scatter_add_reference};
 pub use gram::{gram, gram_reference};
+pub use interaction::{
+    cross_layer, cross_layer_backward, cross_layer_backward_into, cross_layer_backward_reference,
+    cross_layer_into, cross_layer_reference, fm_second_order, fm_second_order_backward,
+    fm_second_order_backward_into, fm_second_order_backward_reference, fm_second_order_into,
+    fm_second_order_reference, pairwise_dots, pairwise_dots_backward, pairwise_dots_backward_into,
+    pairwise_dots_backward_reference, pairwise_dots_into, pairwise_dots_reference,
+};
 pub use linear::{
     Activation, Linear, LinearGradients, LinearScratch, linear, linear_backward, linear_backward_reference,
     linear_reference,

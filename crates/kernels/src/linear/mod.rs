@@ -238,7 +238,8 @@ pub fn linear_backward_reference(
     for row in 0..x.len() / inputs {
         for j in 0..outputs {
             let at = row * outputs + j;
-            if layer.activation == Activation::Relu && !(y[at] > 0.0) {
+            let passes = layer.activation == Activation::Identity || y[at] > 0.0;
+            if !passes {
                 continue;
             }
             let dz = f64::from(gradient[at]);

@@ -80,7 +80,7 @@ impl<'a> Panels<'a> {
     }
 
     /// Rows from `first` on, of the whole panels and of the edge.
-    pub(super) fn from_row(&self, first: usize) -> [Right<'_>; 2] {
+    pub(super) fn rows_from(&self, first: usize) -> [Right<'_>; 2] {
         let whole = Right { values: &self.values[first * self.row..], panel: self.panel, row: self.row };
         let edge = self.edge.get(first * self.wide..).unwrap_or_default();
         [whole, Right { values: edge, panel: edge.len(), row: self.wide }]

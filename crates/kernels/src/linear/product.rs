@@ -48,7 +48,7 @@ impl<'a> Kernel for Task<'a> {
         for from in (0..depth).step_by(at_once) {
             let end = depth.min(from + at_once);
             let last = (end == depth).then_some(self.last);
-            let [whole, edge] = self.right.from_row(from);
+            let [whole, edge] = self.right.rows_from(from);
             for (right, first, columns) in
                 [(whole, 0, self.right.whole), (edge, self.right.whole, columns - self.right.whole)]
             {
