@@ -5,6 +5,7 @@
 mod als;
 mod embedding_bag;
 mod gather;
+mod hash;
 mod interaction;
 mod negative;
 mod operands;
@@ -96,6 +97,7 @@ pub fn cases() -> Vec<Case> {
         als::CASES,
         embedding_bag::CASES,
         gather::CASES,
+        hash::CASES,
         interaction::CASES,
         negative::CASES,
         pairwise_update::CASES,

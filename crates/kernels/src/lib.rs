@@ -21,6 +21,7 @@ mod embedding_bag;
 mod error;
 mod gather;
 mod gram;
+mod hash;
 mod interaction;
 mod linear;
 pub mod memory;
@@ -57,6 +58,7 @@ pub use embedding_bag::{
 pub use error::Error;
 pub use gather::{RowIndices, gather, gather_at, gather_reference, scatter_add, scatter_add_reference};
 pub use gram::{gram, gram_reference};
+pub use hash::{FeatureHash, HashKey, hash_features, hash_features_reference, murmur3, murmur3_key};
 pub use interaction::{
     cross_layer, cross_layer_backward, cross_layer_backward_into, cross_layer_backward_reference,
     cross_layer_into, cross_layer_reference, fm_second_order, fm_second_order_backward,
