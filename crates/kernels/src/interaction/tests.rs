@@ -1,3 +1,5 @@
+//! Numbers by hand, finite differences, and what is refused; sizes, bits and devices are cases of conformance.
+
 use super::*;
 
 /// Fields (1 2), (3 -1), (0 4).

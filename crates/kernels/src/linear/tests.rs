@@ -1,3 +1,5 @@
+//! Numbers by hand, against the reference, alone and in a batch, by finite differences; what is refused.
+
 use super::*;
 use crate::conformance::{Comparison, Numbers, on_threads, same_bits};
 
