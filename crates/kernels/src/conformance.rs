@@ -5,6 +5,8 @@
 mod als;
 mod embedding_bag;
 mod gather;
+mod hash;
+mod interaction;
 mod negative;
 mod operands;
 mod pairwise_update;
@@ -95,6 +97,8 @@ pub fn cases() -> Vec<Case> {
         als::CASES,
         embedding_bag::CASES,
         gather::CASES,
+        hash::CASES,
+        interaction::CASES,
         negative::CASES,
         pairwise_update::CASES,
         rating_update::CASES,

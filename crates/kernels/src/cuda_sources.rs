@@ -38,19 +38,23 @@ pub(crate) fn table_of(row_type: RowType, rows: u64, dim: usize, device: Device)
 
 /// Every operation's instances.
 fn instances() -> Vec<Instance> {
-    let operations: [fn() -> Vec<Instance>; 12] = [
+    let operations: [fn() -> Vec<Instance>; 16] = [
         crate::als::instances,
         crate::als_block::instances,
         crate::als_cg::instances,
         crate::als_cholesky::instances,
+        crate::embedding_bag::instances,
         crate::gather::instances,
         crate::gram::instances,
+        crate::hash::instances,
+        crate::interaction::instances,
         crate::negative::instances,
         crate::pairwise_update::instances,
         crate::peak::instances,
         crate::score_topk::instances,
         crate::segment::instances,
         crate::similarity::instances,
+        crate::sparse_update::instances,
     ];
     operations.into_iter().flat_map(|instances| instances()).collect()
 }

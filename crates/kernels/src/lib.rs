@@ -15,11 +15,15 @@ pub mod conformance;
 #[cfg(feature = "cuda-sources")]
 pub mod cuda_sources;
 mod dense;
+mod dense_update;
 mod device;
 mod embedding_bag;
 mod error;
 mod gather;
 mod gram;
+mod hash;
+mod interaction;
+mod linear;
 pub mod memory;
 pub mod negative;
 mod pairwise_update;
@@ -45,6 +49,7 @@ pub use als_block::{als_block, als_block_reference};
 pub use als_cg::{als_cg, als_cg_reference};
 pub use als_cholesky::{als_cholesky, als_cholesky_reference};
 pub use buffer::{Buffer, Mapped};
+pub use dense_update::{DenseOptimizer, DenseState, DenseStep, dense_update, dense_update_reference};
 pub use device::{About, Device, Features};
 pub use embedding_bag::{
     BagFeature, Bags, Pooling, embedding_bag, embedding_bag_backward, embedding_bag_backward_reference,
@@ -53,6 +58,18 @@ pub use embedding_bag::{
 pub use error::Error;
 pub use gather::{RowIndices, gather, gather_at, gather_reference, scatter_add, scatter_add_reference};
 pub use gram::{gram, gram_reference};
+pub use hash::{FeatureHash, HashKey, hash_features, hash_features_reference, murmur3, murmur3_key};
+pub use interaction::{
+    cross_layer, cross_layer_backward, cross_layer_backward_into, cross_layer_backward_reference,
+    cross_layer_into, cross_layer_reference, fm_second_order, fm_second_order_backward,
+    fm_second_order_backward_into, fm_second_order_backward_reference, fm_second_order_into,
+    fm_second_order_reference, pairwise_dots, pairwise_dots_backward, pairwise_dots_backward_into,
+    pairwise_dots_backward_reference, pairwise_dots_into, pairwise_dots_reference,
+};
+pub use linear::{
+    Activation, Linear, LinearGradients, LinearScratch, linear, linear_backward, linear_backward_reference,
+    linear_reference,
+};
 pub use pairwise_update::{
     Mode, Negatives, OnPositive, Optimizer, PairwiseEpoch, PairwiseLoss, PairwiseState, PairwiseStats,
     pairwise_epoch, pairwise_epoch_bytes,

@@ -34,6 +34,12 @@ impl DerefMut for Scratch {
 /// Working memories that the tasks of one operation hand on: never more than tasks that run at once.
 pub(crate) struct Pool<T>(Mutex<Vec<T>>);
 
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Pool<T> {
     pub(crate) fn new() -> Self {
         Self(Mutex::new(Vec::new()))

@@ -120,6 +120,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn fma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     /// `c - a * b`.
     fn fnma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// `v`, but zero where it is below; NaN stays.
+    fn at_least_zero(self, v: Self::F32) -> Self::F32;
     /// The sum of all lanes.
     fn sum(self, v: Self::F32) -> f32;
     /// The sum of all lanes of each of eight vectors, in order.
@@ -234,6 +236,11 @@ mod tests {
                 assert_eq!(out[..8], [0.0, 0.0, 0.0, 0.0, 7.0, 7.0, 7.0, 7.0]);
                 simd.store_x8(out.as_mut_ptr(), simd.abs_x8(v));
                 assert_eq!(out[1], 3.0);
+                let mut mixed = [1.0; 16];
+                mixed[..4].copy_from_slice(&[f32::NAN, -3.0, f32::INFINITY, f32::NEG_INFINITY]);
+                simd.store(out.as_mut_ptr(), simd.at_least_zero(simd.load(mixed.as_ptr())));
+                assert!(out[0].is_nan());
+                assert_eq!(out[1..5], [0.0, f32::INFINITY, 0.0, 1.0]);
             }
         }
     }

@@ -50,6 +50,8 @@ mod cube_backward;
 
 pub use batch::{BagFeature, Bags, Pooling};
 
+#[cfg(feature = "cuda-sources")]
+use crate::cuda_sources::{Instance, table_of};
 use crate::{Buffer, Device, Result, Table, buffer::on_gpu};
 
 const OP: &str = "embedding_bag";
@@ -166,6 +168,40 @@ pub fn embedding_bag_backward_reference(
         column += dim;
     }
     Ok([of_rows, of_weights])
+}
+
+/// Calls whose kernels are compiled for CUDA where there is none.
+#[cfg(feature = "cuda-sources")]
+pub(crate) fn instances() -> Vec<Instance> {
+    use crate::RowType;
+    let weights = [1.0; 4];
+    let of = move |(row_type, dim, n_tables, weighted): (RowType, usize, usize, bool)| {
+        let label =
+            format!("embedding_bag, {n_tables} tables of {row_type:?}, dim {dim}, weighted {weighted}");
+        Instance::new(label, move |device| {
+            let tables =
+                (0..n_tables).map(|_| table_of(row_type, 100, dim, device)).collect::<Result<Vec<_>>>()?;
+            let tables: Vec<&Table> = tables.iter().collect();
+            let (indices, offsets) = (&[0, 99, 7, 7][..], &[0, 1, 1, 4][..]);
+            let pooling = if weighted { Pooling::Weighted(&weights) } else { Pooling::Mean };
+            let features: Vec<BagFeature> = (0..n_tables)
+                .map(|table| BagFeature { table, rows: 0..100, indices, offsets, pooling })
+                .collect();
+            let bags = Bags::new(&tables, &features)?;
+            let gradient = embedding_bag(&tables, &bags)?;
+            embedding_bag_backward(&bags, &gradient)?;
+            embedding_bag_weights_backward(&tables, &bags, &gradient).map(drop)
+        })
+    };
+    [
+        (RowType::F32, 16, 1, false),
+        (RowType::F32, 128, 8, false),
+        (RowType::F32, 33, 1, true),
+        (RowType::F16, 64, 1, false),
+        (RowType::Bf16, 64, 1, true),
+    ]
+    .map(of)
+    .into()
 }
 
 #[cfg(test)]

@@ -95,6 +95,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn at_least_zero(self, v: __m256) -> __m256 {
+        // SAFETY: see above. Of a NaN and another number, the instruction gives its second operand.
+        unsafe { _mm256_max_ps(_mm256_setzero_ps(), v) }
+    }
+
+    #[inline(always)]
     fn sum(self, v: __m256) -> f32 {
         // SAFETY: see above.
         unsafe {

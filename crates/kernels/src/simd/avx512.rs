@@ -96,6 +96,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn at_least_zero(self, v: __m512) -> __m512 {
+        // SAFETY: see above. Of a NaN and another number, the instruction gives its second operand.
+        unsafe { _mm512_max_ps(_mm512_setzero_ps(), v) }
+    }
+
+    #[inline(always)]
     fn sum(self, v: __m512) -> f32 {
         // SAFETY: see above.
         unsafe { _mm512_reduce_add_ps(v) }

@@ -73,6 +73,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn at_least_zero(self, v: [f32; 8]) -> [f32; 8] {
+        each(|i| if v[i] < 0.0 { 0.0 } else { v[i] })
+    }
+
+    #[inline(always)]
     fn sum(self, v: [f32; 8]) -> f32 {
         let four = [v[0] + v[4], v[1] + v[5], v[2] + v[6], v[3] + v[7]];
         (four[0] + four[2]) + (four[1] + four[3])

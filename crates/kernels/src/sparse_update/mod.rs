@@ -62,6 +62,8 @@ mod tests;
 
 pub use state::SparseState;
 
+#[cfg(feature = "cuda-sources")]
+use crate::cuda_sources::{Instance, table_of};
 use crate::{Buffer, Device, Error, Result, RowType, Segment, Table, buffer::on_gpu, segment_reference};
 
 const OP: &str = "sparse_update";
@@ -315,4 +317,33 @@ pub fn sparse_update_reference(
         }
     }
     Ok((rows, states))
+}
+
+/// Calls whose kernels are compiled for CUDA where there is none.
+#[cfg(feature = "cuda-sources")]
+pub(crate) fn instances() -> Vec<Instance> {
+    let of = |(row_type, dim, optimizer): (RowType, usize, SparseOptimizer)| {
+        Instance::new(format!("sparse_update, {row_type:?}, dim {dim}, {optimizer:?}"), move |device| {
+            let mut table = table_of(row_type, 1000, dim, device)?;
+            let mut state = SparseState::new(optimizer, &table)?;
+            // One row at more positions than a piece has.
+            let indices: Vec<u32> = (0..300).map(|at| if at < 200 { 5 } else { at }).collect();
+            let segment = crate::segment(&indices, 1000, device)?;
+            let gradients = Buffer::zeros(indices.len() * dim, device, "an instance")?;
+            let step = SparseStep { learning_rate: 0.1, l2: 0.0, seed: 1 };
+            sparse_update(&mut table, &mut state, &segment, &gradients, &step)
+        })
+    };
+    let (initial, epsilon) = (0.0, 1e-8);
+    [
+        (RowType::F32, 16, SparseOptimizer::Sgd),
+        (RowType::F32, 128, SparseOptimizer::Adagrad { initial, epsilon }),
+        (RowType::F32, 33, SparseOptimizer::RowWiseAdagrad { initial, epsilon }),
+        (RowType::F16, 64, SparseOptimizer::RowWiseAdagrad { initial, epsilon }),
+        (RowType::F32, 64, SparseOptimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon }),
+        (RowType::Bf16, 64, SparseOptimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon }),
+        (RowType::F32, 16, SparseOptimizer::Ftrl { beta: 1.0, l1: 0.1 }),
+    ]
+    .map(of)
+    .into()
 }

@@ -1,0 +1,71 @@
+//! Rows times a matrix in panels: tasks of rows, each of which goes over the inner dimension block by block.
+
+use rayon::prelude::*;
+
+use super::{
+    panels::Panels,
+    tile::{Block, Last, Left, panel_columns, tile_rows},
+};
+use crate::simd::{Kernel, Level, Simd, dispatch};
+
+/// Rows of a task: a multiple of every tile's; with a block of the inner dimension they stay in a second-level cache.
+const TASK_ROWS: usize = 96;
+/// The most of the inner dimension that is summed at once.
+const DEPTH: usize = 256;
+
+/// What is done when a sum is complete.
+#[derive(Clone, Copy)]
+pub(super) struct Finish<'a> {
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) relu: bool,
+}
+
+/// Writes `left right` to `c`: `[rows, right.rows]` times `[right.rows, right.columns]`.
+pub(super) fn product(level: Level, left: &[f32], right: &Panels<'_>, c: &mut [f32], finish: Finish<'_>) {
+    let mut bias = finish.bias.map(<[f32]>::to_vec).unwrap_or_default();
+    bias.resize(bias.len().next_multiple_of(panel_columns(level)), 0.0);
+    let last = Last { bias: &bias, relu: finish.relu };
+    let tasks = c.par_chunks_mut(TASK_ROWS * right.columns).zip(left.par_chunks(TASK_ROWS * right.rows));
+    tasks.for_each(|(c, left)| dispatch(level, Task { left, right, c, last, high: tile_rows(level) }));
+}
+
+struct Task<'a> {
+    left: &'a [f32],
+    right: &'a Panels<'a>,
+    c: &'a mut [f32],
+    last: Last<'a>,
+    high: usize,
+}
+
+impl<'a> Kernel for Task<'a> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (depth, columns) = (self.right.rows, self.right.columns);
+        // Blocks of about one size, which the inner dimension alone decides.
+        let at_once = depth.div_ceil(depth.div_ceil(DEPTH));
+        for from in (0..depth).step_by(at_once) {
+            let end = depth.min(from + at_once);
+            let last = (end == depth).then_some(self.last);
+            let [whole, edge] = self.right.rows_from(from);
+            for (right, first, columns) in
+                [(whole, 0, self.right.whole), (edge, self.right.whole, columns - self.right.whole)]
+            {
+                let bias = |bias: &'a [f32]| bias.get(first..).unwrap_or_default();
+                let block = Block {
+                    left: Left { values: &self.left[from..], panel: self.high * depth, row: depth, step: 1 },
+                    right,
+                    c: self.c.get_mut(first..).unwrap_or_default(),
+                    c_row: self.right.columns,
+                    rows: self.left.len() / depth,
+                    columns,
+                    depth: end - from,
+                    begins: from == 0,
+                    last: last.map(|last| Last { bias: bias(last.bias), ..last }),
+                };
+                block.run(simd);
+            }
+        }
+    }
+}
