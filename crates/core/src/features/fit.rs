@@ -147,11 +147,11 @@ impl<'a> Fitter<'a> {
         let state = match column.kind {
             ColumnKind::Categorical(encoding) | ColumnKind::Bag { encoding, .. } => category(encoding),
             ColumnKind::Numeric(numeric) => {
-                let quantiles = matches!(numeric.transform, NumericTransform::Quantiles { .. });
+                let sampled = numeric.field_buckets().is_some() || numeric.fill == Fill::Median;
                 State::Number {
                     numeric,
                     moments: Moments::default(),
-                    sample: (quantiles || numeric.fill == Fill::Median).then(Reservoir::default),
+                    sample: sampled.then(Reservoir::default),
                     varies: false,
                     batch: Vec::new(),
                 }
@@ -241,12 +241,12 @@ impl<'a> Fitter<'a> {
             State::Number { numeric, moments, sample, varies, batch } => {
                 let log = numeric.transform == NumericTransform::Log;
                 for number in good.filter_map(|row| batch[row]) {
-                    let number = if log { signed_log(number) } else { number };
-                    moments.add(number);
-                    *varies |= number != moments.mean();
                     if let Some(sample) = sample {
                         sample.add(number);
                     }
+                    let number = if log { signed_log(number) } else { number };
+                    moments.add(number);
+                    *varies |= number != moments.mean();
                 }
             }
             State::Label { positive, rows, batch } => {
@@ -289,9 +289,11 @@ impl<'a> Fitter<'a> {
                     report.constant.push(name.clone());
                 }
                 let sorted = sample.map(Reservoir::sorted).unwrap_or_default();
-                if let NumericTransform::Quantiles { buckets } = numeric.transform {
+                if let Some(buckets) = numeric.field_buckets() {
                     let encoder = Encoder::Quantiles { bounds: bounds(&sorted, buckets) };
-                    features.fields.push(Field { name, separator: None, encoder });
+                    features.fields.push(Field { name: name.clone(), separator: None, encoder });
+                }
+                if !numeric.is_dense() {
                     return Ok(());
                 }
                 let (center, scale) = match numeric.transform {
@@ -301,10 +303,16 @@ impl<'a> Fitter<'a> {
                         (moments.mean(), if varies && scale.is_finite() { scale } else { 0.0 })
                     }
                 };
-                let fill = if numeric.fill == Fill::Median { median(&sorted) } else { moments.mean() };
+                let log = numeric.transform == NumericTransform::Log;
+                let fill = match numeric.fill {
+                    // The logarithm keeps the order, so the median's is the median of the logarithms.
+                    Fill::Median if log => signed_log(median(&sorted)),
+                    Fill::Median => median(&sorted),
+                    Fill::Mean => moments.mean(),
+                };
                 features.numeric.push(NumericField {
                     name,
-                    log: numeric.transform == NumericTransform::Log,
+                    log,
                     center,
                     scale,
                     fill: ((fill - center) * scale) as f32,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::hash::hash_category;
-use super::schema::{ColumnKind, Encoding, NumericTransform, Schema};
+use super::schema::{ColumnKind, Encoding, Schema};
 use super::vocabulary::Vocabulary;
 use crate::{Error, Result};
 
@@ -218,16 +218,8 @@ impl TryFrom<Stored> for Features {
         schema.validate().map_err(|error| error.to_string())?;
         let (mut next_field, mut next_numeric) = (fields.iter(), numeric.iter());
         for column in &schema.columns {
-            let fits = match &column.kind {
-                ColumnKind::Numeric(number)
-                    if !matches!(number.transform, NumericTransform::Quantiles { .. }) =>
-                {
-                    next_numeric.next().is_some_and(|numeric| {
-                        let numbers = [numeric.center, numeric.scale, f64::from(numeric.fill)];
-                        numeric.name == column.name && numbers.iter().all(|number| number.is_finite())
-                    })
-                }
-                kind if kind.is_feature() => next_field.next().is_some_and(|field| {
+            let mut field_fits = |kind: &ColumnKind| {
+                next_field.next().is_some_and(|field| {
                     let encoding = match kind {
                         ColumnKind::Categorical(encoding) | ColumnKind::Bag { encoding, .. } => {
                             Some(encoding)
@@ -247,8 +239,20 @@ impl TryFrom<Stored> for Features {
                         _ => None,
                     };
                     encoder && field.name == column.name && field.separator.as_ref() == separator
-                }),
-                _ => true,
+                })
+            };
+            let mut number_fits = || {
+                next_numeric.next().is_some_and(|numeric| {
+                    let numbers = [numeric.center, numeric.scale, f64::from(numeric.fill)];
+                    numeric.name == column.name && numbers.iter().all(|number| number.is_finite())
+                })
+            };
+            let fits = match &column.kind {
+                ColumnKind::Numeric(number) => {
+                    (number.field_buckets().is_none() || field_fits(&column.kind))
+                        && (!number.is_dense() || number_fits())
+                }
+                kind => !kind.is_feature() || field_fits(kind),
             };
             if !fits {
                 return Err(format!("what was fitted for column `{}` does not fit its kind", column.name));

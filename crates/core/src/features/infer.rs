@@ -58,6 +58,9 @@ const ROWS_FOR_UNIQUE: u64 = 100;
 /// The least code that is large.
 const LARGE: f64 = 1_000.0;
 
+/// The buckets that a number has beside itself: with them a model learns thresholds, on which adult gains a hundredth of auc.
+const BUCKETS: u32 = 64;
+
 /// What the caller knows of the columns. Names are those of the header, whatever their case, or numbers from 1.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -371,6 +374,11 @@ fn shown(number: f64) -> String {
     }
 }
 
+/// A number with buckets beside it.
+fn number(transform: NumericTransform) -> ColumnKind {
+    ColumnKind::Numeric(Numeric { transform, buckets: BUCKETS, ..Numeric::default() })
+}
+
 impl Sample {
     /// Returns whether no value repeats in a column that could name the rows.
     fn is_id(&self) -> bool {
@@ -418,11 +426,9 @@ impl Sample {
             }
         };
         if self.least >= 0.0 && self.numbers > 0 && self.skewness() > 3.0 {
-            let transform = NumericTransform::Log;
-            let kind = ColumnKind::Numeric(Numeric { transform, ..Numeric::default() });
-            return (kind, format!("{range}, most of them far below the largest"));
+            return (number(NumericTransform::Log), format!("{range}, most of them far below the largest"));
         }
-        (ColumnKind::Numeric(Numeric::default()), range)
+        (number(NumericTransform::Standardize), range)
     }
 
     /// Returns what stands between the parts of texts, where there are no more different parts than texts.

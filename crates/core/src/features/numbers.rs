@@ -72,14 +72,24 @@ pub(super) fn median(sorted: &[f64]) -> f64 {
     }
 }
 
-/// Returns the ascending bounds that cut ascending numbers into at most `buckets` of about the same size.
+/// Returns the ascending bounds that cut ascending numbers into at most `buckets`.
 ///
-/// A bound belongs to the bucket above it. Numbers that are there often may leave fewer buckets.
+/// Each takes its share of the numbers that are left, and all that equal its last: a number that most rows have is one
+/// bucket, and the others share the rest.
 pub(super) fn bounds(sorted: &[f64], buckets: u32) -> Vec<f64> {
-    let Some(least) = sorted.first() else { return Vec::new() };
-    let cut = |bucket: u32| sorted[(sorted.len() as u64 * u64::from(bucket) / u64::from(buckets)) as usize];
-    let mut bounds: Vec<f64> = (1..buckets).map(cut).filter(|bound| bound > least).collect();
-    bounds.dedup();
+    let mut bounds = Vec::new();
+    let mut first = 0;
+    for left in (2..=buckets as usize).rev() {
+        let mut end = first + (sorted.len() - first).div_ceil(left);
+        while end < sorted.len() && end > 0 && sorted[end] == sorted[end - 1] {
+            end += 1;
+        }
+        if end >= sorted.len() || end == 0 {
+            break;
+        }
+        bounds.push(sorted[end]);
+        first = end;
+    }
     bounds
 }
 
@@ -102,7 +112,7 @@ mod tests {
     fn bounds_cut_into_equal_parts_and_never_twice_at_one_place() {
         let eight: Vec<f64> = (1..=8).map(f64::from).collect();
         assert_eq!(bounds(&eight, 4), [3.0, 5.0, 7.0]);
-        assert_eq!(bounds(&[0.0, 0.0, 0.0, 0.0, 1.0, 2.0], 3), [1.0]);
+        assert_eq!(bounds(&[0.0, 0.0, 0.0, 0.0, 1.0, 2.0], 3), [1.0, 2.0]);
         assert_eq!(bounds(&[7.0; 5], 4), Vec::<f64>::new());
         assert_eq!(bounds(&[], 4), Vec::<f64>::new());
         assert_eq!((median(&eight), median(&[1.0, 2.0, 9.0]), median(&[])), (4.5, 2.0, 0.0));

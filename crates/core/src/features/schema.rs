@@ -103,6 +103,24 @@ pub struct Numeric {
     pub transform: NumericTransform,
     /// What stands in for a missing one.
     pub fill: Fill,
+    /// Where not 0: also a field of as many buckets at most, as [`NumericTransform::Quantiles`] makes one, so that a model
+    /// learns what a straight line cannot say of the number.
+    pub buckets: u32,
+}
+
+impl Numeric {
+    /// Returns whether the number itself is a feature.
+    pub(super) fn is_dense(&self) -> bool {
+        !matches!(self.transform, NumericTransform::Quantiles { .. })
+    }
+
+    /// Returns the buckets of the number's field, if it has one.
+    pub(super) fn field_buckets(&self) -> Option<u32> {
+        match self.transform {
+            NumericTransform::Quantiles { buckets } => Some(buckets),
+            _ => Some(self.buckets).filter(|&buckets| buckets > 0),
+        }
+    }
 }
 
 /// What is done with a number.
@@ -227,10 +245,10 @@ impl Schema {
                         problems.add("separator", "some text", format!(" (column {name})"));
                     }
                 }
-                ColumnKind::Numeric(Numeric {
-                    transform: NumericTransform::Quantiles { buckets }, ..
-                }) if !(2..=4096).contains(buckets) => {
-                    problems.add("buckets", "from 2 to 4096", format!("{buckets} (column {name})"));
+                ColumnKind::Numeric(numeric) => {
+                    if let Some(buckets) = numeric.field_buckets().filter(|n| !(2..=4096).contains(n)) {
+                        problems.add("buckets", "from 2 to 4096", format!("{buckets} (column {name})"));
+                    }
                 }
                 _ => {}
             }

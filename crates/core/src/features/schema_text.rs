@@ -13,7 +13,8 @@
 //! [[columns]]
 //! name = "price"
 //! kind = "numeric"
-//! transform = "log"      # standardize, log, quantiles (with buckets) or as-is
+//! transform = "log"      # standardize, log, quantiles or as-is
+//! buckets = 32           # of quantiles; with the others a field of buckets beside the number
 //! fill = "mean"          # or median: what stands in for a missing number
 //! ```
 
@@ -76,16 +77,15 @@ impl From<FeatureColumn> for Entry {
                 encode(encoding);
                 entry.separator = Some(separator);
             }
-            ColumnKind::Numeric(Numeric { transform, fill }) => {
-                let (transform, buckets) = match transform {
-                    NumericTransform::AsIs => (Transform::AsIs, None),
-                    NumericTransform::Standardize => (Transform::Standardize, None),
-                    NumericTransform::Log => (Transform::Log, None),
-                    NumericTransform::Quantiles { buckets } => (Transform::Quantiles, Some(buckets)),
-                };
-                entry.transform = Some(transform);
-                entry.buckets = buckets;
-                entry.fill = Some(fill);
+            ColumnKind::Numeric(numeric) => {
+                entry.transform = Some(match numeric.transform {
+                    NumericTransform::AsIs => Transform::AsIs,
+                    NumericTransform::Standardize => Transform::Standardize,
+                    NumericTransform::Log => Transform::Log,
+                    NumericTransform::Quantiles { .. } => Transform::Quantiles,
+                });
+                entry.buckets = numeric.field_buckets();
+                entry.fill = Some(numeric.fill);
             }
             ColumnKind::Label | ColumnKind::Weight | ColumnKind::Time | ColumnKind::Ignore => {}
         }
@@ -100,14 +100,13 @@ impl TryFrom<Entry> for FeatureColumn {
         let is = |kind: &str| entry.kind == kind;
         let category = is("categorical") || is("bag");
         let hashed = entry.hash_buckets.is_some();
-        let quantiles = matches!(entry.transform, Some(Transform::Quantiles));
         let said = [
             ("separator", entry.separator.is_some(), is("bag")),
             ("min_count", entry.min_count.is_some(), category && !hashed),
             ("max_size", entry.max_size.is_some(), category && !hashed),
             ("hash_buckets", hashed, category),
             ("transform", entry.transform.is_some(), is("numeric")),
-            ("buckets", entry.buckets.is_some(), is("numeric") && quantiles),
+            ("buckets", entry.buckets.is_some(), is("numeric")),
             ("fill", entry.fill.is_some(), is("numeric")),
         ];
         if let Some((key, ..)) = said.iter().find(|(_, said, fits)| *said && !fits) {
@@ -139,6 +138,10 @@ impl TryFrom<Entry> for FeatureColumn {
                     }
                 },
                 fill: entry.fill.unwrap_or_default(),
+                buckets: match entry.transform {
+                    Some(Transform::Quantiles) => 0,
+                    _ => entry.buckets.unwrap_or(0),
+                },
             }),
             "label" => ColumnKind::Label,
             "weight" => ColumnKind::Weight,

@@ -11,7 +11,7 @@ use super::column::{Column, Missing, Refused};
 use super::fitted::{Encoder, Features, Field};
 use super::hash::hash_text;
 use super::report::TransformReport;
-use super::schema::{ColumnKind, NumericTransform};
+use super::schema::ColumnKind;
 use crate::data::{BadRow, BadRows, Lines, OnBadRow, Rows};
 use crate::{Error, Result};
 
@@ -86,15 +86,15 @@ impl Features {
                     pass.bag(name, separator, field, out)?;
                     field += 1;
                 }
-                ColumnKind::Numeric(number)
-                    if matches!(number.transform, NumericTransform::Quantiles { .. }) =>
-                {
-                    pass.bucket(name, field, &mut out.fields[field].indices)?;
-                    field += 1;
-                }
-                ColumnKind::Numeric(_) => {
-                    pass.number(name, numeric, &mut out.numeric[before * self.numeric.len()..])?;
-                    numeric += 1;
+                ColumnKind::Numeric(number) => {
+                    if number.field_buckets().is_some() {
+                        pass.bucket(name, field, &mut out.fields[field].indices)?;
+                        field += 1;
+                    }
+                    if number.is_dense() {
+                        pass.number(name, numeric, &mut out.numeric[before * self.numeric.len()..])?;
+                        numeric += 1;
+                    }
                 }
                 ColumnKind::Label | ColumnKind::Weight | ColumnKind::Time | ColumnKind::Ignore => {}
             }
