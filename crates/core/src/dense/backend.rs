@@ -16,7 +16,7 @@ pub enum Activation {
     Relu,
 }
 
-/// The gradients of [`DenseBackend::linear`].
+/// The gradients of [`DenseBackend::linear_layer`].
 pub struct LinearGradients<B: Backend> {
     /// Of the input, where it was asked for.
     pub x: Option<FloatTensor<B>>,
@@ -53,7 +53,7 @@ pub trait DenseBackend: Backend {
         by_definition::linear_layer::<Self>(x, weight, bias, activation)
     }
 
-    /// Returns the gradients of [`DenseBackend::linear`], which gave `y`; that of `x` only where `wants_x`.
+    /// Returns the gradients of [`DenseBackend::linear_layer`], which gave `y`; that of `x` only where `wants_x`.
     fn linear_layer_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

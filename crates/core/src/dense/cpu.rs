@@ -1,5 +1,345 @@
-//! The operations on the CPU.
+//! The operations on the CPU: our kernels, over the memory of burn's tensors.
+//!
+//! A kernel that refuses, for want of memory, leaves the work to the definition out of burn's operations.
 
-use super::{Cpu, DenseBackend};
+use std::sync::Mutex;
 
-impl DenseBackend for Cpu {}
+use burn::tensor::{Shape, Tensor, TensorData};
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+use recmill_kernels::{
+    Linear, LinearGradients as IntoGradients, LinearScratch, cross_layer_backward_into, cross_layer_into,
+    fm_second_order_backward_into, fm_second_order_into, linear, linear_backward,
+    pairwise_dots_backward_into, pairwise_dots_into,
+};
+
+use super::{
+    Activation, Cpu, CrossGradients, DenseBackend, DenseRule, LinearGradients, OptimizerState,
+    backend::{by_definition, primitive, tensor},
+    optimizer::{ADAGRAD_EPSILON, ADAM_EPSILON, BETA1, BETA2},
+};
+use crate::rankers::DenseOptimizer;
+
+/// Working memory of the linear layers, one for each that runs at the same time.
+static SCRATCH: Mutex<Vec<LinearScratch>> = Mutex::new(Vec::new());
+
+fn with_scratch<T>(work: impl FnOnce(&mut LinearScratch) -> T) -> T {
+    let spare = SCRATCH.lock().ok().and_then(|mut spare| spare.pop());
+    let mut scratch = spare.unwrap_or_default();
+    let done = work(&mut scratch);
+    if let Ok(mut spare) = SCRATCH.lock() {
+        spare.push(scratch);
+    }
+    done
+}
+
+/// The values of a tensor, in order; a copy only where its memory is in another order.
+struct Values(FlexTensor);
+
+impl Values {
+    fn new(tensor: FlexTensor) -> Self {
+        Self(if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() })
+    }
+
+    fn get(&self) -> &[f32] {
+        self.0.as_slice().unwrap_or_default()
+    }
+
+    fn dims<const D: usize>(&self) -> [usize; D] {
+        self.0.layout().shape().dims()
+    }
+}
+
+fn made<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, Shape::from(shape)))
+}
+
+fn kind(activation: Activation) -> recmill_kernels::Activation {
+    match activation {
+        Activation::Identity => recmill_kernels::Activation::Identity,
+        Activation::Relu => recmill_kernels::Activation::Relu,
+    }
+}
+
+impl DenseBackend for Cpu {
+    fn linear_layer(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        activation: Activation,
+    ) -> FlexTensor {
+        let (of_x, of_weight, of_bias) = (Values::new(x), Values::new(weight), Values::new(bias));
+        let ([rows, inputs], [_, outputs]) = (of_x.dims(), of_weight.dims());
+        let layer = Linear {
+            inputs,
+            outputs,
+            weight: of_weight.get(),
+            bias: Some(of_bias.get()),
+            activation: kind(activation),
+        };
+        let mut y = vec![0.0; rows * outputs];
+        match with_scratch(|scratch| linear(&layer, of_x.get(), &mut y, scratch)) {
+            Ok(()) => made(y, [rows, outputs]),
+            Err(_) => by_definition::linear_layer::<Cpu>(of_x.0, of_weight.0, of_bias.0, activation),
+        }
+    }
+
+    fn linear_layer_backward(
+        x: FlexTensor,
+        weight: FlexTensor,
+        y: FlexTensor,
+        gradient: FlexTensor,
+        activation: Activation,
+        wants_x: bool,
+    ) -> LinearGradients<Self> {
+        let [x, weight, y, gradient] = [x, weight, y, gradient].map(Values::new);
+        let ([rows, inputs], [_, outputs]) = (x.dims(), weight.dims());
+        let layer =
+            Linear { inputs, outputs, weight: weight.get(), bias: None, activation: kind(activation) };
+        let mut of_sums = gradient.get().to_vec();
+        let (mut of_weight, mut of_bias) = (vec![0.0; inputs * outputs], vec![0.0; outputs]);
+        let mut of_x = vec![0.0; if wants_x { rows * inputs } else { 0 }];
+        let into = IntoGradients {
+            weight: &mut of_weight,
+            bias: Some(&mut of_bias),
+            x: wants_x.then_some(&mut of_x[..]),
+        };
+        let worked =
+            with_scratch(|scratch| linear_backward(&layer, x.get(), y.get(), &mut of_sums, into, scratch));
+        match worked {
+            Ok(()) => LinearGradients {
+                x: wants_x.then(|| made(of_x, [rows, inputs])),
+                weight: made(of_weight, [inputs, outputs]),
+                bias: made(of_bias, [outputs]),
+            },
+            Err(_) => by_definition::linear_layer_backward::<Cpu>(
+                x.0, weight.0, y.0, gradient.0, activation, wants_x,
+            ),
+        }
+    }
+
+    fn second_order(x: FlexTensor) -> FlexTensor {
+        let x = Values::new(x);
+        let [rows, fields, dim] = x.dims();
+        let mut out = vec![0.0; rows];
+        match fm_second_order_into(x.get(), fields, dim, &mut out) {
+            Ok(()) => made(out, [rows, 1]),
+            Err(_) => by_definition::second_order::<Cpu>(x.0),
+        }
+    }
+
+    fn second_order_backward(x: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+        let [x, gradient] = [x, gradient].map(Values::new);
+        let [rows, fields, dim] = x.dims();
+        let mut out = vec![0.0; rows * fields * dim];
+        match fm_second_order_backward_into(x.get(), fields, dim, gradient.get(), &mut out) {
+            Ok(()) => made(out, [rows, fields, dim]),
+            Err(_) => by_definition::second_order_backward::<Cpu>(x.0, gradient.0),
+        }
+    }
+
+    fn pairwise_dots(x: FlexTensor) -> FlexTensor {
+        let x = Values::new(x);
+        let [rows, fields, dim] = x.dims();
+        let pairs = fields * fields.saturating_sub(1) / 2;
+        let mut out = vec![0.0; rows * pairs];
+        match pairwise_dots_into(x.get(), fields, dim, &mut out) {
+            Ok(()) => made(out, [rows, pairs]),
+            Err(_) => by_definition::pairwise_dots::<Cpu>(x.0),
+        }
+    }
+
+    fn pairwise_dots_backward(x: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+        let [x, gradient] = [x, gradient].map(Values::new);
+        let [rows, fields, dim] = x.dims();
+        let mut out = vec![0.0; rows * fields * dim];
+        match pairwise_dots_backward_into(x.get(), fields, dim, gradient.get(), &mut out) {
+            Ok(()) => made(out, [rows, fields, dim]),
+            Err(_) => by_definition::pairwise_dots_backward::<Cpu>(x.0, gradient.0),
+        }
+    }
+
+    fn cross(x0: FlexTensor, u: FlexTensor, x: FlexTensor) -> FlexTensor {
+        let [x0, u, x] = [x0, u, x].map(Values::new);
+        let [rows, width] = x.dims();
+        let mut out = vec![0.0; rows * width];
+        match cross_layer_into(x0.get(), u.get(), x.get(), &mut out) {
+            Ok(()) => made(out, [rows, width]),
+            Err(_) => by_definition::cross::<Cpu>(x0.0, u.0, x.0),
+        }
+    }
+
+    fn cross_backward(x0: FlexTensor, u: FlexTensor, gradient: FlexTensor) -> CrossGradients<Self> {
+        let [x0, u, gradient] = [x0, u, gradient].map(Values::new);
+        let shape: [usize; 2] = x0.dims();
+        let (mut of_x0, mut of_u) = (vec![0.0; shape[0] * shape[1]], vec![0.0; shape[0] * shape[1]]);
+        match cross_layer_backward_into(x0.get(), u.get(), gradient.get(), &mut of_x0, &mut of_u) {
+            Ok(()) => CrossGradients { x0: made(of_x0, shape), u: made(of_u, shape), x: gradient.0 },
+            Err(_) => by_definition::cross_backward::<Cpu>(x0.0, u.0, gradient.0),
+        }
+    }
+
+    fn optimizer_step(
+        parameter: Tensor<Cpu, 1>,
+        gradient: Tensor<Cpu, 1>,
+        state: &mut OptimizerState<Cpu>,
+        rule: &DenseRule,
+    ) -> Tensor<Cpu, 1> {
+        let gradient = Values::new(primitive(gradient));
+        let mut values = Values::new(primitive(parameter)).get().to_vec();
+        let n = values.len();
+        let (rate, scale) = (rule.learning_rate, rule.gradient_scale);
+        let apart = rule.optimizer == DenseOptimizer::Adamw;
+        let decay = if apart { 0.0 } else { rule.weight_decay };
+        let shrink = if apart { 1.0 - rate * rule.weight_decay } else { 1.0 };
+        let pieces = values.par_chunks_mut(PIECE).zip(gradient.get().par_chunks(PIECE));
+        match rule.optimizer {
+            DenseOptimizer::Sgd => pieces.for_each(|(w, g)| {
+                for (w, &g) in w.iter_mut().zip(g) {
+                    *w -= rate * (scale * g + decay * *w);
+                }
+            }),
+            DenseOptimizer::Adagrad => {
+                let mut a = remembered(&mut state.first, n);
+                pieces.zip(a.storage_mut::<f32>().par_chunks_mut(PIECE)).for_each(|((w, g), a)| {
+                    for ((w, &g), a) in w.iter_mut().zip(g).zip(a) {
+                        let g = scale * g + decay * *w;
+                        *a += g * g;
+                        *w -= rate * g / (a.sqrt() + ADAGRAD_EPSILON);
+                    }
+                });
+                state.first = Some(tensor::<Cpu, 1>(a));
+            }
+            DenseOptimizer::Adam | DenseOptimizer::Adamw => {
+                let [scale1, scale2] = rule.adam_scales();
+                let (mut m, mut v) = (remembered(&mut state.first, n), remembered(&mut state.second, n));
+                let moments = m.storage_mut::<f32>().par_chunks_mut(PIECE);
+                let moments = moments.zip(v.storage_mut::<f32>().par_chunks_mut(PIECE));
+                pieces.zip(moments).for_each(|((w, g), (m, v))| {
+                    for (((w, &g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
+                        *w *= shrink;
+                        let g = scale * g + decay * *w;
+                        *m = BETA1 * *m + (1.0 - BETA1) * g;
+                        *v = BETA2 * *v + (1.0 - BETA2) * g * g;
+                        *w -= rate * scale1 * *m / ((scale2 * *v).sqrt() + ADAM_EPSILON);
+                    }
+                });
+                (state.first, state.second) = (Some(tensor::<Cpu, 1>(m)), Some(tensor::<Cpu, 1>(v)));
+            }
+        }
+        tensor(made(values, [n]))
+    }
+}
+
+/// Values that one task steps.
+const PIECE: usize = 1 << 14;
+
+/// What an optimizer remembers, to be changed in place; zeros at first.
+fn remembered(state: &mut Option<Tensor<Cpu, 1>>, n: usize) -> FlexTensor {
+    state.take().map_or_else(|| made(vec![0.0; n], [n]), primitive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(tensor: FlexTensor) -> Vec<f32> {
+        Values::new(tensor).get().to_vec()
+    }
+
+    fn close(ours: FlexTensor, definition: FlexTensor, what: &str) {
+        for (a, b) in values(ours).into_iter().zip(values(definition)) {
+            assert!((a - b).abs() <= 1e-5 * (1.0 + b.abs()), "{what}: {a} beside {b}");
+        }
+    }
+
+    fn some<const D: usize>(shape: [usize; D], salt: usize) -> FlexTensor {
+        let n = shape.iter().product();
+        made((0..n).map(|at| ((at * 37 + salt * 11) % 23) as f32 / 11.0 - 1.0).collect(), shape)
+    }
+
+    #[test]
+    fn kernels_agree_with_their_definitions() {
+        for (rows, inputs, outputs) in [(1, 1, 1), (7, 5, 3), (40, 33, 18), (3, 1, 70)] {
+            for activation in [Activation::Identity, Activation::Relu] {
+                let (x, w, b) = (some([rows, inputs], 1), some([inputs, outputs], 2), some([outputs], 3));
+                let y = Cpu::linear_layer(x.clone(), w.clone(), b.clone(), activation);
+                let expected = by_definition::linear_layer::<Cpu>(x.clone(), w.clone(), b, activation);
+                close(y.clone(), expected, "linear");
+                let g = some([rows, outputs], 4);
+                let ours =
+                    Cpu::linear_layer_backward(x.clone(), w.clone(), y.clone(), g.clone(), activation, true);
+                let definition = by_definition::linear_layer_backward::<Cpu>(x, w, y, g, activation, true);
+                close(ours.weight, definition.weight, "weight");
+                close(ours.bias, definition.bias, "bias");
+                close(ours.x.unwrap(), definition.x.unwrap(), "x");
+            }
+        }
+        for (rows, fields, dim) in [(1, 1, 1), (5, 2, 3), (9, 27, 16), (3, 4, 33)] {
+            let x = some([rows, fields, dim], 5);
+            close(Cpu::second_order(x.clone()), by_definition::second_order::<Cpu>(x.clone()), "fm");
+            let g = some([rows, 1], 6);
+            close(
+                Cpu::second_order_backward(x.clone(), g.clone()),
+                by_definition::second_order_backward::<Cpu>(x.clone(), g),
+                "fm backward",
+            );
+            if fields > 1 {
+                close(Cpu::pairwise_dots(x.clone()), by_definition::pairwise_dots::<Cpu>(x.clone()), "dots");
+                let g = some([rows, fields * (fields - 1) / 2], 7);
+                close(
+                    Cpu::pairwise_dots_backward(x.clone(), g.clone()),
+                    by_definition::pairwise_dots_backward::<Cpu>(x, g),
+                    "dots backward",
+                );
+            }
+        }
+        let [x0, u, x, g] = [8, 9, 10, 11].map(|salt| some([6, 35], salt));
+        let (ours, definition) = (
+            Cpu::cross(x0.clone(), u.clone(), x.clone()),
+            by_definition::cross::<Cpu>(x0.clone(), u.clone(), x),
+        );
+        close(ours, definition, "cross");
+        let ours = Cpu::cross_backward(x0.clone(), u.clone(), g.clone());
+        let definition = by_definition::cross_backward::<Cpu>(x0, u, g);
+        close(ours.x0, definition.x0, "x0");
+        close(ours.u, definition.u, "u");
+        close(ours.x, definition.x, "x");
+    }
+
+    #[test]
+    fn steps_agree_with_their_definition_and_adam_by_hand() {
+        for optimizer in
+            [DenseOptimizer::Sgd, DenseOptimizer::Adagrad, DenseOptimizer::Adam, DenseOptimizer::Adamw]
+        {
+            let (mut ours, mut definition) = (OptimizerState::<Cpu>::default(), OptimizerState::default());
+            let start = || tensor::<Cpu, 1>(some([50], 12));
+            let (mut a, mut b) = (start(), start());
+            for step in 1..=4 {
+                let rule = DenseRule {
+                    optimizer,
+                    learning_rate: 0.1,
+                    weight_decay: 0.02,
+                    step,
+                    gradient_scale: 0.5,
+                };
+                let g = || tensor::<Cpu, 1>(some([50], 12 + step as usize));
+                a = Cpu::optimizer_step(a, g(), &mut ours, &rule);
+                b = definition.step_by_definition(b, g(), &rule);
+            }
+            close(primitive(a), primitive(b), "a step");
+        }
+        // One step of Adam from nothing moves by the learning rate against the gradient's sign.
+        let rule = DenseRule {
+            optimizer: DenseOptimizer::Adam,
+            learning_rate: 0.25,
+            weight_decay: 0.0,
+            step: 1,
+            gradient_scale: 1.0,
+        };
+        let parameter = tensor::<Cpu, 1>(made(vec![1.0, 1.0], [2]));
+        let gradient = tensor::<Cpu, 1>(made(vec![3.0, -0.5], [2]));
+        let stepped = Cpu::optimizer_step(parameter, gradient, &mut OptimizerState::default(), &rule);
+        close(primitive(stepped), made(vec![0.75, 1.25], [2]), "Adam");
+    }
+}

@@ -78,6 +78,15 @@ impl<B: DenseBackend> Linear<B> {
     }
 }
 
+/// Returns `x weight`, every row alone as in any batch, which burn's own product does not promise.
+///
+/// # Shapes
+/// `x` `[rows, inputs]`, `weight` `[inputs, outputs]`; returns `[rows, outputs]`.
+pub fn product<B: DenseBackend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
+    let bias = Tensor::<B, 1>::zeros([weight.dims()[1]], &x.device());
+    tensor(B::linear_layer(primitive(x), primitive(weight), primitive(bias), Activation::Identity))
+}
+
 /// Who is dropped: a function of the seed, the epoch and the sample, whatever the batch and the thread.
 #[derive(Clone, Debug)]
 pub struct Dropout {

@@ -237,6 +237,10 @@ pub(crate) fn parent(path: &Path) -> &Path {
 /// # Errors
 /// What `write` returns, and [`Error::Io`]; the old file is then as it was.
 pub fn replace_file(path: &Path, write: impl FnOnce(&mut (dyn Write + Send)) -> Result<()>) -> Result<()> {
+    // Asked first, so that an error names the folder and not a sibling that the caller never heard of.
+    if !parent(path).as_os_str().is_empty() {
+        fs_err::metadata(parent(path))?;
+    }
     let mut staged_name = std::ffi::OsString::from(".");
     staged_name.push(path.file_name().unwrap_or_default());
     staged_name.push(unique_suffix());

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Inputs, Network, Shape, TableDims, inputs::beside};
 use crate::{
-    dense::{Activation, DenseBackend, Initial, Linear, Mlp, cross},
+    dense::{Activation, DenseBackend, Initial, Linear, Mlp, cross, product},
     models::Problems,
 };
 
@@ -170,8 +170,9 @@ impl<B: DenseBackend> Mixture<B> {
         let rows = gates.dims()[0];
         let mut u: Option<Tensor<B, 2>> = None;
         for expert in 0..self.down.len() {
-            let low = tanh(tanh(x.clone().matmul(self.down[expert].val())).matmul(self.within[expert].val()));
-            let wide = low.matmul(self.up[expert].val()) + self.bias.val().unsqueeze();
+            let low = tanh(product(x.clone(), self.down[expert].val()));
+            let low = tanh(product(low, self.within[expert].val()));
+            let wide = product(low, self.up[expert].val()) + self.bias.val().unsqueeze();
             let weighed = wide * gates.clone().slice([0..rows, expert..expert + 1]);
             u = Some(u.map_or(weighed.clone(), |sum| sum + weighed));
         }

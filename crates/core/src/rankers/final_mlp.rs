@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Inputs, Network, Shape, TableDims};
 use crate::{
-    dense::{Activation, DenseBackend, Initial, Linear, Mlp},
+    dense::{Activation, DenseBackend, Initial, Linear, Mlp, product},
     models::Problems,
 };
 
@@ -160,11 +160,16 @@ impl<B: DenseBackend> Network<B> for FinalMlp<B> {
         let two = self.second.forward(flat, inputs);
         let [heads, first_piece, wide] = self.products.val().dims();
         let (rows, second_piece) = (one.dims()[0], wide / self.n_labels);
-        // [heads, rows, piece]: one product a head.
-        let left = one.clone().reshape([rows, heads, first_piece]).swap_dims(0, 1);
-        let mapped = left.matmul(self.products.val()).reshape([heads, rows, self.n_labels, second_piece]);
-        let right = two.clone().reshape([rows, heads, second_piece]).swap_dims(0, 1).unsqueeze_dim::<4>(2);
-        let products = (mapped * right).sum_dim(3).sum_dim(0).reshape([rows, self.n_labels]);
+        let mut products = Tensor::<B, 2>::zeros([rows, self.n_labels], &one.device());
+        for head in 0..heads {
+            let left = one.clone().slice([0..rows, head * first_piece..(head + 1) * first_piece]);
+            let right = two.clone().slice([0..rows, head * second_piece..(head + 1) * second_piece]);
+            let weight = self.products.val().slice([head..head + 1, 0..first_piece, 0..wide]);
+            let mapped = product(left, weight.squeeze_dim::<2>(0));
+            let mapped = mapped.reshape([rows, self.n_labels, second_piece]);
+            let of_head = (mapped * right.unsqueeze_dim::<3>(1)).sum_dim(2);
+            products = products + of_head.squeeze_dim::<2>(2);
+        }
         self.of_first.forward(one, Activation::Identity)
             + self.of_second.forward(two, Activation::Identity)
             + products

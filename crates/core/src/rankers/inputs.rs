@@ -42,8 +42,8 @@ pub(super) struct Vectors<B: Backend> {
 
 impl<B: Backend> Vectors<B> {
     pub(super) fn new(shape: &Shape, dim: usize, initial: &mut Initial<'_, B>) -> Self {
-        let bound = 1.0 / (dim as f64).sqrt();
-        let of_numeric = (shape.n_numeric > 0).then(|| initial.uniform([shape.n_numeric, dim], bound));
+        // About as long as the embeddings are at first, so that products of them begin near 0.
+        let of_numeric = (shape.n_numeric > 0).then(|| initial.uniform([shape.n_numeric, dim], 0.02));
         Self { of_numeric }
     }
 

@@ -51,6 +51,7 @@ macro_rules! any_network {
         /// Any of the networks.
         #[derive(Module, Debug)]
         #[expect(missing_docs, reason = "each is documented where it is")]
+        #[expect(clippy::large_enum_variant, reason = "there is one a model; its numbers are elsewhere")]
         pub enum AnyNetwork<B: Backend> {
             $($name($name<B>),)*
         }
