@@ -1,4 +1,5 @@
 //! What every ranker promises: it learns crosses, the same seed gives the same bytes, a row's score is its own.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{fmt::Write, sync::atomic::AtomicBool};
 
@@ -131,8 +132,14 @@ fn every_model_learns_a_cross_of_two_categories_but_the_linear_one() {
 #[test]
 fn a_row_has_the_same_score_alone_and_in_any_batch() {
     let data = Data::new(&["both"], 300);
-    for name in RankerModel::NAMES {
-        let (ranker, _) = data.train(&config(name, json!({"epochs": 1})), 0);
+    let wide = [
+        ("dcn-v2", json!({"epochs": 1, "rank": 5, "structure": "stacked", "embedding_dim": 19})),
+        ("finalmlp", json!({"epochs": 1, "hidden": [90], "hidden2": [60], "heads": 2, "embedding_dim": 19})),
+        ("autoint", json!({"epochs": 1, "attention_dim": 19, "embedding_dim": 19, "hidden": [70]})),
+    ];
+    let small = RankerModel::NAMES.map(|name| (name, json!({"epochs": 1})));
+    for (name, learning) in small.into_iter().chain(wide) {
+        let (ranker, _) = data.train(&config(name, learning), 0);
         let rows: Vec<u64> = (0..300).collect();
         let together = scores(&ranker, &data.batch(&rows));
         for row in [0, 1, 150, 299] {
@@ -287,4 +294,33 @@ fn learning_without_validation_keeps_the_last_epoch() {
     let (_, descent) = training.run(&config, &AtomicBool::new(false), &mut ()).unwrap();
     assert_eq!((descent.kept_epoch, descent.epochs.len()), (2, 2));
     assert!(descent.epochs[0].metrics.is_empty());
+}
+
+#[test]
+fn an_epoch_that_is_stopped_tells_the_loss_of_what_it_learned_from() {
+    let data = Data::new(&["both"], 200);
+    let config = config("fm", json!({"epochs": 3}));
+    let training = RankTraining::new(&config.learning, &data.features, &data.examples);
+    let (_, descent) = training.run(&config, &AtomicBool::new(true), &mut ()).unwrap();
+    assert_eq!(descent.epochs.len(), 1);
+    // One batch of four was learned from, by parameters that know nothing yet; were the sum divided by all rows, it
+    // would be a quarter.
+    let loss = descent.epochs[0].loss.unwrap();
+    assert!((0.5..1.0).contains(&loss), "{loss}");
+}
+
+#[test]
+fn the_epoch_of_the_lowest_log_loss_of_one_label_is_kept() {
+    let data = Data::new(&["both", "other"], 200);
+    let config = config("mmoe", json!({"epochs": 4, "learning_rate": 0.3}));
+    let training = RankTraining {
+        valid: Some(data.all()),
+        metric: "logloss/other",
+        ..RankTraining::new(&config.learning, &data.features, &data.examples)
+    };
+    let (_, descent) = training.run(&config, &AtomicBool::new(false), &mut ()).unwrap();
+    let value = |epoch: &EpochRecord| epoch.metrics["logloss/other"];
+    let lowest = descent.epochs.iter().map(value).min_by(f64::total_cmp).unwrap();
+    let kept = &descent.epochs[descent.kept_epoch as usize - 1];
+    assert_eq!(value(kept), lowest);
 }

@@ -115,7 +115,9 @@ pub fn descend<T: Task, L: Learn<T>>(
     let batch_size = options.batch_size as u64;
     let batches = n.div_ceil(batch_size);
     let steps = batches * u64::from(options.epochs);
-    let smaller_is_better = options.metric == "logloss";
+    // Of several labels each has its own, such as `logloss/bought`.
+    let metric = options.metric.split('/').next().unwrap_or_default();
+    let smaller_is_better = matches!(metric, "logloss" | "expected_calibration_error");
     let mut done: Vec<EpochRecord> = Vec::new();
     let mut best: Option<(u32, f64)> = None;
     let mut ended = Ended::Epochs;
@@ -127,12 +129,13 @@ pub fn descend<T: Task, L: Learn<T>>(
             let samples: Vec<u64> = place(at).map(|place| order.sample(place)).collect();
             task.load(&samples, batch);
         };
-        let mut sum = 0.0;
+        let (mut sum, mut learned) = (0.0, 0);
         load_ahead(batches, options.loader_threads, load, |at, batch: &T::Batch| {
             let step = u64::from(epoch - 1) * batches + at;
             let loss = learner.step(batch, Step { epoch, step, steps })?;
             let places = place(at);
             sum += loss * (places.end - places.start) as f64;
+            learned = places.end;
             progress.step(&StepRecord { epoch, samples: places.end, of: n, loss: sum / places.end as f64 });
             if stop.load(Ordering::Relaxed) { Err(Halt::Asked) } else { Ok(()) }
         })
@@ -143,7 +146,8 @@ pub fn descend<T: Task, L: Learn<T>>(
             }
             Halt::Failed(error) => Err(error),
         })?;
-        let mut record = EpochRecord { epoch, loss: Some(sum / n as f64), ..EpochRecord::default() };
+        let mut record =
+            EpochRecord { epoch, loss: Some(sum / learned.max(1) as f64), ..EpochRecord::default() };
         record.seconds = begun.elapsed().as_secs_f64();
         let begun = Instant::now();
         if let Some(metrics) = learner.validate()? {
