@@ -8,6 +8,7 @@ pub(crate) mod evaluate;
 pub(crate) mod inspect;
 pub(crate) mod predict;
 pub(crate) mod predict_rows;
+pub(crate) mod ranker_checks;
 pub(crate) mod recommend;
 pub(crate) mod schema;
 pub(crate) mod serve;

@@ -6,6 +6,9 @@ use recmill_train::Error as Train;
 
 use crate::failure::Failure;
 
+/// What keeps a network's numbers finite.
+const STEADIER: &str = "a smaller --learning-rate or --clip-norm 1 usually helps";
+
 impl From<Core> for Failure {
     fn from(error: Core) -> Self {
         let message = error.to_string();
@@ -107,6 +110,11 @@ impl From<Train> for Failure {
     fn from(error: Train) -> Self {
         let message = error.to_string();
         match error {
+            // Scores are measured after each epoch; which of the rows came first helps nobody.
+            Train::Core(Core::BadProbability { found, .. }) => {
+                Failure::failed(format!("the scores of the rows to validate on are not finite: `{found}`"))
+                    .hint(STEADIER)
+            }
             Train::Core(error) => error.into(),
             Train::Kernel(error) => error.into(),
             Train::TooLarge { model: "ease", .. } => Failure::failed(message)
@@ -116,6 +124,7 @@ impl From<Train> for Failure {
             }
             Train::Diverged { .. } => Failure::failed(message)
                 .hint("a smaller --learning-rate or a larger --regularization usually helps"),
+            Train::NotFiniteLoss { .. } => Failure::failed(message).hint(STEADIER),
             Train::UnknownMetric { .. } => Failure::usage(message).hint("choose one with --valid-metric"),
             Train::Start { .. } => {
                 Failure::failed(message).hint("leave out the flags that differ from the model, or train without --from")

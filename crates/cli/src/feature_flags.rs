@@ -11,10 +11,15 @@ use recmill_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    commands::train_flags::one_or_many,
     failure::{Failure, Hint, Result},
     output::{columns, count, counted, note, warning},
     progress::Bar,
 };
+
+/// What may help where a file of rows has none.
+pub(crate) const NO_ROWS: &str =
+    "is it the right file? it begins with the names of the columns; --no-header says that it does not";
 
 /// What the columns are.
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
@@ -28,18 +33,23 @@ pub(crate) struct FeatureFlags {
     pub(crate) schema: Option<PathBuf>,
     /// Columns to learn, 0 or 1 [default: label, target, click ...].
     #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
     pub(crate) label: Vec<String>,
     /// Columns that are categories.
     #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
     pub(crate) categorical: Vec<String>,
     /// Columns with any number of categories: lists, or text such as a|b|c.
     #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
     pub(crate) bag: Vec<String>,
     /// Columns that are numbers.
     #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
     pub(crate) numeric: Vec<String>,
     /// Columns to leave out.
     #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
     pub(crate) ignore: Vec<String>,
     /// Column that says which rows belong together, such as the user; it stays a feature unless --ignore names it.
     #[arg(long, value_name = "COLUMN")]
@@ -52,6 +62,7 @@ pub(crate) struct FeatureFlags {
     pub(crate) time_column: Option<String>,
     /// Texts that mean that there is no value, besides the empty one [default: ?, NA, N/A, NaN, null, None ...].
     #[arg(long, value_name = "TEXT,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
     pub(crate) missing: Vec<String>,
     /// Categories in fewer rows share one row of their table, which those that come later use [default: 2].
     #[arg(long, value_name = "N")]
@@ -111,8 +122,13 @@ impl FeatureFlags {
         let guessed = infer_schema(files, read, &self.options());
         drop(bar);
         let (schema, report) = guessed.map_err(|error| match error {
-            Core::EmptyFile { .. } | Core::NoRows { .. } => Failure::failed(error.to_string())
-                .hint("is it the right file? it begins with the names of the columns; --no-header says that it does not"),
+            Core::EmptyFile { .. } | Core::NoRows { .. } => Failure::failed(error.to_string()).hint(NO_ROWS),
+            Core::InvalidConfig { model: "schema", problems }
+                if problems.iter().all(|problem| problem.field == "columns") =>
+            {
+                Failure::failed(format!("{}: no column is a feature", files.join(", ")))
+                    .hint("beside the label there must be a column that is categorical, a bag or numeric")
+            }
             error => error.into(),
         })?;
         Ok((schema, Some(report)))

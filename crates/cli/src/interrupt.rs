@@ -2,7 +2,7 @@
 //!
 //! | command | first                                              | second     |
 //! |---------|----------------------------------------------------|------------|
-//! | train   | the epoch ends, the model is saved                 | ends at once |
+//! | train   | the epoch or step ends, the model is saved         | ends at once |
 //! | serve   | no new requests; accepted ones are answered        | ends at once |
 
 use std::{
@@ -23,13 +23,13 @@ static ASKED_TO_STOP: AtomicBool = AtomicBool::new(false);
 /// What shells expect of a process that an interrupt ended: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
 
-/// Returns the flag that the first Ctrl-C (or SIGTERM) sets from here on.
-pub(crate) fn stop_flag() -> Result<&'static AtomicBool> {
-    ctrlc::set_handler(|| {
+/// Returns the flag that the first Ctrl-C (or SIGTERM) sets from here on; `last` is what is still done then.
+pub(crate) fn stop_flag(last: &'static str) -> Result<&'static AtomicBool> {
+    ctrlc::set_handler(move || {
         if ASKED_TO_STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(INTERRUPTED);
         }
-        note!("\nstopping after this epoch, then saving; once more ends at once and saves nothing");
+        note!("\nstopping after this {last}, then saving; once more ends at once and saves nothing");
     })
     .map_err(|error| Failure::failed(format!("interrupts cannot be caught: {error}")))?;
     Ok(&ASKED_TO_STOP)

@@ -16,12 +16,13 @@ use recmill_core::{
 use serde_json::{Value, json};
 
 use crate::{
+    arguments::Given,
     device_flag::DeviceFlag,
     failure::{Failure, Result},
     model::Model,
     output::{self, Out, count, counted, note, seconds},
     progress::Bar,
-    ranking,
+    ranking::{self, INTERACTION_FLAGS, refuse_flags},
     read_flags::ReadFlags,
     reading,
 };
@@ -81,11 +82,27 @@ pub(crate) struct Evaluate {
     reading: ReadFlags,
 }
 
+/// The flags that say how lists of items are measured, by the names of their fields.
+const OF_LISTS: [&str; 9] = [
+    "k",
+    "candidates",
+    "sampled_negatives",
+    "sample_users",
+    "write_candidates",
+    "history",
+    "unknown_users",
+    "seed",
+    "ranking",
+];
+
 impl Evaluate {
     /// Runs the command.
-    pub(crate) fn run(self) -> Result<()> {
+    pub(crate) fn run(self, given: &Given) -> Result<()> {
         let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
         if directory.is_ranker() {
+            let kind = directory.manifest().config.model["model"].as_str().unwrap_or("this");
+            refuse_flags(kind, &OF_LISTS, given)?;
+            refuse_flags(kind, &INTERACTION_FLAGS, given)?;
             return self.rows(&directory);
         }
         if self.group.is_some() {

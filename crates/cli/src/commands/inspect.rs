@@ -35,6 +35,12 @@ impl Inspect {
     pub(crate) fn run(self) -> Result<()> {
         let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
         let mut out = Out::new();
+        if directory.is_ranker() && (self.user_ids || self.item_ids) {
+            let kind = directory.manifest().config.model["model"].as_str().unwrap_or("this");
+            return Err(Failure::usage(format!(
+                "{kind} models score rows of features and have no users or items"
+            )));
+        }
         if self.user_ids || self.item_ids {
             let ids: &MappedIds = if self.user_ids { directory.users() } else { directory.items() };
             for id in ids.iter() {
@@ -76,9 +82,35 @@ impl Inspect {
         let mut line = |name: &str, value: String| rows.push((name.to_owned(), value));
         line("model", config.model["model"].as_str().unwrap_or("unknown").to_owned());
         line("version", version_line(&self.model, directory));
-        line("users", count(manifest.data.users));
-        line("items", count(manifest.data.items));
-        line("interactions", count(manifest.data.interactions));
+        match directory.is_ranker().then(|| directory.features()) {
+            None => {
+                line("users", count(manifest.data.users));
+                line("items", count(manifest.data.items));
+                line("interactions", count(manifest.data.interactions));
+            }
+            Some(Ok(features)) => {
+                line("labels", features.labels().join(", "));
+                line("fields", count(features.fields().len() as u64));
+                line(
+                    "table rows",
+                    count(features.fields().iter().map(|field| field.rows() as u64).sum::<u64>()),
+                );
+                for field in features.fields() {
+                    let of = if field.is_bag() { " of a bag" } else { "" };
+                    line(&format!("  {}", field.name()), format!("{}{of}", count(field.rows() as u64)));
+                }
+                let numeric: Vec<&str> = features.numeric().iter().map(|column| column.name()).collect();
+                line(
+                    "numeric columns",
+                    if numeric.is_empty() { "none".to_owned() } else { numeric.join(", ") },
+                );
+                if let Some(group) = &features.schema().group {
+                    line("group", group.clone());
+                }
+            }
+            // What else there is to tell is told, the more so with --verify.
+            Some(Err(error)) => line("features", error.to_string()),
+        }
         line("objective", config.objective.clone());
         for (name, value) in
             config.model.as_object().into_iter().flatten().filter(|(name, _)| *name != "model")
@@ -98,7 +130,10 @@ impl Inspect {
                 line(name, names.join(", "));
             }
         }
-        line("data fingerprint", manifest.data.fingerprint.clone());
+        // That of a ranker is of the interactions it does not have.
+        if !directory.is_ranker() {
+            line("data fingerprint", manifest.data.fingerprint.clone());
+        }
         line(
             "written by",
             format!("recmill {}, format {}", manifest.library_version, manifest.format_version),
@@ -144,6 +179,23 @@ fn as_json(directory: &ModelDirectory, checks: Option<&[FileCheck]>) -> Result<V
         "config": serde_json::to_value(directory.manifest()).map_err(failed)?,
         "epochs": serde_json::to_value(directory.epochs()?).map_err(failed)?,
     });
+    if directory.is_ranker() {
+        object["features"] = match directory.features() {
+            Ok(features) => {
+                let fields: Vec<Value> = features
+                    .fields()
+                    .iter()
+                    .map(|field| json!({"name": field.name(), "table_rows": field.rows(), "bag": field.is_bag()}))
+                    .collect();
+                let numeric: Vec<&str> = features.numeric().iter().map(|column| column.name()).collect();
+                json!({
+                    "labels": features.labels(), "fields": fields, "numeric": numeric, "group": features.schema().group,
+                    "table_rows": features.fields().iter().map(|field| field.rows()).sum::<usize>(),
+                })
+            }
+            Err(error) => json!({"damage": error.to_string()}),
+        };
+    }
     if let Some(checks) = checks {
         let files: Vec<Value> = checks
             .iter()

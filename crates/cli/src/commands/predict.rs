@@ -10,11 +10,13 @@ use recmill_core::{
 use serde::Serialize;
 
 use crate::{
+    arguments::Given,
     commands::predict_rows,
     device_flag::DeviceFlag,
     failure::{Failure, Result},
     model::Model,
     output::{Out, counted, note},
+    ranking::{INTERACTION_FLAGS, refuse_flags},
     read_flags::ReadFlags,
     user_lists::ListOutput,
 };
@@ -50,10 +52,12 @@ pub(crate) struct Predict {
 
 impl Predict {
     /// Runs the command.
-    pub(crate) fn run(self) -> Result<()> {
+    pub(crate) fn run(self, given: &Given) -> Result<()> {
         self.device.resolve_for("predicting")?;
         let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
         if directory.is_ranker() {
+            let kind = directory.manifest().config.model["model"].as_str().unwrap_or("this");
+            refuse_flags(kind, &INTERACTION_FLAGS, given)?;
             let read = self.reading.options(Repeats::Last);
             return predict_rows::run(&directory, &self.rows, &read, self.output.as_ref(), self.json);
         }

@@ -4,20 +4,23 @@ use std::{io::Write, path::Path, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, Float32Array, RecordBatch, UInt64Array},
-    csv, json,
+    csv,
+    datatypes::{DataType, Field, Schema},
+    json,
 };
 use parquet::arrow::ArrowWriter;
 use recmill_core::{
     data::ReadOptions,
     directory::{ModelDirectory, replace_file},
     features::{FeatureBatch, FeatureReader, LabelUse},
+    rankers::Ranker,
 };
 use serde_json::json;
 
 use crate::{
     failure::{Failure, Result},
     output::{Out, counted, note, stdout_is_terminal},
-    ranking::tell_of_losses,
+    ranking::{explain, tell_of_losses},
     user_lists::{ListFormat, ListOutput},
 };
 
@@ -31,9 +34,10 @@ pub(super) fn run(
 ) -> Result<()> {
     let on_stdout = ListOutput { path: None, format: ListFormat::Csv };
     let ListOutput { path, format } = output.unwrap_or(&on_stdout);
+    let scorer = Scorer::new(directory, files, read)?;
     if as_json {
         let mut objects = Vec::new();
-        score(directory, files, read, |batch| {
+        scorer.score(|batch| {
             let mut lines = Vec::new();
             write_json(&mut lines, batch)?;
             let parsed = serde_json::Deserializer::from_slice(&lines).into_iter::<serde_json::Value>();
@@ -50,8 +54,8 @@ pub(super) fn run(
         None if *format == ListFormat::Parquet && stdout_is_terminal() => {
             Err(Failure::usage("parquet is not for terminals").hint("write a file: --output scores.parquet"))
         }
-        None => write(directory, files, read, Out::new(), *format)?.finish(),
-        Some(path) => write_file(path, |out| write(directory, files, read, out, *format).map(drop)),
+        None => write(Out::new(), &scorer, *format)?.finish(),
+        Some(path) => write_file(path, |out| write(out, &scorer, *format).map(drop)),
     }
 }
 
@@ -74,42 +78,26 @@ fn write_file(path: &Path, work: impl FnOnce(&mut (dyn Write + Send)) -> Result<
     }
 }
 
-fn write<W: Write + Send>(
-    directory: &ModelDirectory,
-    files: &[String],
-    read: &ReadOptions,
-    out: W,
-    format: ListFormat,
-) -> Result<W> {
-    let mut out = out;
+fn write<W: Write + Send>(mut out: W, scorer: &Scorer, format: ListFormat) -> Result<W> {
     match format {
         ListFormat::Csv => {
-            let mut head = true;
-            score(directory, files, read, |batch| {
-                let mut writer = csv::WriterBuilder::new().with_header(head).build(&mut out);
-                head = false;
-                writer.write(batch).map_err(failed)
+            // The names of the columns are written also where there is no row.
+            let mut head = csv::WriterBuilder::new().with_header(true).build(&mut out);
+            head.write(&RecordBatch::new_empty(scorer.columns.clone())).map_err(failed)?;
+            drop(head);
+            scorer.score(|batch| {
+                csv::WriterBuilder::new().with_header(false).build(&mut out).write(batch).map_err(failed)
             })?;
             Ok(out)
         }
         ListFormat::Jsonl => {
-            score(directory, files, read, |batch| write_json(&mut out, batch))?;
+            scorer.score(|batch| write_json(&mut out, batch))?;
             Ok(out)
         }
         ListFormat::Parquet => {
-            // Begun with the first block, where the columns are known.
-            let (mut unused, mut writer) = (Some(out), None);
-            score(directory, files, read, |batch| {
-                if let Some(out) = unused.take() {
-                    writer = Some(ArrowWriter::try_new(out, batch.schema(), None).map_err(failed)?);
-                }
-                writer.as_mut().map_or(Ok(()), |writer| writer.write(batch)).map_err(failed)
-            })?;
-            match (writer, unused) {
-                (Some(writer), _) => writer.into_inner().map_err(failed),
-                (None, Some(out)) => Ok(out),
-                (None, None) => Err(Failure::failed("the scores could not be written")),
-            }
+            let mut writer = ArrowWriter::try_new(out, scorer.columns.clone(), None).map_err(failed)?;
+            scorer.score(|batch| writer.write(batch).map_err(failed))?;
+            writer.into_inner().map_err(failed)
         }
     }
 }
@@ -124,32 +112,48 @@ fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::failed(error.to_string())
 }
 
-/// Scores all rows and gives them on, block by block.
-fn score(
-    directory: &ModelDirectory,
-    files: &[String],
-    read: &ReadOptions,
-    mut each: impl FnMut(&RecordBatch) -> Result<()>,
-) -> Result<()> {
-    let ranker = directory.ranker()?;
-    let labels = ranker.features().labels().to_vec();
-    let mut reader = FeatureReader::open(ranker.features(), files, read, LabelUse::Ignored)?;
-    let (mut batch, mut scores, mut rows) = (FeatureBatch::default(), Vec::new(), 0);
-    while reader.next_batch(&mut batch)? {
-        ranker.score(&batch, &mut scores)?;
-        rows += batch.rows as u64;
-        let mut columns: Vec<(String, ArrayRef)> =
-            vec![("line".to_owned(), Arc::new(UInt64Array::from(batch.lines.clone())))];
-        for (at, label) in labels.iter().enumerate() {
-            let of_label: Float32Array =
-                scores.iter().skip(at).step_by(labels.len()).copied().map(Some).collect();
-            let name =
-                if labels.len() == 1 { "prediction".to_owned() } else { format!("prediction_{label}") };
-            columns.push((name, Arc::new(of_label)));
-        }
-        each(&RecordBatch::try_from_iter(columns).map_err(failed)?)?;
+/// Rows to be scored by a model.
+struct Scorer<'a> {
+    ranker: Ranker,
+    files: &'a [String],
+    read: &'a ReadOptions,
+    /// `line` and a prediction for each label.
+    columns: Arc<Schema>,
+}
+
+impl<'a> Scorer<'a> {
+    fn new(directory: &ModelDirectory, files: &'a [String], read: &'a ReadOptions) -> Result<Self> {
+        let ranker = directory.ranker()?;
+        let labels = ranker.features().labels();
+        let prediction = |label: &String| match labels.len() {
+            1 => Field::new("prediction", DataType::Float32, false),
+            _ => Field::new(format!("prediction_{label}"), DataType::Float32, false),
+        };
+        let line = Field::new("line", DataType::UInt64, false);
+        let columns: Vec<Field> = std::iter::once(line).chain(labels.iter().map(prediction)).collect();
+        Ok(Self { columns: Arc::new(Schema::new(columns)), ranker, files, read })
     }
-    tell_of_losses(ranker.features(), reader.report(), files);
-    note!("scored {}", counted(rows, "row"));
-    Ok(())
+
+    /// Scores all rows and gives them on, block by block.
+    fn score(&self, mut each: impl FnMut(&RecordBatch) -> Result<()>) -> Result<()> {
+        let features = self.ranker.features();
+        let explained = |error| explain(error, features);
+        let reader = FeatureReader::open(features, self.files, self.read, LabelUse::Ignored);
+        let mut reader = reader.map_err(explained)?;
+        let n_labels = features.labels().len();
+        let (mut batch, mut scores, mut rows) = (FeatureBatch::default(), Vec::new(), 0);
+        while reader.next_batch(&mut batch).map_err(explained)? {
+            self.ranker.score(&batch, &mut scores)?;
+            rows += batch.rows as u64;
+            let mut columns: Vec<ArrayRef> = vec![Arc::new(UInt64Array::from(batch.lines.clone()))];
+            for label in 0..n_labels {
+                let of_label = scores.iter().skip(label).step_by(n_labels).copied();
+                columns.push(Arc::new(Float32Array::from_iter_values(of_label)));
+            }
+            each(&RecordBatch::try_new(self.columns.clone(), columns).map_err(failed)?)?;
+        }
+        tell_of_losses(features, reader.report(), self.files);
+        note!("scored {}", counted(rows, "row"));
+        Ok(())
+    }
 }

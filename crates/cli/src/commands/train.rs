@@ -201,7 +201,7 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
         }
         return stdout.finish();
     };
-    let stop = interrupt::stop_flag()?;
+    let stop = interrupt::stop_flag("epoch")?;
     let trained = training.run(
         validation.as_mut().map(|held_out| held_out as &mut dyn Validation),
         stop,

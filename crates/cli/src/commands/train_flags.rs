@@ -90,6 +90,9 @@ pub(super) fn versions_kept() -> usize {
 
 /// The flags of a training, as a configuration file may hold them.
 pub(crate) trait TrainingFlags: Args + Serialize + DeserializeOwned + Clone {
+    /// A file of the kind that is learned from, to be named in hints.
+    const EXAMPLE: &str;
+
     /// The file, where one is given.
     fn file(&self) -> Option<&Path>;
 
@@ -101,6 +104,8 @@ pub(crate) trait TrainingFlags: Args + Serialize + DeserializeOwned + Clone {
 }
 
 impl TrainingFlags for TrainFlags {
+    const EXAMPLE: &str = "ratings.csv";
+
     fn file(&self) -> Option<&Path> {
         self.config.as_deref()
     }
@@ -126,13 +131,14 @@ where
     let (flag_names, config_names) = (names::<F>(), names::<C>());
     let mut of_flags = Map::new();
     let mut of_config = Map::new();
-    for (key, value) in read(&path)? {
-        if key == "model" {
-            if value != model {
-                return Err(Failure::usage(format!("{}: the file is for model `{value}`", path.display()))
-                    .hint(format!("this is `recmill train {model}`")));
-            }
-        } else if flag_names.contains(&key) {
+    let mut file = read(&path)?;
+    if let Some(other) = file.remove("model").filter(|named| named != model) {
+        let other = other.as_str().map_or_else(|| other.to_string(), str::to_owned);
+        return Err(Failure::usage(format!("{}: the file is for model `{other}`", path.display()))
+            .hint(format!("this is `recmill train {model}`")));
+    }
+    for (key, value) in file {
+        if flag_names.contains(&key) {
             of_flags.insert(key, value);
         } else if config_names.contains(&key) {
             of_config.insert(key, value);
@@ -152,7 +158,8 @@ where
     let config = overlay(&path, &config, of_config, given)?;
     if joined.lacks_essentials() {
         return Err(Failure::usage("no data and no model directory to write").hint(format!(
-            "name both: recmill train {model} ratings.csv --out model, or `data` and `out` in the file"
+            "name both: recmill train {model} {} --out model, or `data` and `out` in the file",
+            F::EXAMPLE
         )));
     }
     Ok((joined, config))
@@ -195,7 +202,19 @@ where
             file.insert(name, value);
         }
     }
-    serde_json::from_value(Value::Object(file)).map_err(wrong)
+    serde_json::from_value(Value::Object(file.clone())).map_err(|error| match culprit::<T>(&file) {
+        Some((key, error)) => Failure::usage(format!("{}: `{key}`: {error}", path.display())),
+        None => wrong(error),
+    })
+}
+
+/// Returns the first key whose value is refused by itself, where a `T` can be made of single keys.
+fn culprit<T: DeserializeOwned>(file: &Map<String, Value>) -> Option<(&str, serde_json::Error)> {
+    serde_json::from_value::<T>(Value::Object(Map::new())).ok()?;
+    file.iter().find_map(|(key, value)| {
+        let alone = Map::from_iter([(key.clone(), value.clone())]);
+        serde_json::from_value::<T>(Value::Object(alone)).err().map(|error| (key.as_str(), error))
+    })
 }
 
 fn read(path: &Path) -> Result<Map<String, Value>> {
@@ -237,7 +256,7 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// Reads `data = "a.csv"` like `data = ["a.csv"]`.
-pub(super) fn one_or_many<'de, D: Deserializer<'de>>(
+pub(crate) fn one_or_many<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]

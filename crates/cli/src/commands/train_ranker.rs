@@ -10,8 +10,8 @@ use recmill_core::{
     Dataset,
     data::ReadOptions,
     directory::{self, Config, Epoch, Saved},
-    features::{Examples, Features, FitReport, Schema},
-    rankers::{LearningConfig, RankerConfig, RankerModel, Shape},
+    features::{Features, FitReport, Schema},
+    rankers::{LearningConfig, RankerConfig, RankerModel},
 };
 use recmill_train::{
     Ended, EpochRecord, Progress,
@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use crate::{
     arguments::Given,
     commands::{
+        ranker_checks::Asked,
         train::{epoch_of, folder_bytes},
         train_flags::{TrainingFlags, join, one_or_many, versions_kept},
     },
@@ -34,9 +35,6 @@ use crate::{
     progress::{self, Bar},
     ranking,
 };
-
-/// Transformed rows beyond this many bytes go to a temporary file.
-const SPILL_OVER_BYTES: u64 = 4 << 30;
 
 /// The flags of one ranker.
 #[derive(Args)]
@@ -53,7 +51,7 @@ pub(crate) struct OneRanker<C: Args> {
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct RankFlags {
-    /// Rows with features and a label: files, directories, patterns such as 'data/*.csv', URLs, or - for standard input.
+    /// Rows with features and a label: files, directories, patterns such as 'data/*.csv', or URLs. They are read several times.
     #[arg(required_unless_present = "config")]
     #[serde(deserialize_with = "one_or_many")]
     data: Vec<String>,
@@ -66,13 +64,14 @@ pub(crate) struct RankFlags {
     valid: Vec<String>,
     /// Without --valid: the share of the training rows, chosen by the seed, that is validated on and not learned from; 0 for
     /// none.
-    #[arg(long, value_name = "SHARE", default_value_t = holdout())]
+    #[arg(long, value_name = "SHARE", default_value_t = holdout(), conflicts_with = "valid")]
     #[serde(default = "holdout")]
     holdout: f64,
     /// Trains once more on all rows, for as many epochs as were best without the held-out ones.
     #[arg(long)]
     refit: bool,
-    /// Metric that decides which epoch is the best: auc, logloss, average_precision, accuracy or gauc.
+    /// Metric that decides which epoch is the best: auc, logloss, average_precision, accuracy, expected_calibration_error, or
+    /// gauc, which needs --group; of several labels the mean, or that of one, such as auc/bought.
     #[arg(long, value_name = "METRIC", default_value_t = metric())]
     #[serde(default = "metric")]
     valid_metric: String,
@@ -127,6 +126,8 @@ fn patience() -> u32 {
 }
 
 impl TrainingFlags for RankFlags {
+    const EXAMPLE: &str = "rows.csv";
+
     fn file(&self) -> Option<&Path> {
         self.config.as_deref()
     }
@@ -177,18 +178,24 @@ impl<C: Args + Serialize + DeserializeOwned> OneRanker<C> {
     pub(crate) fn run(self, name: &'static str, given: &Given, wrap: fn(C) -> RankerModel) -> Result<()> {
         let both = Both { model: self.model, learning: self.learning };
         let (flags, both) = join(self.flags, both, name, given)?;
-        train(&flags, &RankerConfig { model: wrap(both.model), learning: both.learning })
+        train(&flags, given, &RankerConfig { model: wrap(both.model), learning: both.learning })
     }
 }
 
 /// Trains as the flags say.
-fn train(flags: &RankFlags, config: &RankerConfig) -> Result<()> {
+fn train(flags: &RankFlags, given: &Given, config: &RankerConfig) -> Result<()> {
     config.validate()?;
     flags.device.choose_for(&format!("training {}", config.name()), false)?;
-    if !(0.0..=0.5).contains(&flags.holdout) {
-        return Err(Failure::usage(format!("--holdout must be from 0 to 0.5, not `{}`", flags.holdout)));
-    }
-    if let Some(out) = flags.out.as_ref().filter(|_| !flags.dry_run) {
+    let asked = Asked {
+        data: &flags.data,
+        holdout: flags.holdout,
+        has_valid: !flags.valid.is_empty(),
+        refit: flags.refit,
+        metric: &flags.valid_metric,
+        keep: flags.keep,
+    };
+    asked.check(given)?;
+    if let Some(out) = &flags.out {
         directory::check_destination(out)?;
     }
     let started = Instant::now();
@@ -197,21 +204,31 @@ fn train(flags: &RankFlags, config: &RankerConfig) -> Result<()> {
     if let Some(guessed) = &guessed {
         feature_flags::tell(guessed)?;
     }
-    let features = fit(&schema, flags, &read, config)?;
+    asked.check_columns(&schema, config)?;
+    let (features, rows) = fit(&schema, flags, &read)?;
+    ranking::look_at(&features, &flags.valid, &read)?;
+    ranking::look_at(&features, &flags.test, &read)?;
     let Some(out) = flags.out.as_ref().filter(|_| !flags.dry_run) else {
         note!("dry run: nothing has been trained or written");
         let mut stdout = Out::new();
         if flags.json {
-            stdout.json(
-                &json!({"model": config.name(), "schema": schema, "rows": Shaped::of(&features).table_rows}),
-            )?;
+            let Shaped { fields, table_rows, numeric } = Shaped::of(&features);
+            stdout.json(&json!({
+                "model": config.name(), "rows": rows, "fields": fields, "table_rows": table_rows, "numeric": numeric,
+                "labels": features.labels(), "epochs": config.learning.epochs, "schema": schema,
+            }))?;
         }
         return stdout.finish();
     };
-    let examples = read_examples(&features, &flags.data, &read)?;
+    let (examples, report) = ranking::read_examples(&features, &flags.data, &read)?;
+    ranking::tell_of_rare(&features, &report, &flags.data);
     let valid = match flags.valid.as_slice() {
         [] => None,
-        files => Some(read_examples(&features, files, &read)?),
+        files => {
+            let (examples, report) = ranking::read_examples(&features, files, &read)?;
+            ranking::tell_of_losses(&features, &report, files);
+            Some(examples)
+        }
     };
     let (learnt, held_out) = match &valid {
         None if flags.holdout > 0.0 => examples.holdout(flags.holdout, flags.seed),
@@ -220,9 +237,15 @@ fn train(flags: &RankFlags, config: &RankerConfig) -> Result<()> {
     let held = !held_out.is_empty();
     if held {
         note!(
-            "validating on {} that are not learned from, chosen by --seed; --valid FILE names others{}",
+            "holding out {} to validate on, chosen by --seed; --valid FILE names others{}",
             counted(held_out.len() as u64, "row"),
             if flags.refit { "" } else { ", --refit learns from all in the end" }
+        );
+    } else if valid.is_none() && flags.holdout > 0.0 {
+        warning!(
+            "--holdout {} of {} is none: no epoch is validated, and the last one is kept",
+            flags.holdout,
+            counted(examples.len() as u64, "row")
         );
     }
     let mut training = RankTraining {
@@ -238,7 +261,10 @@ fn train(flags: &RankFlags, config: &RankerConfig) -> Result<()> {
         patience: (flags.patience > 0).then_some(flags.patience),
         loader_threads: 1,
     };
-    let stop = interrupt::stop_flag()?;
+    if let Some(rows) = &training.valid {
+        asked.check_rows(rows, features.labels())?;
+    }
+    let stop = interrupt::stop_flag("step")?;
     let mut watch = Watch::new(config, &flags.valid_metric, training.train.len());
     let (mut ranker, descent) = training.run(config, stop, &mut watch)?;
     drop(watch);
@@ -254,7 +280,11 @@ fn train(flags: &RankFlags, config: &RankerConfig) -> Result<()> {
         (training.learning, training.valid) = (&again.learning, None);
         training.train = Rows { examples: &examples, rows: None };
         let mut watch = Watch::new(&again, &flags.valid_metric, training.train.len());
-        ranker = training.run(&again, stop, &mut watch)?.0;
+        let (learnt_from_all, second) = training.run(&again, stop, &mut watch)?;
+        ranker = learnt_from_all;
+        if second.ended == Ended::Asked {
+            note!("stopped as asked in epoch {} of learning from all", second.epochs.len());
+        }
     }
 
     let kept = descent.epochs.iter().find(|epoch| epoch.epoch == descent.kept_epoch);
@@ -305,32 +335,22 @@ fn train(flags: &RankFlags, config: &RankerConfig) -> Result<()> {
     } else if let Some(measured) = &test {
         ranking::print(&mut stdout, "test", measured)?;
     } else {
-        note!("next: recmill predict {} rows.csv", out.display());
+        // What a shell would take apart is not shown as something to type.
+        let plain = |file: &&String| file.chars().all(|c| c.is_ascii_alphanumeric() || "_-./:".contains(c));
+        let rows = flags.data.first().filter(plain).map_or("rows.csv", String::as_str);
+        note!("next: recmill predict {} {rows}", out.display());
     }
     stdout.finish()
 }
 
-/// Fits the features, tells what was found, and refuses labels that the model cannot learn.
-fn fit(schema: &Schema, flags: &RankFlags, read: &ReadOptions, config: &RankerConfig) -> Result<Features> {
+/// Fits the features and tells what was found; returns with them how many rows there are.
+fn fit(schema: &Schema, flags: &RankFlags, read: &ReadOptions) -> Result<(Features, u64)> {
     let started = Instant::now();
     let bar = Bar::spinner("fitting features");
     let (features, report) = Features::fit(schema, &flags.data, read)?;
     drop(bar);
-    let labels = features.labels();
-    if labels.is_empty() {
-        return Err(Failure::usage("no column is a label").hint("name it with --label"));
-    }
-    if labels.len() > 1 && !config.model.takes_several_labels() {
-        return Err(Failure::usage(format!("{} learns one label, not {}", config.name(), labels.len()))
-            .hint("shared-bottom, mmoe and logistic learn several; or name one with --label"));
-    }
-    let shape = Shape::of(&features);
-    if shape.n_fields + shape.n_numeric == 0 {
-        return Err(Failure::usage("no column is a feature")
-            .hint("--categorical and --numeric name some; `recmill schema` shows the guesses"));
-    }
     tell_of_fit(&features, &report, started.elapsed().as_secs_f64());
-    Ok(features)
+    Ok((features, report.rows))
 }
 
 fn tell_of_fit(features: &Features, report: &FitReport, taken: f64) {
@@ -341,7 +361,7 @@ fn tell_of_fit(features: &Features, report: &FitReport, taken: f64) {
         seconds(taken),
         counted(shaped.fields, "categorical field"),
         counted(shaped.table_rows, "table row"),
-        counted(shaped.numeric, "number"),
+        counted(shaped.numeric, "numeric column"),
     );
     for label in &report.labels {
         let share = 100.0 * label.positive as f64 / label.rows.max(1) as f64;
@@ -385,14 +405,6 @@ impl Shaped {
     }
 }
 
-fn read_examples(features: &Features, files: &[String], read: &ReadOptions) -> Result<Examples> {
-    let bar = Bar::spinner("reading");
-    let (examples, report) = Examples::read(features, files, read, SPILL_OVER_BYTES)?;
-    drop(bar);
-    ranking::tell_of_losses(features, &report, files);
-    Ok(examples)
-}
-
 fn tell_of_ending(descent: &Descent, metric: &str) {
     let done = descent.epochs.len() as u32;
     match descent.ended {
@@ -414,6 +426,7 @@ struct Watch {
     bar: Option<Bar>,
     begun: Instant,
     epochs: usize,
+    /// Rows that the present epoch has learned from; fewer than all where it is stopped.
     rows: u64,
 }
 
@@ -425,13 +438,14 @@ impl Watch {
             bar: Some(Bar::steps(format!("training {}", config.name()), rows * epochs as u64)),
             begun: Instant::now(),
             epochs,
-            rows,
+            rows: 0,
         }
     }
 }
 
 impl Progress for Watch {
     fn step(&mut self, record: &StepRecord) {
+        self.rows = record.samples;
         if let Some(bar) = &self.bar {
             let done = u64::from(record.epoch - 1) * record.of + record.samples;
             bar.at(done);

@@ -14,6 +14,8 @@ fn help() {
         "train ease",
         "train most-popular",
         "train svd",
+        "train deepfm",
+        "train mmoe",
         "split",
         "schema",
         "evaluate",

@@ -37,6 +37,21 @@ impl Folder {
         folder
     }
 
+    /// Makes one with `rows.csv`, in which some users click whatever they see, at a price that is not too high.
+    pub(crate) fn with_rows() -> Self {
+        let folder = Self::new();
+        let mut text = String::from("user,item,price,tags,member,clicked,bought\n");
+        for row in 0..400 {
+            let (user, item, price) = (row * 7 % 13, row * 11 % 9, row * 37 % 101);
+            let tags = ["new|red", "red", "", "blue|new"][row % 4];
+            let clicked = usize::from((user % 3 == 0) != (row % 11 == 0) && price < 80);
+            let bought = usize::from(item % 2 == 0 && price < 60);
+            text += &format!("u{user},i{item},{price}.5,{tags},{},{clicked},{bought}\n", row % 2 == 0);
+        }
+        folder.write("rows.csv", text);
+        folder
+    }
+
     /// The folder's path.
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
@@ -96,7 +111,7 @@ pub(crate) fn filters() -> Vec<(&'static str, &'static str)> {
     vec![
         (r"\d+(\.\d+)? (s|min \d\d s)\b", "[TIME]"),
         (r"\d+(\.\d+)? M interactions/s", "[RATE] M interactions/s"),
-        (r"\d+ users/s", "[RATE] users/s"),
+        (r"\d+ (users|rows)/s", "[RATE] $1/s"),
         (r"\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)\b", "[BYTES]"),
         // What GPUs there are, and what is missing to use them.
         (r"(?m)^device: (cpu|cuda|wgpu).*\n", ""),

@@ -43,6 +43,25 @@ fn an_interrupt_ends_training_after_the_epoch_and_saves() {
 }
 
 #[test]
+fn an_interrupt_ends_the_training_of_a_ranker_at_once_and_saves() {
+    let folder = Folder::with_rows();
+    let (mut child, mut lines) = start(
+        &folder,
+        "train fm rows.csv --label clicked --out model --embedding-dim 4 --epochs 100000000 --patience 0",
+    );
+    wait_for(&mut lines, "epoch 1/");
+    send("-INT", &child);
+    wait_for(&mut lines, "stopping after this step");
+    wait_for(&mut lines, "stopped as asked");
+    wait_for(&mut lines, "wrote ");
+    for line in lines {
+        line.unwrap();
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(folder.succeeds("predict model rows.csv").starts_with("line,prediction\n"));
+}
+
+#[test]
 fn a_server_answers_until_it_is_told_to_stop() {
     let folder = Folder::with_ratings();
     folder.succeeds("train most-popular ratings.csv --out model --quiet");
