@@ -47,7 +47,7 @@ pub(crate) fn explain(error: Core, features: &Features) -> Failure {
             };
             let used: Vec<&str> =
                 features.schema().columns.iter().filter(is_used).map(|column| column.name.as_str()).collect();
-            Failure::failed(message).hint(format!("the model was trained on the columns {}", used.join(", ")))
+            Failure::failed(message).hint(format!("the model's columns are {}", used.join(", ")))
         }
         Core::BadRow(row) if row.kind == BadRowKind::BadLabel => {
             Failure::failed(message).hint("--on-bad-row skip leaves such rows out and counts them")

@@ -91,10 +91,8 @@ impl Inspect {
             Some(Ok(features)) => {
                 line("labels", features.labels().join(", "));
                 line("fields", count(features.fields().len() as u64));
-                line(
-                    "table rows",
-                    count(features.fields().iter().map(|field| field.rows() as u64).sum::<u64>()),
-                );
+                let table_rows: usize = features.fields().iter().map(|field| field.rows()).sum();
+                line("table rows", count(table_rows as u64));
                 for field in features.fields() {
                     let of = if field.is_bag() { " of a bag" } else { "" };
                     line(&format!("  {}", field.name()), format!("{}{of}", count(field.rows() as u64)));

@@ -81,13 +81,18 @@ fn write_file(path: &Path, work: impl FnOnce(&mut (dyn Write + Send)) -> Result<
 fn write<W: Write + Send>(mut out: W, scorer: &Scorer, format: ListFormat) -> Result<W> {
     match format {
         ListFormat::Csv => {
+            let mut head = true;
+            let mut write = |batch: &RecordBatch| {
+                let mut writer = csv::WriterBuilder::new().with_header(head).build(&mut out);
+                head = false;
+                writer.write(batch).map_err(failed)
+            };
+            scorer.score(&mut write)?;
             // The names of the columns are written also where there is no row.
-            let mut head = csv::WriterBuilder::new().with_header(true).build(&mut out);
-            head.write(&RecordBatch::new_empty(scorer.columns.clone())).map_err(failed)?;
-            drop(head);
-            scorer.score(|batch| {
-                csv::WriterBuilder::new().with_header(false).build(&mut out).write(batch).map_err(failed)
-            })?;
+            if head {
+                let mut writer = csv::WriterBuilder::new().with_header(true).build(&mut out);
+                writer.write(&RecordBatch::new_empty(scorer.columns.clone())).map_err(failed)?;
+            }
             Ok(out)
         }
         ListFormat::Jsonl => {

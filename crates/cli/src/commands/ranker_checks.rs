@@ -52,7 +52,11 @@ impl Asked<'_> {
         let validates = self.has_valid || self.holdout > 0.0;
         if !validates && (self.refit || given.has("patience") || given.has("valid_metric")) {
             return Err(Failure::usage("--refit, --patience and --valid-metric need rows to validate on")
-                .hint("--holdout 0.1 or --valid FILE name some"));
+                .hint(if self.refit {
+                    "--holdout 0.1 holds some out"
+                } else {
+                    "--holdout 0.1 or --valid FILE name some"
+                }));
         }
         let base = self.metric.split('/').next().unwrap_or_default();
         if !METRICS.contains(&base) {
