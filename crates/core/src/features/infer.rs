@@ -58,7 +58,7 @@ const ROWS_FOR_UNIQUE: u64 = 100;
 /// The least code that is large.
 const LARGE: f64 = 1_000.0;
 
-/// The buckets that a number has beside itself: with them a model learns thresholds, on which adult gains a hundredth of auc.
+/// The buckets that a number has beside itself: with them a model learns thresholds (docs/quality.md).
 const BUCKETS: u32 = 64;
 
 /// What the caller knows of the columns. Names are those of the header, whatever their case, or numbers from 1.
