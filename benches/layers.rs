@@ -6,7 +6,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use recmill_benches::{ceilings::Ceilings, factors::numbers, measure::measure};
 use recmill_kernels::{
-    Activation, Buffer, DenseOptimizer, DenseState, DenseStep, Device, FeatureHash, Linear, LinearGradients,
+    Activation, Buffer, DenseOptimizer, DenseStep, Device, FeatureHash, Linear, LinearGradients,
     LinearScratch, cross_layer_backward_into, cross_layer_into, dense_update, fm_second_order_backward_into,
     fm_second_order_into, fm_second_order_reference, hash_features, hash_features_reference, linear,
     linear_backward, linear_reference, pairwise_dots_backward_into, pairwise_dots_into,
@@ -106,16 +106,17 @@ fn interactions(criterion: &mut Criterion) {
 fn steps(criterion: &mut Criterion) {
     let ceilings = Ceilings::measure();
     let n = 488_001;
-    let (gradient, step) = (numbers(n, 2), DenseStep { learning_rate: 1e-3, l2: 0.0 });
+    let (gradient, step) = (numbers(n, 2), DenseStep::new(1e-3, 1));
     for (name, optimizer, bytes) in [
         ("sgd", DenseOptimizer::Sgd, 12),
         ("adagrad", DenseOptimizer::Adagrad { initial: 0.0, epsilon: 1e-8 }, 20),
         ("adam", DenseOptimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }, 28),
     ] {
-        let (mut parameters, mut state) = (numbers(n, 1), DenseState::new(optimizer, n).unwrap());
+        let (mut parameters, mut state) = (numbers(n, 1), vec![vec![0.0; n]; optimizer.states()]);
+        let mut state: Vec<&mut [f32]> = state.iter_mut().map(Vec::as_mut_slice).collect();
         let name = format!("dense_update/{n} parameters, {name}/cpu");
         measure(criterion, ceilings, &name, (0.0, (bytes * n) as f64), || {
-            dense_update(&mut parameters, &mut state, &gradient, &step).unwrap();
+            dense_update(optimizer, &mut parameters, &mut state, &gradient, &step).unwrap();
             black_box(&parameters);
         });
     }

@@ -53,7 +53,7 @@ def as_flags(setting):
 
 def search(data, model, grid):
     names = [one.split("=")[0] for one in grid]
-    values = [one.split("=")[1].split("|" if "|" in one else ",") for one in grid]
+    values = [[value for value in one.split("=")[1].split("|" if "|" in one else ",") if value] for one in grid]
     new = not TRIED.exists()
     with TRIED.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)

@@ -1,6 +1,7 @@
 //! One file a subcommand: its flags, and what it does.
 
 pub(crate) mod bench;
+pub(crate) mod checkpoints;
 pub(crate) mod demo;
 pub(crate) mod devices;
 pub(crate) mod doctor;

@@ -124,7 +124,19 @@ impl From<Train> for Failure {
             }
             Train::Diverged { .. } => Failure::failed(message)
                 .hint("a smaller --learning-rate or a larger --regularization usually helps"),
+            Train::NotFiniteLoss { checkpoint: Some(path), .. } => {
+                let folder = path.ancestors().nth(2).unwrap_or(&path).display();
+                Failure::failed(message).hint(format!(
+                    "{} is the last checkpoint before it; {STEADIER}, such as with --resume {folder}",
+                    path.display()
+                ))
+            }
             Train::NotFiniteLoss { .. } => Failure::failed(message).hint(STEADIER),
+            Train::Resume { .. } => Failure::failed(message)
+                .hint("--resume goes on with the same rows, --holdout, --seed and --batch-size as before"),
+            Train::NoCheckpoint { .. } => {
+                Failure::failed(message).hint("--resume names a directory that --checkpoint-steps or --checkpoint-minutes wrote to")
+            }
             Train::UnknownMetric { .. } => Failure::usage(message).hint("choose one with --valid-metric"),
             Train::Start { .. } => {
                 Failure::failed(message).hint("leave out the flags that differ from the model, or train without --from")

@@ -55,7 +55,7 @@ mod vocabulary;
 pub use batch::{FeatureBatch, FieldValues};
 pub use examples::Examples;
 pub use fitted::{Encoder, Features, Field, NumericField};
-pub use hash::{hash_category, murmur3};
+pub use hash::hash_category;
 pub use infer::{SchemaOptions, infer_schema, infer_sources};
 pub use reader::{FeatureReader, LabelUse};
 pub use report::{

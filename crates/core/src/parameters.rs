@@ -29,9 +29,33 @@ impl Parameters {
         self.0.insert(name.to_owned(), parameter);
     }
 
+    /// Returns whether there are no parts.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns all parts in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Parameter)> {
         self.0.iter().map(|(name, parameter)| (name.as_str(), parameter))
+    }
+
+    /// Takes the part called `name` out, whatever it is.
+    pub fn take(&mut self, name: &str) -> Option<Parameter> {
+        self.0.remove(name)
+    }
+
+    /// Takes the parts whose names begin with `prefix` out, under the rest of their names.
+    pub fn take_prefixed(&mut self, prefix: &str) -> Self {
+        let (taken, left) =
+            std::mem::take(&mut self.0).into_iter().partition(|(name, _)| name.starts_with(prefix));
+        self.0 = left;
+        let taken: BTreeMap<String, Parameter> = taken;
+        Self(taken.into_iter().map(|(name, part)| (name[prefix.len()..].to_owned(), part)).collect())
+    }
+
+    /// Adds the parts of `others`, with `prefix` before their names.
+    pub fn extend_prefixed(&mut self, prefix: &str, others: Self) {
+        self.0.extend(others.0.into_iter().map(|(name, part)| (format!("{prefix}{name}"), part)));
     }
 
     /// Takes the table called `name` out.

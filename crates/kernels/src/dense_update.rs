@@ -1,21 +1,22 @@
 //! One step of an optimizer on a run of numbers, all of them: the dense part of a model, on the CPU.
 //!
 //! ```text
-//! g = gradient + λ w
+//! w -= η λ' w                            g = scale x gradient + λ w
 //!
 //! SGD       w -= η g
-//! Adagrad   a += g²                    w -= η g / (√(a₀ + a) + ε)
-//! Adam      m = β₁ m + (1 - β₁) g      v = β₂ v + (1 - β₂) g²
-//!           w -= η m̂ / (√v̂ + ε)        m̂ = m / (1 - β₁ᵗ),  v̂ = v / (1 - β₂ᵗ)
+//! Adagrad   a += g²                      w -= η g / (√(a₀ + a) + ε)
+//! Adam      m = β₁ m + (1 - β₁) g        v = β₂ v + (1 - β₂) g²
+//!           w -= η m̂ / (√v̂ + ε)          m̂ = m / (1 - β₁ᵗ),  v̂ = v / (1 - β₂ᵗ)
 //! ```
 //!
-//! | name         | shape  | type | constraint                                     |
-//! |--------------|--------|------|------------------------------------------------|
-//! | `parameters` | `[n]`  | f32  |                                                |
-//! | `gradient`   | `[n]`  | f32  |                                                |
-//! | state        | `[n]`  | f32  | none for SGD, `a` for Adagrad, `m`, `v` for Adam |
+//! | name         | shape  | type | constraint                                       |
+//! |--------------|--------|------|--------------------------------------------------|
+//! | `parameters` | `[n]`  | f32  |                                                  |
+//! | `gradient`   | `[n]`  | f32  |                                                  |
+//! | `state`      | `[n]`  | f32  | none for SGD, `a` for Adagrad, `m`, `v` for Adam |
 //!
-//! The formulas are those of [`crate::sparse_update()`], so that a table and the layers behind it learn alike.
+//! The formulas are those of [`crate::sparse_update()`], so that a table and the layers behind it learn alike; `λ` pulls through
+//! the gradient, `λ'` apart from it (AdamW).
 //!
 //! # Cost
 //! One pass, memory-bound: 12 bytes a value for SGD, 20 for Adagrad, 28 for Adam.
@@ -26,7 +27,7 @@
 //! NaN and infinity in a gradient go into the parameter and its state: a loss that is not finite is to be found before.
 //!
 //! # Source
-//! Duchi, Hazan, Singer 2011 (Adagrad, diagonal); Kingma, Ba 2015, algorithm 1 (Adam).
+//! Duchi, Hazan, Singer 2011 (Adagrad, diagonal); Kingma, Ba 2015, algorithm 1 (Adam); Loshchilov, Hutter 2019 (AdamW).
 
 use rayon::prelude::*;
 
@@ -69,57 +70,24 @@ pub struct DenseStep {
     pub learning_rate: f32,
     /// `λ`, the weight of L2; 0 for none.
     pub l2: f32,
+    /// `λ'`, weight decay apart from the gradient; 0 for none.
+    pub decay: f32,
+    /// What the gradient is multiplied by first, such as to clip it.
+    pub gradient_scale: f32,
+    /// `t`: which step this is, from 1.
+    pub t: u64,
 }
 
-/// What an optimizer keeps of a run of parameters.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DenseState {
-    optimizer: DenseOptimizer,
-    steps: u64,
-    values: Vec<Vec<f32>>,
-}
-
-impl DenseState {
-    /// Makes the state that `n` parameters begin to learn with.
-    ///
-    /// # Errors
-    /// [`Error::Parameter`] for numbers that the optimizer does not work with.
-    pub fn new(optimizer: DenseOptimizer, n: usize) -> Result<Self> {
-        let values = vec![vec![0.0; n]; optimizer.state_vectors()];
-        Self::from_values(optimizer, 0, values)
-    }
-
-    /// Puts a state that was read together again: what [`DenseState::values`] and [`DenseState::steps`] gave.
-    ///
-    /// # Errors
-    /// As [`DenseState::new`]; [`Error::Shape`] for another number of vectors, or vectors of several lengths.
-    pub fn from_values(optimizer: DenseOptimizer, steps: u64, values: Vec<Vec<f32>>) -> Result<Self> {
-        optimizer.check()?;
-        same_len("state vectors", optimizer.state_vectors(), values.len())?;
-        if let [first, second] = &values[..] {
-            same_len("state", first.len(), second.len())?;
-        }
-        Ok(Self { optimizer, steps, values })
-    }
-
-    /// Returns the optimizer.
-    pub fn optimizer(&self) -> DenseOptimizer {
-        self.optimizer
-    }
-
-    /// Returns the steps taken.
-    pub fn steps(&self) -> u64 {
-        self.steps
-    }
-
-    /// Returns the state's vectors, in the order of the formulas in the file's head.
-    pub fn values(&self) -> &[Vec<f32>] {
-        &self.values
+impl DenseStep {
+    /// The `t`-th step, of this size, with no decay and the gradient as it is.
+    pub fn new(learning_rate: f32, t: u64) -> Self {
+        Self { learning_rate, l2: 0.0, decay: 0.0, gradient_scale: 1.0, t }
     }
 }
 
 impl DenseOptimizer {
-    fn state_vectors(self) -> usize {
+    /// Returns how many numbers the optimizer keeps of each parameter.
+    pub fn states(self) -> usize {
         match self {
             DenseOptimizer::Sgd => 0,
             DenseOptimizer::Adagrad { .. } => 1,
@@ -160,36 +128,38 @@ fn same_len(what: &'static str, expected: usize, got: usize) -> Result<()> {
     }
 }
 
-/// Takes one step of `state`'s optimizer on all of `parameters`.
+/// Takes one step of `optimizer` on all of `parameters`; `state` is what it keeps of them, zeros before the first step.
 ///
 /// # Errors
-/// [`Error::Shape`] for a gradient or a state of another length; [`Error::Parameter`] for a step that is not finite or below
-/// zero. Nothing has been changed then.
+/// [`Error::Shape`] for a gradient or a state of another length, or another number of states; [`Error::Parameter`] for numbers
+/// that the optimizer does not work with. Nothing has been changed then.
 pub fn dense_update(
+    optimizer: DenseOptimizer,
     parameters: &mut [f32],
-    state: &mut DenseState,
+    state: &mut [&mut [f32]],
     gradient: &[f32],
     step: &DenseStep,
 ) -> Result<()> {
+    optimizer.check()?;
     let n = parameters.len();
     same_len("gradient", n, gradient.len())?;
-    for values in &state.values {
+    same_len("states", optimizer.states(), state.len())?;
+    for values in &*state {
         same_len("state", n, values.len())?;
     }
-    for (what, value) in [("learning_rate", step.learning_rate), ("l2", step.l2)] {
+    for (what, value) in [("learning_rate", step.learning_rate), ("l2", step.l2), ("decay", step.decay)] {
         within(what, value, "finite and at least 0", value >= 0.0)?;
     }
-    state.steps += 1;
-    let (level, step, optimizer) = (simd::level(), *step, state.optimizer);
+    let (level, step) = (simd::level(), *step);
     let tasks = parameters.par_chunks_mut(TASK_VALUES).zip(gradient.par_chunks(TASK_VALUES));
-    match (optimizer, &mut state.values[..]) {
+    match (optimizer, state) {
         (DenseOptimizer::Adagrad { initial, epsilon }, [squares]) => {
             tasks.zip(squares.par_chunks_mut(TASK_VALUES)).for_each(|((parameters, gradient), squares)| {
                 dispatch(level, Adagrad { parameters, gradient, squares, step, initial, epsilon });
             });
         }
         (DenseOptimizer::Adam { beta1, beta2, epsilon }, [mean, square]) => {
-            let scale = |beta: f32| (1.0 / (1.0 - f64::from(beta).powf(state.steps as f64))) as f32;
+            let scale = |beta: f32| (1.0 / (1.0 - f64::from(beta).powf(step.t as f64))) as f32;
             let (betas, scales) = ([beta1, beta2], [scale(beta1), scale(beta2)]);
             let moments = mean.par_chunks_mut(TASK_VALUES).zip(square.par_chunks_mut(TASK_VALUES));
             tasks.zip(moments).for_each(|((parameters, gradient), (mean, square))| {
@@ -199,6 +169,15 @@ pub fn dense_update(
         _ => tasks.for_each(|(parameters, gradient)| dispatch(level, Sgd { parameters, gradient, step })),
     }
     Ok(())
+}
+
+impl DenseStep {
+    /// Returns the gradient with decay and scale, and takes the decay that is apart.
+    #[inline(always)]
+    fn gradient(&self, w: &mut f32, gradient: f32) -> f32 {
+        *w *= 1.0 - self.learning_rate * self.decay;
+        self.gradient_scale * gradient + self.l2 * *w
+    }
 }
 
 struct Sgd<'a> {
@@ -213,7 +192,7 @@ impl Kernel for Sgd<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         for (w, g) in self.parameters.iter_mut().zip(self.gradient) {
-            *w -= self.step.learning_rate * (g + self.step.l2 * *w);
+            *w -= self.step.learning_rate * self.step.gradient(w, *g);
         }
     }
 }
@@ -233,7 +212,7 @@ impl Kernel for Adagrad<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         for ((w, g), a) in self.parameters.iter_mut().zip(self.gradient).zip(self.squares) {
-            let g = g + self.step.l2 * *w;
+            let g = self.step.gradient(w, *g);
             *a += g * g;
             *w -= self.step.learning_rate * g / ((self.initial + *a).sqrt() + self.epsilon);
         }
@@ -260,7 +239,7 @@ impl Kernel for Adam<'_> {
         let ([beta1, beta2], [scale1, scale2]) = (self.betas, self.scales);
         let moments = self.mean.iter_mut().zip(self.square);
         for ((w, g), (m, v)) in self.parameters.iter_mut().zip(self.gradient).zip(moments) {
-            let g = g + self.step.l2 * *w;
+            let g = self.step.gradient(w, *g);
             *m = beta1 * *m + (1.0 - beta1) * g;
             *v = beta2 * *v + (1.0 - beta2) * (g * g);
             *w -= self.step.learning_rate * (scale1 * *m) / ((scale2 * *v).sqrt() + self.epsilon);
@@ -268,18 +247,19 @@ impl Kernel for Adam<'_> {
     }
 }
 
-/// The definition of [`dense_update`], in f64: one step from `state`, which it changes, that is the optimizer's `step`-th.
+/// The definition of [`dense_update`], in f64.
 pub fn dense_update_reference(
     optimizer: DenseOptimizer,
     parameters: &mut [f64],
     state: &mut [Vec<f64>],
     gradient: &[f32],
     step: &DenseStep,
-    t: u64,
 ) {
-    let (rate, l2) = (f64::from(step.learning_rate), f64::from(step.l2));
+    let [rate, l2, decay, scale] =
+        [step.learning_rate, step.l2, step.decay, step.gradient_scale].map(f64::from);
     for (at, w) in parameters.iter_mut().enumerate() {
-        let g = f64::from(gradient[at]) + l2 * *w;
+        *w -= rate * decay * *w;
+        let g = scale * f64::from(gradient[at]) + l2 * *w;
         *w -= match optimizer {
             DenseOptimizer::Sgd => rate * g,
             DenseOptimizer::Adagrad { initial, epsilon } => {
@@ -290,7 +270,7 @@ pub fn dense_update_reference(
                 let (beta1, beta2) = (f64::from(beta1), f64::from(beta2));
                 state[0][at] = beta1 * state[0][at] + (1.0 - beta1) * g;
                 state[1][at] = beta2 * state[1][at] + (1.0 - beta2) * g * g;
-                let unbiased = |moment: f64, beta: f64| moment / (1.0 - beta.powf(t as f64));
+                let unbiased = |moment: f64, beta: f64| moment / (1.0 - beta.powf(step.t as f64));
                 rate * unbiased(state[0][at], beta1)
                     / (unbiased(state[1][at], beta2).sqrt() + f64::from(epsilon))
             }
@@ -310,14 +290,30 @@ mod tests {
         DenseOptimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
     ];
 
+    /// Zeros for an optimizer to begin with.
+    fn states(optimizer: DenseOptimizer, n: usize) -> Vec<Vec<f32>> {
+        vec![vec![0.0; n]; optimizer.states()]
+    }
+
+    fn update(
+        optimizer: DenseOptimizer,
+        w: &mut [f32],
+        state: &mut [Vec<f32>],
+        g: &[f32],
+        step: DenseStep,
+    ) -> Result<()> {
+        let mut state: Vec<&mut [f32]> = state.iter_mut().map(Vec::as_mut_slice).collect();
+        dense_update(optimizer, w, &mut state, g, &step)
+    }
+
     #[test]
     fn first_steps_by_hand() {
-        let step = DenseStep { learning_rate: 0.5, l2: 0.0 };
         // The first step of Adagrad from nothing, and of Adam, is the learning rate in the gradient's direction.
         let expected = [[0.0, 1.5], [0.5, 0.5], [0.0; 2], [0.5, 0.5]];
         for (optimizer, expected) in OPTIMIZERS.into_iter().zip(expected) {
-            let (mut w, mut state) = ([1.0, 0.0], DenseState::new(optimizer, 2).unwrap());
-            dense_update(&mut w, &mut state, &[2.0, -3.0], &step).unwrap();
+            let mut w = [1.0, 0.0];
+            update(optimizer, &mut w, &mut states(optimizer, 2), &[2.0, -3.0], DenseStep::new(0.5, 1))
+                .unwrap();
             let expected = if optimizer == OPTIMIZERS[2] {
                 // 1 - 0.5 · 2 / √4.25 and 0.5 · 3 / √9.25
                 [1.0 - 1.0 / 4.25f32.sqrt(), 1.5 / 9.25f32.sqrt()]
@@ -327,11 +323,17 @@ mod tests {
             for (w, expected) in w.iter().zip(expected) {
                 assert!((w - expected).abs() < 2e-6, "{optimizer:?}: {w}, expected {expected}");
             }
-            assert_eq!(state.steps(), 1);
         }
-        let (mut w, mut state) = ([1.0], DenseState::new(DenseOptimizer::Sgd, 1).unwrap());
-        dense_update(&mut w, &mut state, &[2.0], &DenseStep { learning_rate: 0.25, l2: 2.0 }).unwrap();
-        assert_eq!(w, [0.0]);
+        let of_one = |step| {
+            let mut w = [1.0];
+            update(DenseOptimizer::Sgd, &mut w, &mut [], &[2.0], step).unwrap();
+            w[0]
+        };
+        let step = DenseStep::new(0.25, 1);
+        // 1 - 0.25 (2 + 2 · 1); 1 - 0.25 · 2 · 1 - 0.25 · 2; 1 - 0.25 · 0.5 · 2.
+        assert_eq!(of_one(DenseStep { l2: 2.0, ..step }), 0.0);
+        assert_eq!(of_one(DenseStep { decay: 2.0, ..step }), 0.0);
+        assert_eq!(of_one(DenseStep { gradient_scale: 0.5, ..step }), 0.75);
     }
 
     #[test]
@@ -342,7 +344,8 @@ mod tests {
                     let mut numbers = Numbers::new(n as u64);
                     (0..n).map(|_| numbers.unit()).collect()
                 };
-                let step = DenseStep { learning_rate: 0.1, l2: 0.01 };
+                let step =
+                    |t| DenseStep { l2: 0.01, decay: 0.02, gradient_scale: 0.7, ..DenseStep::new(0.1, t) };
                 let gradient = |t: u64| -> Vec<f32> {
                     let mut numbers = Numbers::new(1000 + t);
                     (0..n).map(|_| numbers.unit()).collect()
@@ -350,13 +353,13 @@ mod tests {
                 let mut exact: Vec<f64> = begin.iter().map(|&w| w.into()).collect();
                 let mut state = vec![vec![0.0; n]; 2];
                 (1..=10).for_each(|t| {
-                    dense_update_reference(optimizer, &mut exact, &mut state, &gradient(t), &step, t);
+                    dense_update_reference(optimizer, &mut exact, &mut state, &gradient(t), &step(t));
                 });
                 let run = |level| {
                     simd::with_level(level, || {
-                        let (mut w, mut state) = (begin.clone(), DenseState::new(optimizer, n).unwrap());
+                        let (mut w, mut state) = (begin.clone(), states(optimizer, n));
                         for t in 1..=10 {
-                            dense_update(&mut w, &mut state, &gradient(t), &step).unwrap();
+                            update(optimizer, &mut w, &mut state, &gradient(t), step(t)).unwrap();
                         }
                         w
                     })
@@ -373,19 +376,20 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_and_changes_nothing() {
-        let mut state = DenseState::new(OPTIMIZERS[1], 2).unwrap();
-        let step = DenseStep { learning_rate: 0.1, l2: 0.0 };
-        let mut update = |w: &mut [f32], g: &[f32], step| dense_update(w, &mut state, g, &step).unwrap_err();
-        let error = update(&mut [0.0; 2], &[0.0; 3], step);
+        let mut state = states(OPTIMIZERS[1], 2);
+        let mut w = [0.5; 3];
+        let step = DenseStep::new(0.1, 1);
+        let error = update(OPTIMIZERS[1], &mut w[..2], &mut state, &[1.0; 3], step).unwrap_err();
         assert_eq!(error, Error::Shape { op: OP, what: "gradient", expected: 2, got: 3 });
-        let error = update(&mut [0.0; 3], &[0.0; 3], step);
+        let error = update(OPTIMIZERS[1], &mut w, &mut state, &[1.0; 3], step).unwrap_err();
         assert_eq!(error, Error::Shape { op: OP, what: "state", expected: 3, got: 2 });
-        let error = update(&mut [0.0; 2], &[0.0; 2], DenseStep { learning_rate: -1.0, l2: 0.0 });
-        assert!(matches!(error, Error::Parameter { what: "learning_rate", .. }));
-        assert_eq!(state.steps(), 0);
+        let error = update(OPTIMIZERS[3], &mut w[..2], &mut state, &[1.0; 2], step).unwrap_err();
+        assert_eq!(error, Error::Shape { op: OP, what: "states", expected: 2, got: 1 });
+        let error = update(OPTIMIZERS[1], &mut w[..2], &mut state, &[1.0; 2], DenseStep::new(-1.0, 1));
+        assert!(matches!(error, Err(Error::Parameter { what: "learning_rate", .. })));
         let adam = DenseOptimizer::Adam { beta1: 1.0, beta2: 0.9, epsilon: 1e-8 };
-        assert!(matches!(DenseState::new(adam, 1), Err(Error::Parameter { what: "beta1", .. })));
-        let two = vec![vec![0.0; 2]; 2];
-        assert!(matches!(DenseState::from_values(OPTIMIZERS[1], 0, two), Err(Error::Shape { .. })));
+        let error = update(adam, &mut w[..2], &mut states(adam, 2), &[1.0; 2], step);
+        assert!(matches!(error, Err(Error::Parameter { what: "beta1", .. })));
+        assert_eq!((w, state), ([0.5; 3], states(OPTIMIZERS[1], 2)));
     }
 }

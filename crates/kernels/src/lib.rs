@@ -49,7 +49,7 @@ pub use als_block::{als_block, als_block_reference};
 pub use als_cg::{als_cg, als_cg_reference};
 pub use als_cholesky::{als_cholesky, als_cholesky_reference};
 pub use buffer::{Buffer, Mapped};
-pub use dense_update::{DenseOptimizer, DenseState, DenseStep, dense_update, dense_update_reference};
+pub use dense_update::{DenseOptimizer, DenseStep, dense_update, dense_update_reference};
 pub use device::{About, Device, Features};
 pub use embedding_bag::{
     BagFeature, Bags, Pooling, embedding_bag, embedding_bag_backward, embedding_bag_backward_reference,

@@ -410,7 +410,24 @@ impl Table {
         Self::from_chunks(self.dim, self.chunk_rows(), self.row_type, device, chunks)
     }
 
-    /// Copies the table to `device` in chunks of `chunk_rows`, fewer than it has now.
+    /// Copies the table to `device` in chunks of `chunk_rows`, as many as it has now or fewer.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for more rows than a chunk has now, or no power of two; as [`Table::try_copy`].
+    pub fn try_copy_in_chunks(&self, chunk_rows: u32, device: Device, what: &'static str) -> Result<Self> {
+        if !chunk_rows.is_power_of_two() || chunk_rows > self.chunk_rows() {
+            let expected = "a power of two, as many as there are or fewer";
+            return Err(Error::Parameter {
+                op: "table",
+                what: "chunk_rows",
+                expected,
+                got: chunk_rows.into(),
+            });
+        }
+        self.rechunked(chunk_rows, device, what)
+    }
+
+    /// Copies the table to `device` in chunks of `chunk_rows`, not more than it has now.
     fn rechunked(&self, chunk_rows: u32, device: Device, what: &'static str) -> Result<Self> {
         fn cut<T: bytemuck::Pod>(
             buffer: &Buffer<T>,

@@ -81,6 +81,24 @@ pub enum Error {
         step: u64,
         /// Files and lines of the first rows whose scores are not finite.
         rows: String,
+        /// The last checkpoint before it, where there is one.
+        checkpoint: Option<std::path::PathBuf>,
+    },
+    /// A model that is no checkpoint cannot be gone on from.
+    #[error("{} is a finished model, not a checkpoint of one in training", path.display())]
+    NoCheckpoint {
+        /// The version.
+        path: std::path::PathBuf,
+    },
+    /// A checkpoint is of another training.
+    #[error("{what}: the checkpoint has `{got}`, this training `{expected}`")]
+    Resume {
+        /// What differs.
+        what: &'static str,
+        /// What this training has.
+        expected: String,
+        /// What the checkpoint has.
+        got: String,
     },
     /// Validation measures no metric of this name.
     #[error("validation measures {known}, not `{metric}`")]
@@ -90,6 +108,12 @@ pub enum Error {
         /// The metrics there are.
         known: String,
     },
+    /// A rank that trained beside this one has gone, for a reason of its own.
+    #[error("rank {rank} of the training has gone")]
+    RankLost {
+        /// Which.
+        rank: usize,
+    },
     /// The model has no parameters that are learned epoch by epoch in this way.
     #[error("{what} cannot be used: {reason}")]
     Unsupported {
@@ -98,4 +122,16 @@ pub enum Error {
         /// Why not.
         reason: &'static str,
     },
+}
+
+impl Error {
+    /// Says which checkpoint was the last before a loss that is not finite.
+    pub(crate) fn after(self, last: Option<&std::path::Path>) -> Self {
+        match self {
+            Error::NotFiniteLoss { epoch, step, rows, .. } => {
+                Error::NotFiniteLoss { epoch, step, rows, checkpoint: last.map(std::path::Path::to_owned) }
+            }
+            other => other,
+        }
+    }
 }

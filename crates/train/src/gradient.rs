@@ -4,11 +4,13 @@
 //! order    which sample comes when: a function of (seed, epoch)
 //! loader   batches, made ready in threads of their own
 //! Task     what differs between models: the batch, the forward pass, the loss
-//! descend  epoch -> batch -> step -> evaluate -> keep the best
+//! descend  epoch -> batch -> step -> checkpoint -> evaluate -> keep the best
+//! checkpoint  all that the next step depends on, on disk
 //! tables   the step of what a batch touched of the embedding tables
 //! dense    the step of the network
 //! ```
 
+mod checkpoint;
 mod dense;
 mod descend;
 mod loader;
@@ -17,8 +19,9 @@ mod rank;
 mod schedule;
 mod tables;
 
+pub use checkpoint::{Checkpoint, CheckpointOptions, Counted, Position};
 pub use dense::{DenseGradients, DenseSteps};
-pub use descend::{Descent, DescentOptions, Learn, Step, StepRecord, Task, descend};
+pub use descend::{Checkpoints, Descent, DescentOptions, Learn, Step, StepRecord, Task, descend};
 pub use order::Order;
 pub use rank::{RankTraining, Rows, TrainedNetwork};
 pub use schedule::rate_at;

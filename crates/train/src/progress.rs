@@ -26,6 +26,20 @@ pub struct EpochRecord {
     pub metrics: BTreeMap<String, f64>,
 }
 
+impl From<&EpochRecord> for recmill_core::directory::Epoch {
+    fn from(record: &EpochRecord) -> Self {
+        let metrics = record.metrics.iter().map(|(name, &value)| (name.clone(), value.into())).collect();
+        Self {
+            epoch: record.epoch.into(),
+            seconds: record.seconds,
+            eval_seconds: record.eval_seconds,
+            loss_seconds: record.loss_seconds,
+            loss: record.loss,
+            metrics,
+        }
+    }
+}
+
 /// What is known before the first epoch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -79,6 +93,9 @@ pub trait Progress {
 
     /// A step was taken, by a model that learns by gradients.
     fn step(&mut self, _record: &crate::gradient::StepRecord) {}
+
+    /// A checkpoint was written after so many steps, by a model that learns by gradients.
+    fn checkpoint(&mut self, _steps: u64, _path: &std::path::Path) {}
 
     /// An epoch is over.
     fn epoch(&mut self, _record: &EpochRecord) {}

@@ -11,7 +11,7 @@ use clap::Args;
 use recmill_core::{
     Ask, AskWorkspace, Dataset, Who,
     data::synthetic::{Synthetic, SyntheticOptions, SyntheticUser},
-    directory::{self, Config, ModelDirectory, Saved, Verify},
+    directory::{self, Config, Epoch, ModelDirectory, Saved, Verify},
     evaluate::{EvaluateOptions, Metrics},
     models::{AlsConfig, ModelConfig},
 };
@@ -80,7 +80,7 @@ impl Demo {
         let mut watch = train::Watch::new("ndcg@10");
         let trained = training.run(None, &AtomicBool::new(false), &mut watch)?;
         drop(watch);
-        let epochs: Vec<_> = trained.epochs.iter().map(train::epoch_of).collect();
+        let epochs: Vec<_> = trained.epochs.iter().map(Epoch::from).collect();
         let items = made_up.item_table().map_err(|error| Failure::failed(error.to_string()))?;
         let schema = json!({"made_up": {"seed": self.seed}});
         let about = Config {

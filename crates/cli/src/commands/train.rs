@@ -321,8 +321,9 @@ fn write(
         schema: json!({"reading": reading, "columns": report.columns, "from": flags.from}),
         metrics: serde_json::to_value(kept.map(|epoch| &epoch.metrics)).map_err(failed)?,
         seed: flags.seed,
+        ..Config::default()
     };
-    let epochs: Vec<Epoch> = trained.epochs.iter().map(epoch_of).collect();
+    let epochs: Vec<Epoch> = trained.epochs.iter().map(Epoch::from).collect();
     let bar = Bar::spinner("writing");
     let saved = Saved {
         config: &config,
@@ -336,18 +337,6 @@ fn write(
     let version = directory::save(out, &saved, flags.keep)?;
     drop(bar);
     Ok(version)
-}
-
-pub(crate) fn epoch_of(record: &EpochRecord) -> Epoch {
-    let metrics = record.metrics.iter().map(|(name, &value)| (name.clone(), value.into())).collect();
-    Epoch {
-        epoch: record.epoch.into(),
-        seconds: record.seconds,
-        eval_seconds: record.eval_seconds,
-        loss_seconds: record.loss_seconds,
-        loss: record.loss,
-        metrics,
-    }
 }
 
 fn evaluate_finished(version: &Path, test: &Dataset, seed: u64) -> Result<Evaluation> {

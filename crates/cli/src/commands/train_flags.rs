@@ -183,7 +183,7 @@ where
         kind => {
             let kind = kind.as_ref().and_then(Value::as_str).unwrap_or("unknown");
             Err(Failure::usage(format!("{} is a model of kind `{kind}`", from.display()))
-                .hint(format!("go on with `recmill train {kind}`, or train `{model}` without --from")))
+                .hint(format!("go on with `recmill train {kind}`, or train `{model}` from the beginning")))
         }
     }
 }

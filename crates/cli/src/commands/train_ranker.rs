@@ -15,7 +15,7 @@ use recmill_core::{
 };
 use recmill_train::{
     Ended, EpochRecord, Progress,
-    gradient::{Descent, RankTraining, Rows, StepRecord},
+    gradient::{Checkpoint, Descent, RankTraining, Rows, StepRecord},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -23,9 +23,10 @@ use serde_json::{Value, json};
 use crate::{
     arguments::Given,
     commands::{
+        checkpoints::{self, CheckpointFlags},
         ranker_checks::Asked,
-        train::{epoch_of, folder_bytes},
-        train_flags::{TrainingFlags, join, one_or_many, versions_kept},
+        train::folder_bytes,
+        train_flags::{TrainingFlags, inherit, join, one_or_many, versions_kept},
     },
     device_flag::DeviceFlag,
     failure::{Failure, Result},
@@ -111,6 +112,9 @@ pub(crate) struct RankFlags {
     #[command(flatten)]
     #[serde(flatten)]
     reading: FileFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    checkpoints: CheckpointFlags,
 }
 
 fn holdout() -> f64 {
@@ -134,6 +138,7 @@ impl TrainingFlags for RankFlags {
 
     fn take_transient(&mut self, typed: &Self) {
         (self.config, self.dry_run, self.json) = (typed.config.clone(), typed.dry_run, typed.json);
+        self.checkpoints.resume = typed.checkpoints.resume.clone();
     }
 
     fn lacks_essentials(&self) -> bool {
@@ -177,13 +182,25 @@ impl<C: Args + Serialize + DeserializeOwned> OneRanker<C> {
     /// Runs the command.
     pub(crate) fn run(self, name: &'static str, given: &Given, wrap: fn(C) -> RankerModel) -> Result<()> {
         let both = Both { model: self.model, learning: self.learning };
-        let (flags, both) = join(self.flags, both, name, given)?;
-        train(&flags, given, &RankerConfig { model: wrap(both.model), learning: both.learning })
+        let (mut flags, mut both) = join(self.flags, both, name, given)?;
+        flags.checkpoints.check(given, flags.out.as_deref())?;
+        let resume = flags.checkpoints.resume.as_deref().map(checkpoints::open).transpose()?;
+        if let Some(checkpoint) = &resume {
+            both = inherit(checkpoint.directory.path(), &both, name, given)?;
+            if !given.has("seed") {
+                flags.seed = checkpoint.directory.manifest().config.seed;
+            }
+        }
+        let config = RankerConfig { model: wrap(both.model), learning: both.learning };
+        if let Some(checkpoint) = &resume {
+            checkpoints::compare(checkpoint, &config)?;
+        }
+        train(&flags, given, &config, resume.as_ref())
     }
 }
 
 /// Trains as the flags say.
-fn train(flags: &RankFlags, given: &Given, config: &RankerConfig) -> Result<()> {
+fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option<&Checkpoint>) -> Result<()> {
     config.validate()?;
     flags.device.choose_for(&format!("training {}", config.name()), false)?;
     let asked = Asked {
@@ -206,6 +223,9 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig) -> Result<()> 
     }
     asked.check_columns(&schema, config)?;
     let (features, rows) = fit(&schema, flags, &read)?;
+    if let Some(checkpoint) = resume {
+        checkpoints::compare_features(checkpoint, &features)?;
+    }
     ranking::look_at(&features, &flags.valid, &read)?;
     ranking::look_at(&features, &flags.test, &read)?;
     let Some(out) = flags.out.as_ref().filter(|_| !flags.dry_run) else {
@@ -248,6 +268,15 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig) -> Result<()> 
             counted(examples.len() as u64, "row")
         );
     }
+    let failed = |error: serde_json::Error| Failure::failed(error.to_string());
+    let about = Config {
+        model: serde_json::to_value(config).map_err(failed)?,
+        objective: config.objective(),
+        schema: json!({"reading": flags.reading, "columns": schema}),
+        seed: flags.seed,
+        ..Config::default()
+    };
+    let written = flags.checkpoints.options(out, &about)?;
     let mut training = RankTraining {
         learning: &config.learning,
         features: &features,
@@ -260,6 +289,8 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig) -> Result<()> 
         metric: &flags.valid_metric,
         patience: (flags.patience > 0).then_some(flags.patience),
         loader_threads: 1,
+        checkpoints: written.as_ref(),
+        resume,
     };
     if let Some(rows) = &training.valid {
         asked.check_rows(rows, features.labels())?;
@@ -278,6 +309,7 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig) -> Result<()> 
             counted(descent.kept_epoch, "epoch")
         );
         (training.learning, training.valid) = (&again.learning, None);
+        (training.checkpoints, training.resume) = (None, None);
         training.train = Rows { examples: &examples, rows: None };
         let mut watch = Watch::new(&again, &flags.valid_metric, training.train.len());
         let (learnt_from_all, second) = training.run(&again, stop, &mut watch)?;
@@ -288,16 +320,13 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig) -> Result<()> 
     }
 
     let kept = descent.epochs.iter().find(|epoch| epoch.epoch == descent.kept_epoch);
-    let failed = |error: serde_json::Error| Failure::failed(error.to_string());
     let (config, features, parameters) = ranker.into_parts()?;
     let stored = Config {
         model: serde_json::to_value(&config).map_err(failed)?,
-        objective: config.objective(),
-        schema: json!({"reading": flags.reading, "columns": schema}),
         metrics: serde_json::to_value(kept.map(|epoch| &epoch.metrics)).map_err(failed)?,
-        seed: flags.seed,
+        ..about
     };
-    let epochs: Vec<Epoch> = descent.epochs.iter().map(epoch_of).collect();
+    let epochs: Vec<Epoch> = descent.epochs.iter().map(Epoch::from).collect();
     let saved = Saved {
         config: &stored,
         parameters: &parameters,
@@ -452,6 +481,10 @@ impl Progress for Watch {
             let rate = done as f64 / self.begun.elapsed().as_secs_f64().max(1e-9);
             bar.message(format!("epoch {}  loss {:.4}  {:.0} rows/s", record.epoch, record.loss, rate));
         }
+    }
+
+    fn checkpoint(&mut self, steps: u64, path: &Path) {
+        note!("checkpoint after {} steps: {}", count(steps), path.display());
     }
 
     fn epoch(&mut self, record: &EpochRecord) {

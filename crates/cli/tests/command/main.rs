@@ -3,6 +3,7 @@
 
 mod help;
 mod rankers;
+mod resume;
 mod schema;
 mod screen;
 #[cfg(unix)]

@@ -19,7 +19,7 @@ fn json(text: &str) -> Value {
 }
 
 /// Compares a screen with its snapshot, whose measured numbers are not the same on every processor.
-fn assert_measured(name: &str, screen: String) {
+pub(crate) fn assert_measured(name: &str, screen: String) {
     const METRICS: &str = "accuracy|auc|average_precision|calibration|expected_calibration_error|logloss";
     let row = format!(r"(?m)^( *(?:{METRICS}) +)[0-9.e-]+$");
     let mut filters: Vec<(&str, &str)> = filters();

@@ -6,19 +6,16 @@ use std::sync::Mutex;
 
 use burn::tensor::{Shape, Tensor, TensorData};
 use burn_flex::FlexTensor;
-use rayon::prelude::*;
 use recmill_kernels::{
     Linear, LinearGradients as IntoGradients, LinearScratch, cross_layer_backward_into, cross_layer_into,
-    fm_second_order_backward_into, fm_second_order_into, linear, linear_backward,
+    dense_update, fm_second_order_backward_into, fm_second_order_into, linear, linear_backward,
     pairwise_dots_backward_into, pairwise_dots_into,
 };
 
 use super::{
     Activation, Cpu, CrossGradients, DenseBackend, DenseRule, LinearGradients, OptimizerState,
     backend::{by_definition, primitive, tensor},
-    optimizer::{ADAGRAD_EPSILON, ADAM_EPSILON, BETA1, BETA2},
 };
-use crate::rankers::DenseOptimizer;
 
 /// Working memory of the linear layers, one for each that runs at the same time.
 static SCRATCH: Mutex<Vec<LinearScratch>> = Mutex::new(Vec::new());
@@ -185,54 +182,22 @@ impl DenseBackend for Cpu {
         state: &mut OptimizerState<Cpu>,
         rule: &DenseRule,
     ) -> Tensor<Cpu, 1> {
-        let gradient = Values::new(primitive(gradient));
-        let mut values = Values::new(primitive(parameter)).get().to_vec();
+        let of_gradient = Values::new(primitive(gradient.clone()));
+        let mut values = Values::new(primitive(parameter.clone())).get().to_vec();
         let n = values.len();
-        let (rate, scale) = (rule.learning_rate, rule.gradient_scale);
-        let apart = rule.optimizer == DenseOptimizer::Adamw;
-        let decay = if apart { 0.0 } else { rule.weight_decay };
-        let shrink = if apart { 1.0 - rate * rule.weight_decay } else { 1.0 };
-        let pieces = values.par_chunks_mut(PIECE).zip(gradient.get().par_chunks(PIECE));
-        match rule.optimizer {
-            DenseOptimizer::Sgd => pieces.for_each(|(w, g)| {
-                for (w, &g) in w.iter_mut().zip(g) {
-                    *w -= rate * (scale * g + decay * *w);
-                }
-            }),
-            DenseOptimizer::Adagrad => {
-                let mut a = remembered(&mut state.first, n);
-                pieces.zip(a.storage_mut::<f32>().par_chunks_mut(PIECE)).for_each(|((w, g), a)| {
-                    for ((w, &g), a) in w.iter_mut().zip(g).zip(a) {
-                        let g = scale * g + decay * *w;
-                        *a += g * g;
-                        *w -= rate * g / (a.sqrt() + ADAGRAD_EPSILON);
-                    }
-                });
-                state.first = Some(tensor::<Cpu, 1>(a));
-            }
-            DenseOptimizer::Adam | DenseOptimizer::Adamw => {
-                let [scale1, scale2] = rule.adam_scales();
-                let (mut m, mut v) = (remembered(&mut state.first, n), remembered(&mut state.second, n));
-                let moments = m.storage_mut::<f32>().par_chunks_mut(PIECE);
-                let moments = moments.zip(v.storage_mut::<f32>().par_chunks_mut(PIECE));
-                pieces.zip(moments).for_each(|((w, g), (m, v))| {
-                    for (((w, &g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
-                        *w *= shrink;
-                        let g = scale * g + decay * *w;
-                        *m = BETA1 * *m + (1.0 - BETA1) * g;
-                        *v = BETA2 * *v + (1.0 - BETA2) * g * g;
-                        *w -= rate * scale1 * *m / ((scale2 * *v).sqrt() + ADAM_EPSILON);
-                    }
-                });
-                (state.first, state.second) = (Some(tensor::<Cpu, 1>(m)), Some(tensor::<Cpu, 1>(v)));
-            }
+        let (optimizer, step) = rule.kernel();
+        let states = [&mut state.first, &mut state.second].into_iter().take(optimizer.states());
+        let mut memory: Vec<FlexTensor> = states.map(|state| remembered(state, n)).collect();
+        let mut slices: Vec<&mut [f32]> = memory.iter_mut().map(FlexTensor::storage_mut::<f32>).collect();
+        let worked = dense_update(optimizer, &mut values, &mut slices, of_gradient.get(), &step);
+        let mut memory = memory.into_iter().map(tensor::<Cpu, 1>);
+        (state.first, state.second) = (memory.next(), memory.next());
+        match worked {
+            Ok(()) => tensor(made(values, [n])),
+            Err(_) => state.step_by_definition(parameter, gradient, rule),
         }
-        tensor(made(values, [n]))
     }
 }
-
-/// Values that one task steps.
-const PIECE: usize = 1 << 14;
 
 /// What an optimizer remembers, to be changed in place; zeros at first.
 fn remembered(state: &mut Option<Tensor<Cpu, 1>>, n: usize) -> FlexTensor {
@@ -242,6 +207,7 @@ fn remembered(state: &mut Option<Tensor<Cpu, 1>>, n: usize) -> FlexTensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rankers::DenseOptimizer;
 
     fn values(tensor: FlexTensor) -> Vec<f32> {
         Values::new(tensor).get().to_vec()

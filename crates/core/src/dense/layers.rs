@@ -68,6 +68,11 @@ impl<B: Backend> Linear<B> {
         let bound = (6.0 / (inputs + outputs).max(1) as f64).sqrt();
         Self { weight: initial.uniform([inputs, outputs], bound), bias: initial.constant([outputs], 0.0) }
     }
+
+    /// Sets weights and biases to 0: for a layer whose output is a score, so that all scores begin as equal.
+    pub fn zeros(inputs: usize, outputs: usize, initial: &mut Initial<'_, B>) -> Self {
+        Self { weight: initial.constant([inputs, outputs], 0.0), bias: initial.constant([outputs], 0.0) }
+    }
 }
 
 impl<B: DenseBackend> Linear<B> {

@@ -10,14 +10,15 @@
 //! Source: Duchi, Hazan, Singer 2011; Kingma, Ba 2015; Loshchilov, Hutter 2019 (AdamW). Constants as in PyTorch.
 
 use burn::tensor::Tensor;
+use recmill_kernels::DenseStep;
 
 use super::DenseBackend;
 use crate::rankers::DenseOptimizer;
 
-pub(super) const BETA1: f32 = 0.9;
-pub(super) const BETA2: f32 = 0.999;
-pub(super) const ADAM_EPSILON: f32 = 1e-8;
-pub(super) const ADAGRAD_EPSILON: f32 = 1e-10;
+const BETA1: f32 = 0.9;
+const BETA2: f32 = 0.999;
+const ADAM_EPSILON: f32 = 1e-8;
+const ADAGRAD_EPSILON: f32 = 1e-10;
 
 /// One step's numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,8 +36,29 @@ pub struct DenseRule {
 }
 
 impl DenseRule {
+    /// Returns the rule as our kernel takes it.
+    pub(super) fn kernel(&self) -> (recmill_kernels::DenseOptimizer, DenseStep) {
+        let optimizer = match self.optimizer {
+            DenseOptimizer::Sgd => recmill_kernels::DenseOptimizer::Sgd,
+            DenseOptimizer::Adagrad => {
+                recmill_kernels::DenseOptimizer::Adagrad { initial: 0.0, epsilon: ADAGRAD_EPSILON }
+            }
+            DenseOptimizer::Adam | DenseOptimizer::Adamw => {
+                recmill_kernels::DenseOptimizer::Adam { beta1: BETA1, beta2: BETA2, epsilon: ADAM_EPSILON }
+            }
+        };
+        let apart = self.optimizer == DenseOptimizer::Adamw;
+        let step = DenseStep {
+            l2: if apart { 0.0 } else { self.weight_decay },
+            decay: if apart { self.weight_decay } else { 0.0 },
+            gradient_scale: self.gradient_scale,
+            ..DenseStep::new(self.learning_rate, self.step)
+        };
+        (optimizer, step)
+    }
+
     /// Returns what Adam's means are multiplied by to be unbiased.
-    pub(super) fn adam_scales(&self) -> [f32; 2] {
+    fn adam_scales(&self) -> [f32; 2] {
         [BETA1, BETA2].map(|beta| (1.0 / (1.0 - f64::from(beta).powf(self.step as f64))) as f32)
     }
 }

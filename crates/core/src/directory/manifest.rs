@@ -38,6 +38,9 @@ pub struct Config {
     /// The seed of every random choice.
     #[serde(default)]
     pub seed: u64,
+    /// How far training had come, in a checkpoint; null in a finished model.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub progress: serde_json::Value,
 }
 
 /// The interactions a model was trained on.

@@ -66,7 +66,7 @@ pub(super) struct FirstOrder<B: Backend> {
 impl<B: Backend> FirstOrder<B> {
     pub(super) fn new(shape: &Shape, initial: &mut Initial<'_, B>) -> Self {
         let of_numeric =
-            (shape.n_numeric > 0).then(|| Linear::glorot(shape.n_numeric, shape.n_labels, initial));
+            (shape.n_numeric > 0).then(|| Linear::zeros(shape.n_numeric, shape.n_labels, initial));
         let bias = initial.constant([shape.n_labels], 0.0);
         Self { of_numeric, bias, n_labels: shape.n_labels }
     }

@@ -87,6 +87,11 @@ impl SparseState {
         &self.tables
     }
 
+    /// Takes the state apart into its tables, in the order of the formulas in the file's head.
+    pub fn into_tables(self) -> Vec<Table> {
+        self.tables
+    }
+
     /// Grows the state to the rows of `table`, which has as many or more, in chunks of the same size; new ones begin at 0.
     ///
     /// # Errors

@@ -3,12 +3,20 @@
 use burn::{
     backend::Autodiff,
     module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param},
-    tensor::{Tensor, backend::AutodiffBackend},
+    tensor::{Tensor, TensorData, backend::AutodiffBackend},
 };
 use recmill_core::{
+    Parameter, Parameters,
     dense::{DenseBackend, DenseRule, OptimizerState},
     rankers::DenseOptimizer,
 };
+use recmill_kernels::Buffer;
+
+use crate::Result;
+
+/// Names of what is remembered of a parameter.
+const FIRST: &str = "first";
+const SECOND: &str = "second";
 
 /// What a network learns with: a memory for each parameter, in the order of the network's fields.
 #[derive(Debug)]
@@ -69,6 +77,41 @@ impl<B: DenseBackend> DenseSteps<B> {
             steps: 0,
             states: Vec::new(),
         }
+    }
+
+    /// Gives away what is remembered, one or two arrays a parameter that has been stepped, and how many steps there were.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when there is no memory for a copy.
+    pub fn take(&mut self) -> Result<(Parameters, u64)> {
+        let mut taken = Parameters::default();
+        for (at, state) in std::mem::take(&mut self.states).into_iter().enumerate() {
+            for (which, values) in [(FIRST, state.first), (SECOND, state.second)] {
+                let Some(values) = values else { continue };
+                let values = values.into_data().into_vec::<f32>().unwrap_or_default();
+                let values = Buffer::from_vec(values, "an optimizer's state")?;
+                taken.insert(&format!("{which}_{at}"), Parameter::F32(values));
+            }
+        }
+        Ok((taken, self.steps))
+    }
+
+    /// Takes back what [`DenseSteps::take`] gave, for a network of `n` parameters.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when there is no memory for a copy.
+    pub fn put(&mut self, mut taken: Parameters, steps: u64, n: usize, device: &B::Device) -> Result<()> {
+        let mut values = |which: &str, at: usize| -> Result<Option<Tensor<B, 1>>> {
+            let Ok(values) = taken.take_dense(&format!("{which}_{at}")) else { return Ok(None) };
+            let values = values.to_vec()?;
+            let n = values.len();
+            Ok(Some(Tensor::from_data(TensorData::new(values, [n]), device)))
+        };
+        self.states = (0..n)
+            .map(|at| Ok(OptimizerState { first: values(FIRST, at)?, second: values(SECOND, at)? }))
+            .collect::<Result<_>>()?;
+        self.steps = steps;
+        Ok(())
     }
 
     /// Steps every parameter of `network` that has a gradient.

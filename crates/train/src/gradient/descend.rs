@@ -1,4 +1,4 @@
-//! The loop: epoch -> batch -> step -> evaluate -> keep the best.
+//! The loop: epoch -> batch -> step -> checkpoint -> evaluate -> keep the best.
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +6,13 @@ use std::{
     time::Instant,
 };
 
-use super::{loader::load_ahead, order::Order};
+use recmill_core::{Parameters, features::Features};
+
+use super::{
+    checkpoint::{Checkpoint, CheckpointOptions, Position, Writer},
+    loader::load_ahead,
+    order::Order,
+};
 use crate::{Ended, EpochRecord, Error, Progress, Result};
 
 /// What differs between models that learn by gradients.
@@ -43,6 +49,18 @@ pub trait Learn<T: Task> {
 
     /// Goes back to the parameters that were kept, if any were.
     fn restore_kept(&mut self);
+
+    /// Gives away all that later steps depend on, for as long as a checkpoint is written.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when there is no memory for a copy of the dense part.
+    fn take_state(&mut self) -> Result<Parameters>;
+
+    /// Takes it back, or takes what another process gave away.
+    ///
+    /// # Errors
+    /// [`Error::Core`], [`Error::Kernel`] when it is not of this model.
+    fn put_state(&mut self, state: Parameters) -> Result<()>;
 }
 
 /// Where a step stands in training.
@@ -86,6 +104,15 @@ pub struct DescentOptions {
     pub loader_threads: usize,
 }
 
+/// What training leaves behind on its way, and what it goes on from.
+#[derive(Clone, Copy, Default)]
+pub struct Checkpoints<'a> {
+    /// Where checkpoints are written, and how rows became features; none are written without.
+    pub write: Option<(&'a CheckpointOptions, &'a Features)>,
+    /// Where training goes on; it begins at the beginning without.
+    pub resume: Option<&'a Checkpoint>,
+}
+
 /// How training went.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Descent {
@@ -100,14 +127,17 @@ pub struct Descent {
 /// Trains until the epochs are done, validation no longer improves, or `stop` is set.
 ///
 /// # Errors
-/// Whatever a step or validation refuses; [`Error::UnknownMetric`].
+/// Whatever a step, validation or the writing of a checkpoint refuses; [`Error::UnknownMetric`]; [`Error::Resume`] for a
+/// checkpoint of another training.
 ///
 /// # Determinism
-/// Everything but the seconds depends on the task, the learner and the seed alone.
+/// Everything but the seconds depends on the task, the learner and the seed alone: not on the loader's threads, and not on where
+/// training was interrupted and resumed.
 pub fn descend<T: Task, L: Learn<T>>(
     task: &T,
     learner: &mut L,
     options: &DescentOptions,
+    checkpoints: Checkpoints<'_>,
     stop: &AtomicBool,
     progress: &mut dyn Progress,
 ) -> Result<Descent> {
@@ -118,26 +148,38 @@ pub fn descend<T: Task, L: Learn<T>>(
     // Of several labels each has its own, such as `logloss/bought`.
     let metric = options.metric.split('/').next().unwrap_or_default();
     let smaller_is_better = matches!(metric, "logloss" | "expected_calibration_error");
-    let mut done: Vec<EpochRecord> = Vec::new();
-    let mut best: Option<(u32, f64)> = None;
+    let mut at = Position::start(n, options);
+    if let Some(checkpoint) = checkpoints.resume {
+        at = checkpoint.resume(learner, at.counted)?;
+    }
+    let mut writer =
+        checkpoints.write.map(|(options, features)| Writer::new(options, features, checkpoints.resume));
     let mut ended = Ended::Epochs;
-    for epoch in 1..=options.epochs {
-        let begun = Instant::now();
+    while at.epoch() <= options.epochs {
+        let epoch = at.epoch();
+        let (begun, before) = (Instant::now(), at.seconds);
         let order = Order::new(n, options.seed, epoch);
         let place = |batch: u64| batch * batch_size..((batch + 1) * batch_size).min(n);
-        let load = |at: u64, batch: &mut T::Batch| {
-            let samples: Vec<u64> = place(at).map(|place| order.sample(place)).collect();
-            task.load(&samples, batch);
+        let load = |batch: u64, into: &mut T::Batch| {
+            let samples: Vec<u64> = place(batch).map(|place| order.sample(place)).collect();
+            task.load(&samples, into);
         };
-        let (mut sum, mut learned) = (0.0, 0);
-        load_ahead(batches, options.loader_threads, load, |at, batch: &T::Batch| {
-            let step = u64::from(epoch - 1) * batches + at;
-            let loss = learner.step(batch, Step { epoch, step, steps })?;
-            let places = place(at);
-            sum += loss * (places.end - places.start) as f64;
-            learned = places.end;
-            progress.step(&StepRecord { epoch, samples: places.end, of: n, loss: sum / places.end as f64 });
-            if stop.load(Ordering::Relaxed) { Err(Halt::Asked) } else { Ok(()) }
+        load_ahead(at.batches..batches, options.loader_threads, load, |batch, loaded: &T::Batch| {
+            let step = u64::from(epoch - 1) * batches + batch;
+            let loss = learner
+                .step(loaded, Step { epoch, step, steps })
+                .map_err(|error| error.after(writer.as_ref().and_then(Writer::last)))?;
+            let places = place(batch);
+            at.batches = batch + 1;
+            at.loss += loss * (places.end - places.start) as f64;
+            at.seconds = before + begun.elapsed().as_secs_f64();
+            let loss = at.loss / places.end as f64;
+            progress.step(&StepRecord { epoch, samples: places.end, of: n, loss });
+            let asked = stop.load(Ordering::Relaxed);
+            if let Some(writer) = writer.as_mut().filter(|writer| asked || writer.is_due(step + 1)) {
+                progress.checkpoint(step + 1, writer.write(learner, &at)?);
+            }
+            if asked { Err(Halt::Asked) } else { Ok(()) }
         })
         .or_else(|halt| match halt {
             Halt::Asked => {
@@ -146,9 +188,10 @@ pub fn descend<T: Task, L: Learn<T>>(
             }
             Halt::Failed(error) => Err(error),
         })?;
+        let learned = (at.batches * batch_size).min(n).max(1);
         let mut record =
-            EpochRecord { epoch, loss: Some(sum / learned.max(1) as f64), ..EpochRecord::default() };
-        record.seconds = begun.elapsed().as_secs_f64();
+            EpochRecord { epoch, loss: Some(at.loss / learned as f64), ..EpochRecord::default() };
+        record.seconds = before + begun.elapsed().as_secs_f64();
         let begun = Instant::now();
         if let Some(metrics) = learner.validate()? {
             record.eval_seconds = begun.elapsed().as_secs_f64();
@@ -158,27 +201,30 @@ pub fn descend<T: Task, L: Learn<T>>(
             })?;
             let score = if smaller_is_better { -value } else { value };
             record.metrics = metrics;
-            if best.is_none_or(|(_, highest)| score > highest || (highest.is_nan() && !score.is_nan())) {
-                best = Some((epoch, score));
+            let better = |highest: f64| score > highest || (highest.is_nan() && !score.is_nan());
+            if at.best.is_none_or(|(_, highest)| better(highest)) {
+                at.best = Some((epoch, score));
                 learner.keep()?;
             }
         }
         progress.epoch(&record);
-        done.push(record);
+        at.done.push(record);
+        (at.batches, at.loss, at.seconds) = (0, 0.0, 0.0);
         if ended == Ended::Asked {
             break;
         }
-        let since = best.map_or(0, |(best, _)| epoch - best);
+        let since = at.best.map_or(0, |(best, _)| epoch - best);
         if options.patience.is_some_and(|patience| since >= patience.max(1)) {
             ended = Ended::NoImprovement;
             break;
         }
     }
-    let kept_epoch = best.map_or(done.len() as u32, |(epoch, _)| epoch);
-    if kept_epoch != done.len() as u32 {
+    let done = at.done.len() as u32;
+    let kept_epoch = at.best.map_or(done, |(epoch, _)| epoch);
+    if kept_epoch != done {
         learner.restore_kept();
     }
-    Ok(Descent { epochs: done, kept_epoch, ended })
+    Ok(Descent { epochs: at.done, kept_epoch, ended })
 }
 
 /// Why an epoch ends before its last batch.

@@ -1,19 +1,22 @@
 //! Batches made ready ahead of time, in threads of their own, in order.
 //!
-//! Thread `t` of `T` makes batches `t, t + T, ..`; the consumer takes them in turn, so the order is that of one thread. What has
+//! Thread `t` of `T` makes every `T`-th batch, from the `t`-th; the consumer takes them in turn, so the order is that of one thread. What has
 //! been used goes back and is filled again.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::{
+    ops::Range,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+};
 
 /// Batches that each thread has ready beside the one it works on.
 const READY: usize = 2;
 
-/// Calls `each` for batches `0 .. n`, which `load` fills in other threads.
+/// Calls `each` for these batches, which `load` fills in other threads.
 ///
 /// # Errors
 /// The first error of `each`, which ends the loading.
 pub(super) fn load_ahead<T: Default + Send, E>(
-    n: u64,
+    batches: Range<u64>,
     threads: usize,
     load: impl Fn(u64, &mut T) + Sync,
     mut each: impl FnMut(u64, &T) -> Result<(), E>,
@@ -24,10 +27,10 @@ pub(super) fn load_ahead<T: Default + Send, E>(
             .map(|thread| {
                 let (ready, to_use) = sync_channel(READY);
                 let (used, to_fill) = sync_channel::<T>(READY + 2);
-                let load = &load;
+                let (load, batches) = (&load, batches.clone());
                 scope.spawn(move || {
-                    let mut at = thread;
-                    while at < n {
+                    let mut at = batches.start + thread;
+                    while at < batches.end {
                         let mut batch = to_fill.try_recv().unwrap_or_default();
                         load(at, &mut batch);
                         // The consumer is gone: it failed, and says so itself.
@@ -40,8 +43,8 @@ pub(super) fn load_ahead<T: Default + Send, E>(
                 (to_use, used)
             })
             .collect();
-        for at in 0..n {
-            let (to_use, used) = &lanes[(at % threads) as usize];
+        for at in batches.clone() {
+            let (to_use, used) = &lanes[((at - batches.start) % threads) as usize];
             // A thread that is gone has panicked, which the scope passes on.
             let Ok(batch) = to_use.recv() else { break };
             each(at, &batch)?;
@@ -58,20 +61,21 @@ mod tests {
 
     #[test]
     fn batches_come_in_order_and_an_error_ends_loading() {
-        for threads in [1, 2, 3] {
+        for (threads, first) in [(1, 0), (2, 0), (3, 0), (3, 4)] {
             let mut seen = Vec::new();
             let load = |at: u64, batch: &mut Vec<u64>| {
                 batch.clear();
                 batch.push(at * at);
             };
-            load_ahead(20, threads, load, |at, batch: &Vec<u64>| {
+            load_ahead(first..20, threads, load, |at, batch: &Vec<u64>| {
                 assert_eq!(batch, &[at * at]);
                 seen.push(at);
                 Ok::<_, ()>(())
             })
             .unwrap();
-            assert!(seen.into_iter().eq(0..20));
-            let failed = load_ahead(1 << 40, threads, load, |at, _| if at == 5 { Err(at) } else { Ok(()) });
+            assert!(seen.into_iter().eq(first..20));
+            let failed =
+                load_ahead(first..1 << 40, threads, load, |at, _| if at == 5 { Err(at) } else { Ok(()) });
             assert_eq!(failed, Err(5));
         }
     }

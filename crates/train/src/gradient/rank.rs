@@ -16,18 +16,20 @@ use burn::{
     tensor::{Tensor, TensorData, backend::AutodiffBackend},
 };
 use recmill_core::{
-    dense::{Cpu, DenseBackend, Dropout},
+    Parameter, Parameters,
+    dense::{Cpu, DenseBackend, Dropout, copy_values, load_parameters, put_parameters},
     features::{Examples, FeatureBatch, Features},
     rankers::{
         AnyNetwork, EmbeddingTables, Inputs, LearningConfig, Lookup, Measuring, Network, Ranker,
         RankerConfig, Shape, TableDims, log_odds, sigmoid,
     },
 };
-use recmill_kernels::{Device, SparseStep, Table};
+use recmill_kernels::{Buffer, Device, SparseStep, Table};
 
 use super::{
+    checkpoint::{Checkpoint, CheckpointOptions},
     dense::{DenseGradients, DenseSteps},
-    descend::{Descent, DescentOptions, Learn, Step, Task, descend},
+    descend::{Checkpoints, Descent, DescentOptions, Learn, Step, Task, descend},
     schedule::rate_at,
     tables::TableSteps,
 };
@@ -76,6 +78,10 @@ pub struct RankTraining<'a> {
     pub patience: Option<u32>,
     /// Threads that make batches ready.
     pub loader_threads: usize,
+    /// Where checkpoints are written, if any are.
+    pub checkpoints: Option<&'a CheckpointOptions>,
+    /// The checkpoint to go on from.
+    pub resume: Option<&'a Checkpoint>,
 }
 
 /// A network and its tables after training, and how it came about.
@@ -100,6 +106,8 @@ impl<'a> RankTraining<'a> {
             metric: "auc",
             patience: None,
             loader_threads: 1,
+            checkpoints: None,
+            resume: None,
         }
     }
 
@@ -124,11 +132,12 @@ impl<'a> RankTraining<'a> {
     /// Trains any network, such as one of the caller's own, over tables of these dimensions.
     ///
     /// # Errors
-    /// [`Error::NoData`]; [`Error::NotFiniteLoss`] with the step and the rows; [`Error::UnknownMetric`];
+    /// [`Error::NoData`]; [`Error::NotFiniteLoss`] with the step, the rows and the last checkpoint; [`Error::UnknownMetric`];
+    /// [`Error::Resume`], [`Error::Core`] for a checkpoint of another training; [`Error::Core`] when one cannot be written;
     /// [`Error::Kernel`] when there is no memory.
     ///
     /// # Determinism
-    /// The same bits for the same seed and data on one device, whatever the loader's threads.
+    /// The same bits for the same seed and data on one device, whatever the loader's threads, resumed or not.
     pub fn run_network<B: DenseBackend, N>(
         &self,
         network: N,
@@ -153,7 +162,11 @@ impl<'a> RankTraining<'a> {
             patience: self.patience,
             loader_threads: self.loader_threads,
         };
-        let descent = descend(&task, &mut learner, &options, stop, progress)?;
+        let checkpoints = Checkpoints {
+            write: self.checkpoints.map(|options| (options, self.features)),
+            resume: self.resume,
+        };
+        let descent = descend(&task, &mut learner, &options, checkpoints, stop, progress)?;
         Ok(TrainedNetwork { network: learner.network.valid(), tables: learner.tables, descent })
     }
 }
@@ -165,6 +178,13 @@ struct RankBatch {
     rows: Vec<u64>,
     features: FeatureBatch,
 }
+
+/// Names in a checkpoint beside those of the model's own parameters.
+const KEPT: &str = "kept_";
+const OF_DENSE: &str = "state_dense_";
+const OF_EMBEDDING: &str = "state_embedding_";
+const OF_FIRST_ORDER: &str = "state_first_order_";
+const STEPS: &str = "state_steps";
 
 /// Rows that are validated at a time.
 const VALIDATED_AT_ONCE: u64 = 4096;
@@ -195,7 +215,8 @@ struct RankLearner<'a, B: DenseBackend, N> {
     tables: EmbeddingTables,
     embedding: Option<TableSteps>,
     first_order: Option<TableSteps>,
-    kept: Option<(N, Option<Table>, Option<Table>)>,
+    kept: Option<(N, EmbeddingTables)>,
+    dims: TableDims,
     device: B::Device,
 }
 
@@ -226,6 +247,7 @@ where
             first_order: steps(&first_order)?,
             tables: EmbeddingTables::new(features, embedding, first_order),
             kept: None,
+            dims,
             device: Default::default(),
             training,
             network,
@@ -251,7 +273,7 @@ where
                 format!("{file}:{line}")
             })
             .collect();
-        Error::NotFiniteLoss { epoch: at.epoch, step: at.step + 1, rows: places.join(", ") }
+        Error::NotFiniteLoss { epoch: at.epoch, step: at.step + 1, rows: places.join(", "), checkpoint: None }
     }
 }
 
@@ -371,16 +393,63 @@ where
         };
         // The copy before is given up first, so that there are never three.
         self.kept = None;
-        self.kept =
-            Some((self.network.clone(), copy(&self.tables.embedding)?, copy(&self.tables.first_order)?));
+        let (embedding, first_order) = (copy(&self.tables.embedding)?, copy(&self.tables.first_order)?);
+        let tables = EmbeddingTables::new(self.training.features, embedding, first_order);
+        self.kept = Some((self.network.clone(), tables));
         Ok(())
     }
 
     fn restore_kept(&mut self) {
-        if let Some((network, embedding, first_order)) = self.kept.take() {
-            (self.network, self.tables.embedding, self.tables.first_order) =
-                (network, embedding, first_order);
+        if let Some(kept) = self.kept.take() {
+            (self.network, self.tables) = kept;
         }
+    }
+
+    fn take_state(&mut self) -> Result<Parameters> {
+        let mut state = Parameters::default();
+        put_parameters(&self.network, &mut state)?;
+        let none = EmbeddingTables::new(self.training.features, None, None);
+        std::mem::replace(&mut self.tables, none).put(&mut state);
+        let (of_dense, dense_steps) = self.dense.take()?;
+        state.extend_prefixed(OF_DENSE, of_dense);
+        let mut steps = vec![dense_steps];
+        for (prefix, of_table) in
+            [(OF_EMBEDDING, &mut self.embedding), (OF_FIRST_ORDER, &mut self.first_order)]
+        {
+            let (of_table, of_steps) = of_table.take().map(TableSteps::take).unwrap_or_default();
+            state.extend_prefixed(prefix, of_table);
+            steps.push(of_steps);
+        }
+        state.insert(STEPS, Parameter::U64(Buffer::from_vec(steps, "steps")?));
+        if let Some((network, tables)) = self.kept.take() {
+            let mut kept = Parameters::default();
+            put_parameters(&network, &mut kept)?;
+            tables.put(&mut kept);
+            state.extend_prefixed(KEPT, kept);
+        }
+        Ok(state)
+    }
+
+    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
+        let read = |network: &N, from: &mut Parameters| -> Result<(N, EmbeddingTables)> {
+            let tables = EmbeddingTables::take(self.training.features, self.dims, from)?;
+            Ok((load_parameters(network.clone(), from)?, tables))
+        };
+        let mut kept = state.take_prefixed(KEPT);
+        self.kept = if kept.is_empty() { None } else { Some(read(&self.network, &mut kept)?) };
+        (self.network, self.tables) = read(&self.network, &mut state)?;
+        let steps = state.take_u64(STEPS)?.to_vec()?;
+        let steps = |at: usize| steps.get(at).copied().unwrap_or(0);
+        let n = copy_values(&self.network).len();
+        self.dense.put(state.take_prefixed(OF_DENSE), steps(0), n, &self.device)?;
+        let optimizer = self.training.learning.sparse_optimizer();
+        let mut of_table = |table: &Option<Table>, prefix, at| -> Result<Option<TableSteps>> {
+            let own = state.take_prefixed(prefix);
+            table.as_ref().map(|table| TableSteps::put(optimizer, table, own, steps(at))).transpose()
+        };
+        self.embedding = of_table(&self.tables.embedding, OF_EMBEDDING, 1)?;
+        self.first_order = of_table(&self.tables.first_order, OF_FIRST_ORDER, 2)?;
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The step of an embedding table: on the rows that a batch touched, and on no other.
 
-use recmill_core::rankers::Lookup;
+use recmill_core::{Parameter, Parameters, rankers::Lookup};
 use recmill_kernels::{
     Buffer, SparseOptimizer, SparseState, SparseStep, Table, embedding_bag_backward, sparse_update,
 };
@@ -22,6 +22,35 @@ impl TableSteps {
         Ok(Self { state: SparseState::new(optimizer, table)? })
     }
 
+    /// Gives away what is remembered, and how many steps there were.
+    pub fn take(self) -> (Parameters, u64) {
+        let steps = self.state.steps();
+        let mut taken = Parameters::default();
+        for (at, table) in self.state.into_tables().into_iter().enumerate() {
+            taken.insert(&at_name(at), Parameter::Table(table));
+        }
+        (taken, steps)
+    }
+
+    /// Takes back what [`TableSteps::take`] gave.
+    ///
+    /// # Errors
+    /// [`crate::Error::Core`], [`crate::Error::Kernel`] when it is not of this optimizer and this table.
+    pub fn put(optimizer: SparseOptimizer, table: &Table, mut taken: Parameters, steps: u64) -> Result<Self> {
+        let mut tables = Vec::new();
+        while let Some(state) = taken.take(&at_name(tables.len())) {
+            let Parameter::Table(state) = state else { continue };
+            // The files' row ranges are as long as suits each table alone.
+            let fits = state.chunk_rows() == table.chunk_rows();
+            let what = "an optimizer's state";
+            tables.push(match fits {
+                true => state,
+                false => state.try_copy_in_chunks(table.chunk_rows(), table.device(), what)?,
+            });
+        }
+        Ok(Self { state: SparseState::from_tables(optimizer, steps, tables, table)? })
+    }
+
     /// Steps the rows that `lookup` read, by the gradient of what it returned.
     ///
     /// # Shapes
@@ -41,4 +70,9 @@ impl TableSteps {
         let segment = lookup.bags.segment(0)?;
         Ok(sparse_update(table, &mut self.state, &segment, &by_position[0], step)?)
     }
+}
+
+/// The name of an optimizer's `at`-th table.
+fn at_name(at: usize) -> String {
+    format!("table_{at}")
 }

@@ -1,0 +1,176 @@
+//! Checkpoints on the command line: when they are written, and how a training goes on from one.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Args;
+use recmill_core::{directory, directory::Config, features::Features, rankers::RankerConfig};
+use recmill_train::{
+    Error,
+    gradient::{Checkpoint, CheckpointOptions},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    arguments::Given,
+    failure::{Failure, Result},
+    output::{count, counted, note, warning},
+};
+
+/// When checkpoints are written, and where.
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct CheckpointFlags {
+    /// Writes a checkpoint after every so many steps, from which --resume goes on.
+    #[arg(long, value_name = "STEPS")]
+    checkpoint_steps: Option<u64>,
+    /// Writes a checkpoint whenever so many minutes have passed.
+    #[arg(long, value_name = "MINUTES")]
+    checkpoint_minutes: Option<f64>,
+    /// Where checkpoints go [default: beside the model directory, .checkpoints behind its name].
+    #[arg(long, value_name = "DIRECTORY")]
+    checkpoints: Option<PathBuf>,
+    /// Checkpoints to keep; older ones are removed.
+    #[arg(long, value_name = "N", default_value_t = kept())]
+    #[serde(default = "kept")]
+    keep_checkpoints: usize,
+    /// Goes on from the newest whole checkpoint in this directory, on the same rows; hyper-parameters and seed are those of the
+    /// checkpoint where they are not typed. What comes out is what would have without the interruption.
+    #[arg(long, value_name = "DIRECTORY")]
+    #[serde(skip)]
+    pub(crate) resume: Option<PathBuf>,
+}
+
+fn kept() -> usize {
+    2
+}
+
+/// Hyper-parameters that a training may go on with in another way than it began.
+const MAY_CHANGE: [&str; 10] = [
+    "accumulate",
+    "clip_norm",
+    "dropout",
+    "embedding_l2",
+    "epochs",
+    "learning_rate",
+    "schedule",
+    "table_learning_rate",
+    "warmup_steps",
+    "weight_decay",
+];
+
+impl CheckpointFlags {
+    /// Refuses flags that contradict each other.
+    pub(super) fn check(&self, given: &Given, out: Option<&Path>) -> Result<()> {
+        if self.checkpoints.is_some() && self.checkpoints.as_deref() == out {
+            return Err(Failure::usage("--checkpoints and --out must be two directories")
+                .hint("leave --checkpoints out, and they go beside the model"));
+        }
+        if self.checkpoint_steps == Some(0) {
+            return Err(Failure::usage("--checkpoint-steps must be at least 1, not `0`"));
+        }
+        // A training of a century has other worries.
+        if let Some(minutes) = self.checkpoint_minutes.filter(|minutes| !(*minutes > 0.0 && *minutes < 1e8)) {
+            return Err(Failure::usage(format!("--checkpoint-minutes must be above 0, not `{minutes}`")));
+        }
+        if self.keep_checkpoints == 0 {
+            return Err(Failure::usage("--keep-checkpoints must be at least 1, not `0`"));
+        }
+        if !self.are_written() && (given.has("checkpoints") || given.has("keep_checkpoints")) {
+            return Err(Failure::usage("nothing says when a checkpoint is to be written")
+                .hint("--checkpoint-minutes 10 or --checkpoint-steps 10000 does"));
+        }
+        Ok(())
+    }
+
+    fn are_written(&self) -> bool {
+        self.checkpoint_steps.is_some() || self.checkpoint_minutes.is_some()
+    }
+
+    /// Returns where and when checkpoints are written, if they are.
+    pub(super) fn options(&self, out: &Path, about: &Config) -> Result<Option<CheckpointOptions>> {
+        if !self.are_written() {
+            return Ok(None);
+        }
+        let beside = || {
+            let mut name = out.file_name().unwrap_or(out.as_os_str()).to_owned();
+            name.push(".checkpoints");
+            out.with_file_name(name)
+        };
+        let folder = self.checkpoints.clone().or_else(|| self.resume.clone()).unwrap_or_else(beside);
+        directory::check_destination(&folder)?;
+        let has_some = directory::list_versions(&folder).is_ok_and(|(versions, _)| !versions.is_empty());
+        if has_some && self.resume.is_none() {
+            warning!(
+                "{} has checkpoints of an earlier training, and new ones will take their place; --resume {} goes on from them",
+                folder.display(),
+                folder.display()
+            );
+        }
+        Ok(Some(CheckpointOptions {
+            every_steps: self.checkpoint_steps,
+            every: self.checkpoint_minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
+            keep: self.keep_checkpoints,
+            ..CheckpointOptions::new(folder, about.clone())
+        }))
+    }
+}
+
+/// Opens the checkpoint that `folder` goes on from, and tells of it.
+pub(super) fn open(folder: &Path) -> Result<Checkpoint> {
+    let checkpoint = Checkpoint::newest(folder).map_err(|error| match error {
+        Error::Core(recmill_core::Error::NoModel { path }) => {
+            Failure::failed(format!("{}: no checkpoint here", path.display()))
+                .hint("--checkpoint-steps or --checkpoint-minutes writes some in the course of training")
+        }
+        error => error.into(),
+    })?;
+    for (path, error) in &checkpoint.damaged {
+        warning!("{} is passed over: {error}", path.display());
+    }
+    let position = &checkpoint.position;
+    note!(
+        "going on from {}, after {} and {} of the next",
+        checkpoint.directory.path().display(),
+        counted(position.done.len() as u64, "epoch"),
+        match position.batches {
+            1 => "1 step".to_owned(),
+            steps => format!("{} steps", count(steps)),
+        }
+    );
+    Ok(checkpoint)
+}
+
+/// Refuses to go on with another model, optimizer or batch; tells of what else is different.
+pub(super) fn compare(checkpoint: &Checkpoint, config: &RankerConfig) -> Result<()> {
+    let was = &checkpoint.directory.manifest().config.model;
+    let now = serde_json::to_value(config).map_err(|error| Failure::failed(error.to_string()))?;
+    let (Some(was), Some(now)) = (was.as_object(), now.as_object()) else { return Ok(()) };
+    for (name, now) in now {
+        let was = was.get(name).unwrap_or(&Value::Null);
+        if was == now {
+            continue;
+        }
+        if !MAY_CHANGE.contains(&&name[..]) {
+            let flag = name.replace('_', "-");
+            return Err(Failure::usage(format!("the checkpoint has --{flag} {was}, not `{now}`"))
+                .hint(format!("leave --{flag} out, or train from the beginning without --resume")));
+        }
+        note!("going on with {name} {now}; the checkpoint has {was}");
+    }
+    Ok(())
+}
+
+/// Refuses to go on with rows that are not those of the checkpoint, as far as their features tell.
+pub(super) fn compare_features(checkpoint: &Checkpoint, features: &Features) -> Result<()> {
+    if checkpoint.directory.features()? != *features {
+        return Err(Failure::failed(
+            "the rows have other features than those that the checkpoint learned from",
+        )
+        .hint("give the same files and the same --schema, --ignore and other flags of columns"));
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Training of a ranker that is killed, and goes on.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
+
+use crate::{rankers::assert_measured, screen::Folder};
+
+const TRAIN: &str = "train deepfm rows.csv --label clicked --ignore bought --batch-size 32 --seed 7";
+const TINY: &str = "--hidden 8 --embedding-dim 4 --epochs 3 --learning-rate 0.05 --dropout 0.2";
+
+/// What training has made of the rows, whatever it was called.
+fn learned(folder: &Folder, model: &str) -> [Vec<u8>; 2] {
+    ["model.safetensors", "features.json"]
+        .map(|name| fs_err::read(folder.at(model).join("versions/1").join(name)).unwrap())
+}
+
+/// Promises 9 and 11. With a checkpoint after each step most of the time goes into saving, so that is where the kill falls.
+#[test]
+fn a_training_that_is_killed_goes_on_to_the_same_model() {
+    let folder = Folder::with_rows();
+    folder.succeeds(&format!("{TRAIN} {TINY} --out whole"));
+    let expected = learned(&folder, "whole");
+    for (at, steps) in [1, 2, 5, 11, 12, 13, 30].into_iter().enumerate() {
+        let (model, checkpoints) = (format!("model{at}"), format!("model{at}.checkpoints"));
+        let mut child = folder
+            .command(&format!("{TRAIN} {TINY} --out {model} --checkpoint-steps 1"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let wanted = format!("checkpoint after {steps} steps");
+        assert!(lines.any(|line| line.unwrap().contains(&wanted)), "never wrote the {wanted}");
+        child.kill().unwrap();
+        assert!(!child.wait().unwrap().success());
+        assert!(!folder.at(&model).exists());
+        // Hyper-parameters are those of the checkpoint.
+        folder.succeeds(&format!(
+            "train deepfm rows.csv --label clicked --ignore bought --out {model} --resume {checkpoints}"
+        ));
+        assert_eq!(learned(&folder, &model), expected, "killed after {steps} steps");
+    }
+}
+
+#[test]
+fn wrong_ways_to_go_on() {
+    let folder = Folder::with_rows();
+    folder.succeeds(&format!("{TRAIN} {TINY} --out model --checkpoint-steps 10 --quiet"));
+    let again = "train deepfm rows.csv --label clicked --ignore bought --out other";
+    for (name, line) in [
+        ("resume-nothing-there", format!("{again} --resume nowhere")),
+        ("resume-finished-model", format!("{again} --resume model")),
+        ("resume-another-network", format!("{again} --resume model.checkpoints --hidden 16")),
+        ("resume-another-model", format!("{} --resume model.checkpoints", again.replace("deepfm", "fm"))),
+        ("resume-another-holdout", format!("{again} --resume model.checkpoints --holdout 0.2")),
+        ("resume-other-columns", format!("{again} --resume model.checkpoints --ignore price")),
+        ("resume-slower", format!("{again} --resume model.checkpoints --learning-rate 0.01 --epochs 4")),
+        ("checkpoints-never", format!("{TRAIN} {TINY} --out other2 --checkpoints there")),
+        (
+            "checkpoints-in-the-model",
+            format!("{TRAIN} {TINY} --out other2 --checkpoint-steps 10 --checkpoints other2"),
+        ),
+        ("checkpoints-at-no-steps", format!("{TRAIN} {TINY} --out other2 --checkpoint-steps 0")),
+        ("checkpoints-at-no-minutes", format!("{TRAIN} {TINY} --out other2 --checkpoint-minutes=-1")),
+        ("checkpoints-of-another-training", format!("{TRAIN} {TINY} --out model --checkpoint-steps 30")),
+    ] {
+        assert_measured(name, folder.screen(&line));
+    }
+    let damaged = folder.at("model.checkpoints/versions/4/model.safetensors");
+    fs_err::write(&damaged, "not one").unwrap();
+    assert_measured(
+        "resume-damaged",
+        folder.screen(&format!("{again} --resume model.checkpoints --epochs 3")),
+    );
+}

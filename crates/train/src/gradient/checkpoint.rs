@@ -1,0 +1,226 @@
+//! Checkpoints: all that the next step depends on, written while training goes on.
+//!
+//! A checkpoint is a version of a model directory: it is staged, synced, renamed and pruned as one, a crash while it is written
+//! leaves the one before, and it predicts as any model does.
+//!
+//! ```text
+//! parameters of the model          as of that step
+//! kept_*                           the same, as of the best epoch
+//! state_*                          what the optimizers remember; and how many steps they took
+//! config.json, under `progress`    the place in the epoch, the sums so far, the epochs that are done, the best of them
+//! ```
+//!
+//! Random numbers are functions of the seed, the epoch and the sample, and need no state.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use recmill_core::{
+    Dataset, Parameter, Parameters,
+    directory::{self, Config, Disk, Epoch, ModelDirectory, Saved, Verify},
+    features::Features,
+};
+use recmill_kernels::{Buffer, Device};
+use serde::{Deserialize, Serialize};
+
+use super::descend::{DescentOptions, Learn, Task};
+use crate::{EpochRecord, Error, Result};
+
+/// Where checkpoints are written, and when.
+#[derive(Clone)]
+pub struct CheckpointOptions {
+    /// A model directory of their own.
+    pub folder: PathBuf,
+    /// After so many steps, counted from the first of training.
+    pub every_steps: Option<u64>,
+    /// When so much time has passed.
+    pub every: Option<Duration>,
+    /// How many stay; at least one.
+    pub keep: usize,
+    /// What is said of the model, for whoever opens a checkpoint.
+    pub about: Config,
+    /// The file system.
+    pub disk: Disk,
+}
+
+impl CheckpointOptions {
+    /// Two checkpoints in `folder`, written when training is asked to stop and at no other time.
+    pub fn new(folder: impl Into<PathBuf>, about: Config) -> Self {
+        let (every_steps, every) = (None, None);
+        Self { folder: folder.into(), every_steps, every, keep: 2, about, disk: Disk::default() }
+    }
+}
+
+/// How far training has come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    /// Epochs that are done.
+    pub done: Vec<EpochRecord>,
+    /// Batches of the present epoch that are done.
+    pub batches: u64,
+    /// The sum of their samples' losses.
+    pub loss: f64,
+    /// Seconds that they took.
+    pub seconds: f64,
+    /// The best epoch, and its score: the larger, the better.
+    pub best: Option<(u32, f64)>,
+    /// What the numbers above are counted in.
+    pub counted: Counted,
+}
+
+/// What a place in the data means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Samples of an epoch.
+    pub samples: u64,
+    /// Samples of a step.
+    pub batch_size: u64,
+    /// Where their order comes from.
+    pub seed: u64,
+}
+
+impl Position {
+    pub(super) fn start(samples: u64, options: &DescentOptions) -> Self {
+        let counted = Counted { samples, batch_size: options.batch_size as u64, seed: options.seed };
+        Self { counted, ..Self::default() }
+    }
+
+    /// Returns the epoch that is under way, from 1.
+    pub(super) fn epoch(&self) -> u32 {
+        self.done.len() as u32 + 1
+    }
+}
+
+/// A checkpoint that was found whole.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The version of the model directory.
+    pub directory: ModelDirectory,
+    /// How far training had come.
+    pub position: Position,
+    /// Newer ones that are damaged, and how.
+    pub damaged: Vec<(PathBuf, recmill_core::Error)>,
+}
+
+impl Checkpoint {
+    /// Opens the newest checkpoint of `folder` whose every byte is as it was written.
+    ///
+    /// # Errors
+    /// [`Error::Core`] when there is none in the folder, or none that is whole: then the newest one's damage.
+    /// [`Error::NoCheckpoint`] when the folder is that of a finished model.
+    pub fn newest(folder: &Path) -> Result<Self> {
+        let (versions, _) = directory::list_versions(folder)?;
+        let mut damaged = Vec::new();
+        for version in versions.into_iter().rev() {
+            let path = folder.join("versions").join(version.to_string());
+            match ModelDirectory::open(&path, Verify::Full) {
+                Ok(directory) => {
+                    let position = serde_json::from_value(directory.manifest().config.progress.clone())
+                        .map_err(|_| Error::NoCheckpoint { path })?;
+                    return Ok(Self { directory, position, damaged });
+                }
+                Err(error) => damaged.push((path, error)),
+            }
+        }
+        let none = || recmill_core::Error::NoModel { path: folder.to_owned() };
+        Err(damaged.into_iter().next().map_or_else(none, |(_, error)| error).into())
+    }
+
+    /// Returns the state of the learner in memory of its own.
+    fn state(&self) -> Result<Parameters> {
+        let mut state = Parameters::default();
+        for (name, parameter) in self.directory.parameters()?.iter() {
+            let what = "a checkpoint";
+            let own = match parameter {
+                Parameter::Table(table) => Parameter::Table(table.try_copy(Device::Cpu, what)?),
+                Parameter::F32(values) => Parameter::F32(Buffer::from_vec(values.to_vec()?, what)?),
+                Parameter::U32(values) => Parameter::U32(Buffer::from_vec(values.to_vec()?, what)?),
+                Parameter::U64(values) => Parameter::U64(Buffer::from_vec(values.to_vec()?, what)?),
+            };
+            state.insert(name, own);
+        }
+        Ok(state)
+    }
+
+    /// Gives `learner` the state that was written, and returns the place to go on from.
+    pub(super) fn resume<T: Task, L: Learn<T>>(&self, learner: &mut L, begun: Counted) -> Result<Position> {
+        let was = self.position.counted;
+        for (what, got, expected) in [
+            ("rows to learn from", was.samples, begun.samples),
+            ("batch_size", was.batch_size, begun.batch_size),
+            ("seed", was.seed, begun.seed),
+        ] {
+            if got != expected {
+                let (expected, got) = (expected.to_string(), got.to_string());
+                return Err(Error::Resume { what, expected, got });
+            }
+        }
+        learner.put_state(self.state()?)?;
+        Ok(self.position.clone())
+    }
+}
+
+/// Writes checkpoints in the course of one training.
+pub(super) struct Writer<'a> {
+    options: &'a CheckpointOptions,
+    features: &'a Features,
+    last_at: Instant,
+    last: Option<PathBuf>,
+}
+
+impl<'a> Writer<'a> {
+    /// Begins; `from` is the checkpoint that training goes on from.
+    pub(super) fn new(
+        options: &'a CheckpointOptions,
+        features: &'a Features,
+        from: Option<&Checkpoint>,
+    ) -> Self {
+        let last = from.map(|checkpoint| checkpoint.directory.path().to_owned());
+        Self { options, features, last_at: Instant::now(), last }
+    }
+
+    /// Returns whether it is time for one after `steps` steps.
+    pub(super) fn is_due(&self, steps: u64) -> bool {
+        self.options.every_steps.is_some_and(|every| steps.is_multiple_of(every.max(1)))
+            || self.options.every.is_some_and(|every| self.last_at.elapsed() >= every)
+    }
+
+    /// Returns the newest one.
+    pub(super) fn last(&self) -> Option<&Path> {
+        self.last.as_deref()
+    }
+
+    /// Writes one; the learner is afterwards as it was.
+    pub(super) fn write<T: Task, L: Learn<T>>(
+        &mut self,
+        learner: &mut L,
+        position: &Position,
+    ) -> Result<&Path> {
+        let mut position = position.clone();
+        for record in &mut position.done {
+            // JSON has no word for what is not a number; such a metric is no record's best either.
+            record.metrics.retain(|_, value| value.is_finite());
+        }
+        position.best = position.best.filter(|(_, score)| score.is_finite());
+        let epochs: Vec<Epoch> = position.done.iter().map(Epoch::from).collect();
+        let progress = serde_json::to_value(&position).map_err(std::io::Error::from);
+        let about =
+            Config { progress: progress.map_err(recmill_core::Error::from)?, ..self.options.about.clone() };
+        let state = learner.take_state()?;
+        let saved = Saved {
+            config: &about,
+            parameters: &state,
+            dataset: &Dataset::default(),
+            item_attributes: None,
+            user_attributes: None,
+            epochs: &epochs,
+            features: Some(self.features),
+        };
+        let written = directory::save_on(&self.options.disk, &self.options.folder, &saved, self.options.keep);
+        learner.put_state(state)?;
+        self.last_at = Instant::now();
+        Ok(self.last.insert(written?))
+    }
+}
