@@ -39,6 +39,21 @@ impl Parameters {
         self.0.iter().map(|(name, parameter)| (name.as_str(), parameter))
     }
 
+    /// Returns the same parts with other tables.
+    ///
+    /// # Errors
+    /// The first of `other`.
+    pub fn map_tables<E>(
+        self,
+        mut other: impl FnMut(Table) -> std::result::Result<Table, E>,
+    ) -> std::result::Result<Self, E> {
+        let parts = self.0.into_iter().map(|(name, part)| match part {
+            Parameter::Table(table) => Ok((name, Parameter::Table(other(table)?))),
+            other => Ok((name, other)),
+        });
+        Ok(Self(parts.collect::<std::result::Result<_, E>>()?))
+    }
+
     /// Takes the part called `name` out, whatever it is.
     pub fn take(&mut self, name: &str) -> Option<Parameter> {
         self.0.remove(name)

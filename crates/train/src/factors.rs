@@ -44,12 +44,25 @@ pub(crate) fn normal(
     stream: Stream,
     what: &'static str,
 ) -> Result<Table> {
+    normal_rows(rows, dim, scale, seed, stream, what, |row| row)
+}
+
+/// As [`normal`], for rows of a larger table: row `r` is drawn as row `row_of(r)` of that.
+pub(crate) fn normal_rows(
+    rows: usize,
+    dim: usize,
+    scale: f64,
+    seed: u64,
+    stream: Stream,
+    what: &'static str,
+    row_of: impl Fn(u64) -> u64 + Sync,
+) -> Result<Table> {
     let mut table = Table::zeros(rows as u64, dim, Device::Cpu, what)?;
     let deviation = scale / (dim as f64).sqrt();
     let draws = Draws::new(seed, stream as u64);
     for (first, values) in table.f32_chunks_mut() {
         values.par_chunks_mut(dim).enumerate().for_each(|(row, values)| {
-            let row = first + row as u64;
+            let row = row_of(first + row as u64);
             let first_draw = row * dim.div_ceil(2) as u64;
             for (at, values) in values.chunks_mut(2).enumerate() {
                 let drawn = normal_pair(draws.block(first_draw + at as u64));

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use recmill_kernels::Table;
 
-use super::{AnyNetwork, EmbeddingTables, Inputs, Network, RankerConfig, Shape};
+use super::{AnyNetwork, EmbeddingTables, Inputs, Lookup, Network, RankerConfig, Shape};
 use crate::{
     Parameters, Result,
     dense::{self, Cpu, DenseBackend},
@@ -130,19 +130,39 @@ pub fn log_odds<B: DenseBackend, N: Network<B>>(
     batch: &FeatureBatch,
     device: &B::Device,
 ) -> Result<Vec<f32>> {
+    let look_up = |table: &Option<Table>| -> Result<Option<Lookup>> {
+        table.as_ref().map(|table| tables.look_up(table, batch)).transpose()
+    };
+    let lookups = [look_up(&tables.embedding)?, look_up(&tables.first_order)?];
+    log_odds_of(network, &lookups, shape, batch, device)
+}
+
+/// As [`log_odds`], of rows that have been looked up already: in the embeddings and in the first-order weights.
+///
+/// # Errors
+/// [`crate::Error::Kernel`] when there is no memory.
+pub fn log_odds_of<B: DenseBackend, N: Network<B>>(
+    network: &N,
+    lookups: &[Option<Lookup>; 2],
+    shape: &Shape,
+    batch: &FeatureBatch,
+    device: &B::Device,
+) -> Result<Vec<f32>> {
+    if batch.rows == 0 {
+        return Ok(Vec::new());
+    }
     let matrix = |values: Vec<f32>, columns: usize| {
         Tensor::<B, 2>::from_data(TensorData::new(values, [batch.rows, columns]), device)
     };
-    let look_up = |table: &Option<Table>| -> Result<Option<Tensor<B, 2>>> {
-        let Some(table) = table else { return Ok(None) };
-        let lookup = tables.look_up(table, batch)?;
+    let values = |lookup: &Option<Lookup>| -> Result<Option<Tensor<B, 2>>> {
+        let Some(lookup) = lookup else { return Ok(None) };
         Ok(Some(matrix(lookup.values.to_vec()?, lookup.bags.width())))
     };
-    let embedded = look_up(&tables.embedding)?.map(|flat| {
+    let embedded = values(&lookups[0])?.map(|flat| {
         let [rows, width] = flat.dims();
         flat.reshape([rows, shape.n_fields, width / shape.n_fields])
     });
-    let first_order = look_up(&tables.first_order)?;
+    let first_order = values(&lookups[1])?;
     let numeric = (shape.n_numeric > 0).then(|| matrix(batch.numeric.clone(), shape.n_numeric));
     let inputs = Inputs { embedded, first_order, numeric, dropout: None };
     Ok(network.forward(&inputs).into_data().into_vec::<f32>().unwrap_or_default())

@@ -9,6 +9,8 @@
 //! One table for all fields means one segment and one update for a batch. A bag of categories is the mean of its rows; an
 //! empty one is zeros.
 
+use std::ops::Range;
+
 use recmill_kernels::{BagFeature, Bags, Buffer, Pooling, Table, embedding_bag};
 
 use crate::{
@@ -61,8 +63,19 @@ impl EmbeddingTables {
     /// # Errors
     /// [`crate::Error::MissingParameter`]; [`crate::Error::WrongSize`] for other rows or another dimension.
     pub fn take(features: &Features, dims: TableDims, parameters: &mut Parameters) -> Result<Self> {
-        let starts = starts(features);
-        let rows = starts.last().copied().unwrap_or(0);
+        Self::take_rows(features, Self::rows(features), dims, parameters)
+    }
+
+    /// As [`EmbeddingTables::take`], for tables with `rows` of all rows.
+    ///
+    /// # Errors
+    /// As [`EmbeddingTables::take`].
+    pub fn take_rows(
+        features: &Features,
+        rows: u64,
+        dims: TableDims,
+        parameters: &mut Parameters,
+    ) -> Result<Self> {
         let mut take = |name, dim: Option<usize>| {
             let Some(dim) = dim.filter(|_| rows > 0) else { return Ok(None) };
             let table = parameters.take_table(name)?;
@@ -75,7 +88,7 @@ impl EmbeddingTables {
         };
         let embedding = take("embedding", dims.embedding)?;
         let first_order = take("first_order", dims.first_order)?;
-        Ok(Self { starts, embedding, first_order })
+        Ok(Self { starts: starts(features), embedding, first_order })
     }
 
     /// Gives the tables to `parameters`.
@@ -87,28 +100,41 @@ impl EmbeddingTables {
         }
     }
 
+    /// Returns which rows of each table are those of field `field`.
+    pub fn rows_of(&self, field: usize) -> Range<u64> {
+        self.starts[field]..self.starts[field + 1]
+    }
+
     /// Looks the rows of `batch` up in `table`, which is one of these.
     ///
     /// # Errors
-    /// [`crate::Error::Kernel`] when an index is past its field, or there is no memory.
+    /// As [`look_up`].
     pub fn look_up(&self, table: &Table, batch: &FeatureBatch) -> Result<Lookup> {
-        let one_each: Vec<u32> = (0..=batch.rows as u32).collect();
-        let features: Vec<BagFeature<'_>> = batch
-            .fields
-            .iter()
-            .zip(self.starts.windows(2))
-            .map(|(field, rows)| BagFeature {
-                table: 0,
-                rows: rows[0]..rows[1],
-                indices: &field.indices,
-                offsets: field.offsets.as_deref().unwrap_or(&one_each),
-                pooling: if field.offsets.is_some() { Pooling::Mean } else { Pooling::Sum },
-            })
-            .collect();
-        let bags = Bags::new(&[table], &features)?;
-        let values = embedding_bag(&[table], &bags)?;
-        Ok(Lookup { bags, values })
+        look_up(table, batch, |field| self.rows_of(field))
     }
+}
+
+/// Looks the categories of `batch` up in a table in which field `f` has the rows `rows_of(f)`.
+///
+/// # Errors
+/// [`crate::Error::Kernel`] when an index is past its field, or there is no memory.
+pub fn look_up(table: &Table, batch: &FeatureBatch, rows_of: impl Fn(usize) -> Range<u64>) -> Result<Lookup> {
+    let one_each: Vec<u32> = (0..=batch.rows as u32).collect();
+    let features: Vec<BagFeature<'_>> = batch
+        .fields
+        .iter()
+        .enumerate()
+        .map(|(at, field)| BagFeature {
+            table: 0,
+            rows: rows_of(at),
+            indices: &field.indices,
+            offsets: field.offsets.as_deref().unwrap_or(&one_each),
+            pooling: if field.offsets.is_some() { Pooling::Mean } else { Pooling::Sum },
+        })
+        .collect();
+    let bags = Bags::new(&[table], &features)?;
+    let values = embedding_bag(&[table], &bags)?;
+    Ok(Lookup { bags, values })
 }
 
 fn starts(features: &Features) -> Vec<u64> {

@@ -25,7 +25,10 @@ use recmill_core::{
 use recmill_kernels::{Buffer, Device};
 use serde::{Deserialize, Serialize};
 
-use super::descend::{DescentOptions, Learn, Task};
+use super::{
+    collective::Collective,
+    descend::{DescentOptions, Learn, Task},
+};
 use crate::{EpochRecord, Error, Result};
 
 /// Where checkpoints are written, and when.
@@ -192,12 +195,27 @@ impl<'a> Writer<'a> {
         self.last.as_deref()
     }
 
-    /// Writes one; the learner is afterwards as it was.
+    /// Writes one, which rank 0 does for all; the learner is afterwards as it was.
     pub(super) fn write<T: Task, L: Learn<T>>(
         &mut self,
         learner: &mut L,
         position: &Position,
-    ) -> Result<&Path> {
+        ranks: &dyn Collective,
+    ) -> Result<Option<&Path>> {
+        let state = learner.take_state()?;
+        let written = match ranks.rank() {
+            0 => Some(self.write_state(&state, position)),
+            _ => None,
+        };
+        learner.put_state(state)?;
+        self.last_at = Instant::now();
+        if let Some(written) = written {
+            self.last = Some(written?);
+        }
+        Ok(self.last())
+    }
+
+    fn write_state(&self, state: &Parameters, position: &Position) -> Result<PathBuf> {
         let mut position = position.clone();
         for record in &mut position.done {
             // JSON has no word for what is not a number; such a metric is no record's best either.
@@ -208,19 +226,15 @@ impl<'a> Writer<'a> {
         let progress = serde_json::to_value(&position).map_err(std::io::Error::from);
         let about =
             Config { progress: progress.map_err(recmill_core::Error::from)?, ..self.options.about.clone() };
-        let state = learner.take_state()?;
         let saved = Saved {
             config: &about,
-            parameters: &state,
+            parameters: state,
             dataset: &Dataset::default(),
             item_attributes: None,
             user_attributes: None,
             epochs: &epochs,
             features: Some(self.features),
         };
-        let written = directory::save_on(&self.options.disk, &self.options.folder, &saved, self.options.keep);
-        learner.put_state(state)?;
-        self.last_at = Instant::now();
-        Ok(self.last.insert(written?))
+        Ok(directory::save_on(&self.options.disk, &self.options.folder, &saved, self.options.keep)?)
     }
 }

@@ -138,7 +138,7 @@ pub fn all_reduce<T: Pod + std::ops::AddAssign>(ranks: &dyn Collective, values: 
 }
 
 /// Returns rank `rank`'s part of `n` things that `size` ranks share, in order and as evenly as can be.
-pub fn part(n: usize, rank: usize, size: usize) -> Range<usize> {
+pub(super) fn part(n: usize, rank: usize, size: usize) -> Range<usize> {
     n * rank / size..n * (rank + 1) / size
 }
 
@@ -151,8 +151,7 @@ mod tests {
         std::thread::scope(|scope| {
             let ranks = ThreadRank::connected(size);
             let each = &each;
-            let threads: Vec<_> =
-                ranks.into_iter().map(|rank| scope.spawn(move || each(&rank))).collect();
+            let threads: Vec<_> = ranks.into_iter().map(|rank| scope.spawn(move || each(&rank))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         })
     }
@@ -161,7 +160,8 @@ mod tests {
     fn everyone_has_what_everyone_sent() {
         for size in [1, 2, 3, 5] {
             let received = on_ranks(size, |rank| {
-                let parts = (0..size).map(|to| vec![rank.rank() as u32 * 10 + to as u32; to]).collect::<Vec<_>>();
+                let parts =
+                    (0..size).map(|to| vec![rank.rank() as u32 * 10 + to as u32; to]).collect::<Vec<_>>();
                 all_to_all(rank, &parts).unwrap()
             });
             for (to, received) in received.into_iter().enumerate() {

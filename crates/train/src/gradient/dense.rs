@@ -12,6 +12,7 @@ use recmill_core::{
 };
 use recmill_kernels::Buffer;
 
+use super::collective::{Collective, all_reduce};
 use crate::Result;
 
 /// Names of what is remembered of a parameter.
@@ -55,6 +56,35 @@ impl<B: DenseBackend> DenseGradients<B> {
                 (one, other) => one.or(other),
             };
         }
+    }
+
+    /// Adds those of the other ranks, for a network whose parameters have so many values.
+    ///
+    /// # Errors
+    /// [`crate::Error::RankLost`].
+    pub fn all_reduce(&mut self, ranks: &dyn Collective, sizes: &[usize], device: &B::Device) -> Result<()> {
+        if ranks.size() == 1 {
+            return Ok(());
+        }
+        // A rank without rows has no gradients; whether anyone has one of a parameter is summed behind the values.
+        let mut values = Vec::with_capacity(sizes.iter().sum::<usize>() + sizes.len());
+        let mut found = Vec::with_capacity(sizes.len());
+        self.0.resize_with(sizes.len(), || None);
+        for (gradient, &size) in self.0.drain(..).zip(sizes) {
+            found.push(f32::from(u8::from(gradient.is_some())));
+            let own = gradient.and_then(|gradient| gradient.into_data().into_vec::<f32>().ok());
+            values.extend(own.unwrap_or_else(|| vec![0.0; size]));
+        }
+        values.extend(found);
+        all_reduce(ranks, &mut values)?;
+        let (mut values, found) = values.split_at(values.len() - sizes.len());
+        for (&size, &found) in sizes.iter().zip(found) {
+            let (own, rest) = values.split_at(size);
+            values = rest;
+            let gradient = || Tensor::from_data(TensorData::new(own.to_vec(), [size]), device);
+            self.0.push((found > 0.0).then(gradient));
+        }
+        Ok(())
     }
 
     /// Returns the length of all of them as one vector.

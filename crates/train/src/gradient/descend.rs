@@ -10,6 +10,7 @@ use recmill_core::{Parameters, features::Features};
 
 use super::{
     checkpoint::{Checkpoint, CheckpointOptions, Position, Writer},
+    collective::{Collective, all_gather, part},
     loader::load_ahead,
     order::Order,
 };
@@ -28,14 +29,16 @@ pub trait Task: Sync {
 }
 
 /// Parameters that a task's batches move.
+///
+/// Of several ranks each has a part of every batch, and calls each of these when the others do.
 pub trait Learn<T: Task> {
-    /// Takes one step and returns the batch's mean loss.
+    /// Takes one step with this rank's part of a batch and returns the whole batch's mean loss.
     ///
     /// # Errors
     /// [`Error::NotFiniteLoss`] when the loss is NaN or infinite, [`Error::Kernel`].
     fn step(&mut self, batch: &T::Batch, at: Step) -> Result<f64>;
 
-    /// Measures the present parameters on what is held out; `None` where nothing is.
+    /// Measures the present parameters on what is held out; `None` where nothing is. Every rank returns the same.
     ///
     /// # Errors
     /// [`Error::Core`], [`Error::Kernel`].
@@ -50,7 +53,7 @@ pub trait Learn<T: Task> {
     /// Goes back to the parameters that were kept, if any were.
     fn restore_kept(&mut self);
 
-    /// Gives away all that later steps depend on, for as long as a checkpoint is written.
+    /// Gives away all that later steps depend on, for as long as a checkpoint is written; rank 0 all of all ranks.
     ///
     /// # Errors
     /// [`Error::Kernel`] when there is no memory for a copy of the dense part.
@@ -132,12 +135,14 @@ pub struct Descent {
 ///
 /// # Determinism
 /// Everything but the seconds depends on the task, the learner and the seed alone: not on the loader's threads, and not on where
-/// training was interrupted and resumed.
+/// training was interrupted and resumed. The samples of a batch and the random numbers do not depend on how many ranks
+/// share it.
 pub fn descend<T: Task, L: Learn<T>>(
     task: &T,
     learner: &mut L,
     options: &DescentOptions,
     checkpoints: Checkpoints<'_>,
+    ranks: &dyn Collective,
     stop: &AtomicBool,
     progress: &mut dyn Progress,
 ) -> Result<Descent> {
@@ -160,9 +165,12 @@ pub fn descend<T: Task, L: Learn<T>>(
         let (begun, before) = (Instant::now(), at.seconds);
         let order = Order::new(n, options.seed, epoch);
         let place = |batch: u64| batch * batch_size..((batch + 1) * batch_size).min(n);
+        let (rank, size) = (ranks.rank(), ranks.size());
         let load = |batch: u64, into: &mut T::Batch| {
-            let samples: Vec<u64> = place(batch).map(|place| order.sample(place)).collect();
-            task.load(&samples, into);
+            let places = place(batch);
+            let own = part((places.end - places.start) as usize, rank, size);
+            let samples = own.map(|own| order.sample(places.start + own as u64));
+            task.load(&samples.collect::<Vec<u64>>(), into);
         };
         load_ahead(at.batches..batches, options.loader_threads, load, |batch, loaded: &T::Batch| {
             let step = u64::from(epoch - 1) * batches + batch;
@@ -175,9 +183,12 @@ pub fn descend<T: Task, L: Learn<T>>(
             at.seconds = before + begun.elapsed().as_secs_f64();
             let loss = at.loss / places.end as f64;
             progress.step(&StepRecord { epoch, samples: places.end, of: n, loss });
-            let asked = stop.load(Ordering::Relaxed);
-            if let Some(writer) = writer.as_mut().filter(|writer| asked || writer.is_due(step + 1)) {
-                progress.checkpoint(step + 1, writer.write(learner, &at)?);
+            let asked = decided(ranks, stop.load(Ordering::Relaxed))?;
+            if let Some(writer) = &mut writer
+                && decided(ranks, asked || writer.is_due(step + 1))?
+                && let Some(path) = writer.write(learner, &at, ranks)?
+            {
+                progress.checkpoint(step + 1, path);
             }
             if asked { Err(Halt::Asked) } else { Ok(()) }
         })
@@ -225,6 +236,14 @@ pub fn descend<T: Task, L: Learn<T>>(
         learner.restore_kept();
     }
     Ok(Descent { epochs: at.done, kept_epoch, ended })
+}
+
+/// Returns what rank 0 has decided.
+fn decided(ranks: &dyn Collective, own: bool) -> Result<bool> {
+    if ranks.size() == 1 {
+        return Ok(own);
+    }
+    Ok(all_gather(ranks, &[u8::from(own)])?[0] == [1])
 }
 
 /// Why an epoch ends before its last batch.

@@ -1,39 +1,24 @@
-//! Rankers as a task of the loop: the batch is rows of features, the loss is log loss.
+//! The training of a ranker: what it is given, on how many ranks, and what comes out.
 //!
-//! ```text
-//! loss = 1 / (W K) Σ_rows w Σ_labels ln(1 + e^z) - y z          W: the batch's weights, K: labels, z: log-odds
-//! ∂loss/∂z = w (σ(z) - y) / (W K)
-//! ```
-//!
-//! The derivative is computed here, from log-odds that have been read back, so that a value that is not finite is found
-//! with its row before anything is stepped.
+//! A [`RankTraining`] says what is trained of what; `rank_learner.rs` takes the steps.
 
-use std::{collections::BTreeMap, sync::atomic::AtomicBool};
+use std::sync::atomic::AtomicBool;
 
-use burn::{
-    backend::Autodiff,
-    module::AutodiffModule,
-    tensor::{Tensor, TensorData, backend::AutodiffBackend},
-};
+use burn::{backend::Autodiff, module::AutodiffModule};
 use recmill_core::{
-    Parameter, Parameters,
-    dense::{Cpu, DenseBackend, Dropout, copy_values, load_parameters, put_parameters},
-    features::{Examples, FeatureBatch, Features},
-    rankers::{
-        AnyNetwork, EmbeddingTables, Inputs, LearningConfig, Lookup, Measuring, Network, Ranker,
-        RankerConfig, Shape, TableDims, log_odds, sigmoid,
-    },
+    dense::{Cpu, DenseBackend},
+    features::{Examples, Features},
+    rankers::{AnyNetwork, EmbeddingTables, LearningConfig, Network, Ranker, RankerConfig, Shape, TableDims},
 };
-use recmill_kernels::{Buffer, Device, SparseStep, Table};
 
 use super::{
     checkpoint::{Checkpoint, CheckpointOptions},
-    dense::{DenseGradients, DenseSteps},
-    descend::{Checkpoints, Descent, DescentOptions, Learn, Step, Task, descend},
-    schedule::rate_at,
-    tables::TableSteps,
+    collective::{Alone, Collective, ThreadRank},
+    descend::{Checkpoints, Descent, DescentOptions, descend},
+    rank_learner::{RankLearner, RankTask},
+    shards::gather_shards,
 };
-use crate::{Error, Progress, Result, factors};
+use crate::{Error, Progress, Result};
 
 /// Rows of a set of examples; all of them where none are listed.
 #[derive(Clone, Copy)]
@@ -55,7 +40,8 @@ impl Rows<'_> {
         self.len() == 0
     }
 
-    fn row(&self, sample: u64) -> u64 {
+    /// Returns the row of the examples that is sample `sample`.
+    pub(super) fn row(&self, sample: u64) -> u64 {
         self.rows.map_or(sample, |rows| rows[sample as usize])
     }
 }
@@ -129,6 +115,60 @@ impl<'a> RankTraining<'a> {
         Ok((ranker, trained.descent))
     }
 
+    /// As [`RankTraining::run`], by so many threads that share each batch and the rows of the tables, as several devices would.
+    ///
+    /// # Errors
+    /// As [`RankTraining::run_network`].
+    pub fn run_on_threads(
+        &self,
+        config: &RankerConfig,
+        n_ranks: usize,
+        stop: &AtomicBool,
+        progress: &mut (dyn Progress + Send),
+    ) -> Result<(Ranker, Descent)> {
+        let shape = Shape::of(self.features);
+        let dims = config.model.tables(&shape);
+        let run = |ranks: ThreadRank, progress: &mut dyn Progress| {
+            let network =
+                AnyNetwork::<Autodiff<Cpu>>::new(&config.model, &shape, self.seed, &Default::default());
+            self.run_network_as::<Cpu, _>(&ranks, network, dims, stop, progress)
+        };
+        let mut first = Some(progress);
+        let ended = std::thread::scope(|scope| {
+            let threads: Vec<_> = ThreadRank::connected(n_ranks.max(1))
+                .into_iter()
+                .map(|rank| {
+                    let progress = first.take();
+                    scope.spawn(move || match progress {
+                        Some(progress) => run(rank, progress),
+                        None => run(rank, &mut ()),
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
+        });
+        let mut trained = None;
+        let mut lost = None;
+        for ended in ended {
+            match ended {
+                Ok(Ok(network)) => trained = trained.or(Some(network)),
+                // Who is left alone knows less than who left.
+                Ok(Err(error @ Error::RankLost { .. })) => lost = Some(error),
+                Ok(Err(error)) => return Err(error),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        match (trained, lost) {
+            (Some(trained), None) => {
+                let features = self.features.clone();
+                let ranker = Ranker::new(config.clone(), features, trained.tables, trained.network);
+                Ok((ranker, trained.descent))
+            }
+            (_, Some(error)) => Err(error),
+            (None, None) => Err(Error::RankLost { rank: 0 }),
+        }
+    }
+
     /// Trains any network, such as one of the caller's own, over tables of these dimensions.
     ///
     /// # Errors
@@ -149,11 +189,36 @@ impl<'a> RankTraining<'a> {
         N: Network<Autodiff<B>> + AutodiffModule<Autodiff<B>>,
         N::InnerModule: Network<B>,
     {
+        self.run_network_as(&Alone, network, dims, stop, progress)
+    }
+
+    /// As [`RankTraining::run_network`], as one rank of several that share each batch and the rows of the tables.
+    ///
+    /// Every rank is given the same training and begins with the same network. Rank 0 decides when to stop, writes the
+    /// checkpoints, and is returned the whole tables; the others are returned the rows that they hold.
+    ///
+    /// # Errors
+    /// As [`RankTraining::run_network`]; [`Error::RankLost`] when another rank has failed.
+    ///
+    /// # Determinism
+    /// The same bits for as many ranks; close to that for another number, by which sums are added in another order.
+    pub fn run_network_as<B: DenseBackend, N>(
+        &self,
+        ranks: &dyn Collective,
+        network: N,
+        dims: TableDims,
+        stop: &AtomicBool,
+        progress: &mut dyn Progress,
+    ) -> Result<TrainedNetwork<N::InnerModule>>
+    where
+        N: Network<Autodiff<B>> + AutodiffModule<Autodiff<B>>,
+        N::InnerModule: Network<B>,
+    {
         if self.train.is_empty() {
             return Err(Error::NoData { what: "rows" });
         }
         let task = RankTask { train: self.train };
-        let mut learner = RankLearner::<B, N>::new(self, network, dims)?;
+        let mut learner = RankLearner::<B, N>::new(self, network, dims, ranks)?;
         let options = DescentOptions {
             epochs: self.learning.epochs as u32,
             batch_size: self.learning.batch_size,
@@ -166,295 +231,12 @@ impl<'a> RankTraining<'a> {
             write: self.checkpoints.map(|options| (options, self.features)),
             resume: self.resume,
         };
-        let descent = descend(&task, &mut learner, &options, checkpoints, stop, progress)?;
-        Ok(TrainedNetwork { network: learner.network.valid(), tables: learner.tables, descent })
-    }
-}
-
-/// Rows made ready for a step.
-#[derive(Default)]
-struct RankBatch {
-    /// The row of the examples that each row is.
-    rows: Vec<u64>,
-    features: FeatureBatch,
-}
-
-/// Names in a checkpoint beside those of the model's own parameters.
-const KEPT: &str = "kept_";
-const OF_DENSE: &str = "state_dense_";
-const OF_EMBEDDING: &str = "state_embedding_";
-const OF_FIRST_ORDER: &str = "state_first_order_";
-const STEPS: &str = "state_steps";
-
-/// Rows that are validated at a time.
-const VALIDATED_AT_ONCE: u64 = 4096;
-
-struct RankTask<'a> {
-    train: Rows<'a>,
-}
-
-impl Task for RankTask<'_> {
-    type Batch = RankBatch;
-
-    fn n_samples(&self) -> u64 {
-        self.train.len()
-    }
-
-    fn load(&self, samples: &[u64], batch: &mut RankBatch) {
-        batch.rows.clear();
-        batch.rows.extend(samples.iter().map(|&sample| self.train.row(sample)));
-        self.train.examples.gather(&batch.rows, &mut batch.features);
-    }
-}
-
-struct RankLearner<'a, B: DenseBackend, N> {
-    training: &'a RankTraining<'a>,
-    shape: Shape,
-    network: N,
-    dense: DenseSteps<B>,
-    tables: EmbeddingTables,
-    embedding: Option<TableSteps>,
-    first_order: Option<TableSteps>,
-    kept: Option<(N, EmbeddingTables)>,
-    dims: TableDims,
-    device: B::Device,
-}
-
-impl<'a, B: DenseBackend, N> RankLearner<'a, B, N>
-where
-    N: Network<Autodiff<B>> + AutodiffModule<Autodiff<B>>,
-{
-    fn new(training: &'a RankTraining<'a>, network: N, dims: TableDims) -> Result<Self> {
-        let (features, learning) = (training.features, training.learning);
-        let rows = EmbeddingTables::rows(features);
-        let optimizer = learning.sparse_optimizer();
-        let table = |dim: Option<usize>, scale: f64| -> Result<Option<Table>> {
-            let Some(dim) = dim.filter(|_| rows > 0) else { return Ok(None) };
-            let (stream, what) = (factors::Stream::Embedding, "an embedding table");
-            let deviation = scale * (dim as f64).sqrt();
-            let drawn = factors::normal(rows as usize, dim, deviation, training.seed, stream, what)?;
-            Ok(Some(drawn.to_row_type(learning.table_precision.row_type(), what)?))
-        };
-        let (embedding, first_order) =
-            (table(dims.embedding, learning.init_scale)?, table(dims.first_order, 0.0)?);
-        let steps = |table: &Option<Table>| -> Result<Option<TableSteps>> {
-            table.as_ref().map(|table| TableSteps::new(optimizer, table)).transpose()
-        };
-        Ok(Self {
-            shape: Shape::of(features),
-            dense: DenseSteps::new(learning.optimizer, learning.weight_decay, learning.clip_norm),
-            embedding: steps(&embedding)?,
-            first_order: steps(&first_order)?,
-            tables: EmbeddingTables::new(features, embedding, first_order),
-            kept: None,
-            dims,
-            device: Default::default(),
-            training,
-            network,
-        })
-    }
-
-    /// Looks a batch up in both tables.
-    fn look_up(&self, batch: &FeatureBatch) -> Result<[Option<Lookup>; 2]> {
-        let look_up = |table: &Option<Table>| -> Result<Option<Lookup>> {
-            Ok(table.as_ref().map(|table| self.tables.look_up(table, batch)).transpose()?)
-        };
-        Ok([look_up(&self.tables.embedding)?, look_up(&self.tables.first_order)?])
-    }
-
-    /// Names the file's rows whose log-odds are not finite.
-    fn not_finite(&self, at: Step, rows: &[u64], log_odds: &[f32]) -> Error {
-        let bad =
-            log_odds.chunks(self.shape.n_labels).zip(rows).filter(|(z, _)| z.iter().any(|z| !z.is_finite()));
-        let places: Vec<String> = bad
-            .take(3)
-            .map(|(_, &row)| {
-                let (file, line) = self.training.train.examples.line(row);
-                format!("{file}:{line}")
-            })
-            .collect();
-        Error::NotFiniteLoss { epoch: at.epoch, step: at.step + 1, rows: places.join(", "), checkpoint: None }
-    }
-}
-
-/// A matrix of `columns` columns.
-fn matrix<B: AutodiffBackend>(values: Vec<f32>, columns: usize, device: &B::Device) -> Tensor<B, 2> {
-    let rows = values.len() / columns;
-    Tensor::from_data(TensorData::new(values, [rows, columns]), device)
-}
-
-impl<B: DenseBackend, N> Learn<RankTask<'_>> for RankLearner<'_, B, N>
-where
-    N: Network<Autodiff<B>> + AutodiffModule<Autodiff<B>>,
-    N::InnerModule: Network<B>,
-{
-    fn step(&mut self, batch: &RankBatch, at: Step) -> Result<f64> {
-        let (learning, shape) = (self.training.learning, self.shape);
-        let features = &batch.features;
-        let lookups = self.look_up(features)?;
-        let n = features.rows;
-        let weight = |row: usize| features.weights.get(row).copied().map_or(1.0, f64::from);
-        let total = (0..n).map(weight).sum::<f64>().max(f64::MIN_POSITIVE) * shape.n_labels as f64;
-        let mut dense = DenseGradients::default();
-        let mut of_tables = [Vec::new(), Vec::new()];
-        let mut loss = 0.0;
-        for rows in pieces(n, learning.accumulate) {
-            let leaf = |lookup: &Option<Lookup>| {
-                lookup.as_ref().map(|lookup| {
-                    let width = lookup.bags.width();
-                    let values =
-                        lookup.values.cpu().map(|all| all[rows.start * width..rows.end * width].to_vec());
-                    matrix::<Autodiff<B>>(values.unwrap_or_default(), width, &self.device).require_grad()
-                })
-            };
-            let leaves = [leaf(&lookups[0]), leaf(&lookups[1])];
-            let columns = shape.n_numeric;
-            let numeric = &features.numeric[rows.start * columns..rows.end * columns];
-            let inputs = Inputs {
-                embedded: leaves[0].clone().map(|x| {
-                    let [rows, width] = x.dims();
-                    x.reshape([rows, shape.n_fields, width / shape.n_fields])
-                }),
-                first_order: leaves[1].clone(),
-                numeric: (columns > 0).then(|| matrix(numeric.to_vec(), columns, &self.device)),
-                dropout: Some(Dropout {
-                    seed: self.training.seed,
-                    epoch: at.epoch,
-                    samples: batch.rows[rows.clone()].to_vec(),
-                }),
-            };
-            let output = self.network.forward(&inputs);
-            let log_odds = output.clone().inner().into_data().into_vec::<f32>().unwrap_or_default();
-            let labels = &features.labels[rows.start * shape.n_labels..rows.end * shape.n_labels];
-            let mut gradient = Vec::with_capacity(log_odds.len());
-            for (place, (&z, &y)) in log_odds.iter().zip(labels).enumerate() {
-                let w = weight(rows.start + place / shape.n_labels) / total;
-                let (z, y) = (f64::from(z), f64::from(y));
-                loss += w * (z.max(0.0) - y * z + (-z.abs()).exp().ln_1p());
-                gradient.push((w * (1.0 / (1.0 + (-z).exp()) - y)) as f32);
-            }
-            if !loss.is_finite() {
-                return Err(self.not_finite(at, &batch.rows[rows], &log_odds));
-            }
-            let gradient = matrix::<Autodiff<B>>(gradient, shape.n_labels, &self.device);
-            let gradients = (output * gradient).sum().backward();
-            dense.add(DenseGradients::of(&self.network, &gradients));
-            for (all, leaf) in of_tables.iter_mut().zip(&leaves) {
-                let found = leaf.as_ref().and_then(|leaf| leaf.grad(&gradients));
-                if let Some(found) = found {
-                    let found = found.into_data().into_vec::<f32>().unwrap_or_default();
-                    if all.is_empty() { *all = found } else { all.extend(found) }
-                }
-            }
+        let descent = descend(&task, &mut learner, &options, checkpoints, ranks, stop, progress)?;
+        let mut tables = learner.tables;
+        for table in [&mut tables.embedding, &mut tables.first_order] {
+            *table =
+                table.take().map(|shard| gather_shards(shard, ranks, "an embedding table")).transpose()?;
         }
-        let factor = rate_at(learning.schedule, learning.warmup_steps as u64, at.step, at.steps);
-        let network = self.network.clone();
-        self.network = self.dense.step(network, dense, factor * learning.learning_rate);
-        let step = SparseStep {
-            learning_rate: (factor * learning.table_learning_rate.unwrap_or(learning.learning_rate)) as f32,
-            l2: learning.embedding_l2 as f32,
-            seed: self.training.seed,
-        };
-        let tables = [
-            (&mut self.tables.embedding, &mut self.embedding),
-            (&mut self.tables.first_order, &mut self.first_order),
-        ];
-        for (((table, steps), lookup), gradient) in tables.into_iter().zip(&lookups).zip(of_tables) {
-            if let (Some(table), Some(steps), Some(lookup)) = (table, steps, lookup) {
-                steps.step(table, lookup, gradient, &step)?;
-            }
-        }
-        Ok(loss)
+        Ok(TrainedNetwork { network: learner.network.valid(), tables, descent })
     }
-
-    fn validate(&mut self) -> Result<Option<BTreeMap<String, f64>>> {
-        let Some(valid) = self.training.valid.filter(|valid| !valid.is_empty()) else { return Ok(None) };
-        let network = self.network.valid();
-        let mut measuring = Measuring::new(self.training.features.labels());
-        let (mut batch, mut rows) = (FeatureBatch::default(), Vec::new());
-        for first in (0..valid.len()).step_by(VALIDATED_AT_ONCE as usize) {
-            rows.clear();
-            let last = (first + VALIDATED_AT_ONCE).min(valid.len());
-            rows.extend((first..last).map(|sample| valid.row(sample)));
-            valid.examples.gather(&rows, &mut batch);
-            let mut scores = log_odds(&network, &self.tables, &self.shape, &batch, &self.device)?;
-            scores.iter_mut().for_each(|x| *x = sigmoid(*x));
-            measuring.add(&scores, &batch);
-        }
-        Ok(Some(measuring.finish()?.metrics))
-    }
-
-    fn keep(&mut self) -> Result<()> {
-        let copy = |table: &Option<Table>| -> Result<Option<Table>> {
-            Ok(table
-                .as_ref()
-                .map(|table| table.try_copy(Device::Cpu, "the best epoch's tables"))
-                .transpose()?)
-        };
-        // The copy before is given up first, so that there are never three.
-        self.kept = None;
-        let (embedding, first_order) = (copy(&self.tables.embedding)?, copy(&self.tables.first_order)?);
-        let tables = EmbeddingTables::new(self.training.features, embedding, first_order);
-        self.kept = Some((self.network.clone(), tables));
-        Ok(())
-    }
-
-    fn restore_kept(&mut self) {
-        if let Some(kept) = self.kept.take() {
-            (self.network, self.tables) = kept;
-        }
-    }
-
-    fn take_state(&mut self) -> Result<Parameters> {
-        let mut state = Parameters::default();
-        put_parameters(&self.network, &mut state)?;
-        let none = EmbeddingTables::new(self.training.features, None, None);
-        std::mem::replace(&mut self.tables, none).put(&mut state);
-        let (of_dense, dense_steps) = self.dense.take()?;
-        state.extend_prefixed(OF_DENSE, of_dense);
-        let mut steps = vec![dense_steps];
-        for (prefix, of_table) in
-            [(OF_EMBEDDING, &mut self.embedding), (OF_FIRST_ORDER, &mut self.first_order)]
-        {
-            let (of_table, of_steps) = of_table.take().map(TableSteps::take).unwrap_or_default();
-            state.extend_prefixed(prefix, of_table);
-            steps.push(of_steps);
-        }
-        state.insert(STEPS, Parameter::U64(Buffer::from_vec(steps, "steps")?));
-        if let Some((network, tables)) = self.kept.take() {
-            let mut kept = Parameters::default();
-            put_parameters(&network, &mut kept)?;
-            tables.put(&mut kept);
-            state.extend_prefixed(KEPT, kept);
-        }
-        Ok(state)
-    }
-
-    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
-        let read = |network: &N, from: &mut Parameters| -> Result<(N, EmbeddingTables)> {
-            let tables = EmbeddingTables::take(self.training.features, self.dims, from)?;
-            Ok((load_parameters(network.clone(), from)?, tables))
-        };
-        let mut kept = state.take_prefixed(KEPT);
-        self.kept = if kept.is_empty() { None } else { Some(read(&self.network, &mut kept)?) };
-        (self.network, self.tables) = read(&self.network, &mut state)?;
-        let steps = state.take_u64(STEPS)?.to_vec()?;
-        let steps = |at: usize| steps.get(at).copied().unwrap_or(0);
-        let n = copy_values(&self.network).len();
-        self.dense.put(state.take_prefixed(OF_DENSE), steps(0), n, &self.device)?;
-        let optimizer = self.training.learning.sparse_optimizer();
-        let mut of_table = |table: &Option<Table>, prefix, at| -> Result<Option<TableSteps>> {
-            let own = state.take_prefixed(prefix);
-            table.as_ref().map(|table| TableSteps::put(optimizer, table, own, steps(at))).transpose()
-        };
-        self.embedding = of_table(&self.tables.embedding, OF_EMBEDDING, 1)?;
-        self.first_order = of_table(&self.tables.first_order, OF_FIRST_ORDER, 2)?;
-        Ok(())
-    }
-}
-
-/// Cuts `n` rows into so many runs of about equal length.
-fn pieces(n: usize, pieces: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let length = n.div_ceil(pieces.max(1)).max(1);
-    (0..n).step_by(length).map(move |first| first..(first + length).min(n))
 }

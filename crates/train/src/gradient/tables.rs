@@ -2,7 +2,7 @@
 
 use recmill_core::{Parameter, Parameters, rankers::Lookup};
 use recmill_kernels::{
-    Buffer, SparseOptimizer, SparseState, SparseStep, Table, embedding_bag_backward, sparse_update,
+    Buffer, SparseOptimizer, SparseState, SparseStep, Table, embedding_bag_backward, segment, sparse_update,
 };
 
 use crate::Result;
@@ -69,6 +69,25 @@ impl TableSteps {
         let by_position = embedding_bag_backward(&lookup.bags, &gradient)?;
         let segment = lookup.bags.segment(0)?;
         Ok(sparse_update(table, &mut self.state, &segment, &by_position[0], step)?)
+    }
+
+    /// Steps `rows` of the table by one gradient each, those of a row that comes several times being added.
+    ///
+    /// # Shapes
+    /// - `gradient`: `[rows, dim]`
+    ///
+    /// # Errors
+    /// As [`TableSteps::step`].
+    pub fn step_rows(
+        &mut self,
+        table: &mut Table,
+        rows: &[u32],
+        gradient: Vec<f32>,
+        step: &SparseStep,
+    ) -> Result<()> {
+        let gradient = Buffer::from_vec(gradient, "the gradient of embeddings")?;
+        let segment = segment(rows, table.rows(), table.device())?;
+        Ok(sparse_update(table, &mut self.state, &segment, &gradient, step)?)
     }
 }
 
