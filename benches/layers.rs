@@ -7,10 +7,10 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use recmill_benches::{ceilings::Ceilings, factors::numbers, measure::measure};
 use recmill_kernels::{
     Activation, Buffer, DenseOptimizer, DenseStep, Device, FeatureHash, Linear, LinearGradients,
-    LinearScratch, cross_layer_backward_into, cross_layer_into, dense_update, fm_second_order_backward_into,
-    fm_second_order_into, fm_second_order_reference, hash_features, hash_features_reference, linear,
-    linear_backward, linear_reference, pairwise_dots_backward_into, pairwise_dots_into,
-    pairwise_dots_reference,
+    LinearScratch, Products, cross_layer_backward_into, cross_layer_into, dense_update,
+    fm_second_order_backward_into, fm_second_order_into, fm_second_order_reference, hash_features,
+    hash_features_reference, linear, linear_backward, linear_reference, pairwise_dots_backward_into,
+    pairwise_dots_into, pairwise_dots_reference,
 };
 
 const BATCH: usize = 4096;
@@ -29,7 +29,14 @@ fn layers(criterion: &mut Criterion) {
         let (x, weight) = (numbers(BATCH * inputs, 1), numbers(inputs * outputs, 2));
         let bias = numbers(outputs, 3);
         let activation = Activation::Relu;
-        let layer = Linear { inputs, outputs, weight: &weight, bias: Some(&bias), activation };
+        let layer = Linear {
+            inputs,
+            outputs,
+            weight: &weight,
+            bias: Some(&bias),
+            activation,
+            products: Products::F32,
+        };
         let (mut scratch, mut y) = (LinearScratch::default(), vec![0.0; BATCH * outputs]);
         linear(&layer, &x, &mut y, &mut scratch).unwrap();
         close(&y[..8 * outputs], &linear_reference(&layer, &x[..8 * inputs]));

@@ -19,7 +19,9 @@ use std::{
     time::Instant,
 };
 
-use recmill_kernels::{Activation, Linear, LinearGradients, LinearScratch, linear, linear_backward, simd};
+use recmill_kernels::{
+    Activation, Linear, LinearGradients, LinearScratch, Products, linear, linear_backward, simd,
+};
 
 use files::{read_f32, write_f32};
 use usage::processor_seconds;
@@ -42,7 +44,7 @@ impl Layer {
     fn parameters(&self) -> Linear<'_> {
         let Self { inputs, outputs, weight, bias, activation, .. } = self;
         let (inputs, outputs, activation) = (*inputs, *outputs, *activation);
-        Linear { inputs, outputs, weight, bias: Some(bias), activation }
+        Linear { inputs, outputs, weight, bias: Some(bias), activation, products: Products::F32 }
     }
 }
 
@@ -100,7 +102,8 @@ impl Network {
             };
             let Layer { inputs, outputs, weight, bias, activation, y, gradient, of_weight, of_bias } = layer;
             let (inputs, outputs, activation) = (*inputs, *outputs, *activation);
-            let parameters = Linear { inputs, outputs, weight, bias: Some(bias), activation };
+            let parameters =
+                Linear { inputs, outputs, weight, bias: Some(bias), activation, products: Products::F32 };
             let into = LinearGradients { weight: of_weight, bias: Some(of_bias), x: Some(of_x) };
             linear_backward(&parameters, x, y, gradient, into, &mut self.scratch)?;
         }

@@ -36,7 +36,9 @@ pub use dlrm::{Dlrm, DlrmConfig};
 pub use final_mlp::{FinalMlp, FinalMlpConfig};
 pub use fm::{Fm, FmConfig};
 pub use inputs::Inputs;
-pub use learning::{DenseOptimizer, LearningConfig, Schedule, TableOptimizer, TablePrecision};
+pub use learning::{
+    DenseOptimizer, DensePrecision, LearningConfig, Schedule, TableOptimizer, TablePrecision,
+};
 pub use logistic::{Logistic, LogisticConfig};
 pub use measured::{Measured, Measuring};
 pub use mmoe::{Mmoe, MmoeConfig};

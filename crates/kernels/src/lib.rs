@@ -67,8 +67,8 @@ pub use interaction::{
     pairwise_dots_backward_reference, pairwise_dots_into, pairwise_dots_reference,
 };
 pub use linear::{
-    Activation, Linear, LinearGradients, LinearScratch, linear, linear_backward, linear_backward_reference,
-    linear_reference,
+    Activation, Linear, LinearGradients, LinearScratch, Products, linear, linear_backward,
+    linear_backward_reference, linear_reference,
 };
 pub use pairwise_update::{
     Mode, Negatives, OnPositive, Optimizer, PairwiseEpoch, PairwiseLoss, PairwiseState, PairwiseStats,

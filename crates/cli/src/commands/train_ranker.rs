@@ -11,8 +11,9 @@ use recmill_core::{
     data::ReadOptions,
     directory::{self, Config, Epoch, Saved},
     features::{Features, FitReport, Schema},
-    rankers::{LearningConfig, RankerConfig, RankerModel},
+    rankers::{DensePrecision, LearningConfig, RankerConfig, RankerModel},
 };
+use recmill_kernels::simd::has_bf16_products;
 use recmill_train::{
     Ended, EpochRecord, Progress,
     gradient::{Checkpoint, Descent, RankTraining, Rows, StepRecord},
@@ -212,6 +213,9 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
         keep: flags.keep,
     };
     asked.check(given)?;
+    if config.learning.dense_precision == DensePrecision::Bf16 && !has_bf16_products() {
+        note!("this processor has no products of bf16 (avx512_bf16): f32 is used");
+    }
     if let Some(out) = &flags.out {
         directory::check_destination(out)?;
     }

@@ -2,20 +2,37 @@
 //!
 //! A kernel that refuses, for want of memory, leaves the work to the definition out of burn's operations.
 
-use std::sync::Mutex;
+use std::{cell::Cell, sync::Mutex};
 
 use burn::tensor::{Shape, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use recmill_kernels::{
-    Linear, LinearGradients as IntoGradients, LinearScratch, cross_layer_backward_into, cross_layer_into,
-    dense_update, fm_second_order_backward_into, fm_second_order_into, linear, linear_backward,
-    pairwise_dots_backward_into, pairwise_dots_into,
+    Linear, LinearGradients as IntoGradients, LinearScratch, Products, cross_layer_backward_into,
+    cross_layer_into, dense_update, fm_second_order_backward_into, fm_second_order_into, linear,
+    linear_backward, pairwise_dots_backward_into, pairwise_dots_into,
 };
 
 use super::{
     Activation, Cpu, CrossGradients, DenseBackend, DenseRule, LinearGradients, OptimizerState,
     backend::{by_definition, primitive, tensor},
 };
+
+thread_local! {
+    static PRODUCTS: Cell<Products> = const { Cell::new(Products::F32) };
+}
+
+/// Runs `work` with the products of linear layers on the CPU, those of this thread, made of `products`; parameters, sums and all
+/// other operations stay f32.
+pub fn with_products<R>(products: Products, work: impl FnOnce() -> R) -> R {
+    struct Restore(Products);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            PRODUCTS.set(self.0);
+        }
+    }
+    let _restore = Restore(PRODUCTS.replace(products));
+    work()
+}
 
 /// Working memory of the linear layers, one for each that runs at the same time.
 static SCRATCH: Mutex<Vec<LinearScratch>> = Mutex::new(Vec::new());
@@ -73,6 +90,7 @@ impl DenseBackend for Cpu {
             weight: of_weight.get(),
             bias: Some(of_bias.get()),
             activation: kind(activation),
+            products: PRODUCTS.get(),
         };
         let mut y = vec![0.0; rows * outputs];
         match with_scratch(|scratch| linear(&layer, of_x.get(), &mut y, scratch)) {
@@ -91,8 +109,14 @@ impl DenseBackend for Cpu {
     ) -> LinearGradients<Self> {
         let [x, weight, y, gradient] = [x, weight, y, gradient].map(Values::new);
         let ([rows, inputs], [_, outputs]) = (x.dims(), weight.dims());
-        let layer =
-            Linear { inputs, outputs, weight: weight.get(), bias: None, activation: kind(activation) };
+        let layer = Linear {
+            inputs,
+            outputs,
+            weight: weight.get(),
+            bias: None,
+            activation: kind(activation),
+            products: PRODUCTS.get(),
+        };
         let mut of_sums = gradient.get().to_vec();
         let (mut of_weight, mut of_bias) = (vec![0.0; inputs * outputs], vec![0.0; outputs]);
         let mut of_x = vec![0.0; if wants_x { rows * inputs } else { 0 }];

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use recmill_kernels::{RowType, SparseOptimizer};
+use recmill_kernels::{Products, RowType, SparseOptimizer, simd};
 use serde::{Deserialize, Serialize};
 
 use crate::models::Problems;
@@ -69,6 +69,28 @@ pub enum TablePrecision {
     Bf16,
 }
 
+/// The number type of the factors in a network's products.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum DensePrecision {
+    /// 32-bit floating point.
+    #[default]
+    F32,
+    /// The upper half of f32, where the processor multiplies pairs of them (avx512_bf16); f32 elsewhere.
+    Bf16,
+}
+
+impl DensePrecision {
+    /// Returns what products are made of on this processor.
+    pub fn products(self) -> Products {
+        match self {
+            DensePrecision::Bf16 if simd::has_bf16_products() => Products::Bf16,
+            _ => Products::F32,
+        }
+    }
+}
+
 impl TablePrecision {
     /// Returns the row type of a table.
     pub fn row_type(self) -> RowType {
@@ -97,6 +119,7 @@ shown! {
     TableOptimizer { Sgd: "sgd", Adagrad: "adagrad", RowWiseAdagrad: "row-wise-adagrad", Adam: "adam", Ftrl: "ftrl" }
     Schedule { Constant: "constant", Linear: "linear", Cosine: "cosine" }
     TablePrecision { F32: "f32", F16: "f16", Bf16: "bf16" }
+    DensePrecision { F32: "f32", Bf16: "bf16" }
 }
 
 /// How a ranker learns.
@@ -146,6 +169,9 @@ pub struct LearningConfig {
     /// Number type of the embedding rows, in training and as stored.
     #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t = Self::default().table_precision))]
     pub table_precision: TablePrecision,
+    /// Number type of the factors in the network's products while it learns; parameters and sums are f32 in any case.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t = Self::default().dense_precision))]
+    pub dense_precision: DensePrecision,
 }
 
 impl Default for LearningConfig {
@@ -165,6 +191,7 @@ impl Default for LearningConfig {
             clip_norm: 0.0,
             init_scale: 0.01,
             table_precision: TablePrecision::F32,
+            dense_precision: DensePrecision::F32,
         }
     }
 }

@@ -3,14 +3,14 @@
 use rayon::prelude::*;
 
 use super::{
-    Activation, Linear, grown,
+    Activation, Linear, Products, grown,
     panels::Matrix,
     tile::{Block, Left, Right, panel_columns, tile_rows},
 };
 use crate::{
     Result,
     scratch::{Pool, Scratch},
-    simd::{Kernel, Level, Simd, dispatch},
+    simd::{Kernel, Level, Simd, dispatch, dispatch_pairs},
 };
 
 /// Rows whose gradients are summed one after the other, for the bias.
@@ -94,6 +94,7 @@ pub(super) fn of_weight(
     left: Matrix<'_>,
     right: Matrix<'_>,
     out: &mut [f32],
+    products: Products,
     kept: &mut Option<Scratch>,
     blocks: &Pool<Scratch>,
 ) -> Result<()> {
@@ -115,12 +116,15 @@ pub(super) fn of_weight(
         let batch = partial * at_once..batch.min((partial + 1) * at_once);
         for (band, c) in sums.chunks_mut(band_rows * columns).enumerate() {
             let first_row = band * band_rows;
-            tasks.push(Task { left, right, c, first_row, batch: batch.clone(), level });
+            tasks.push(Task { left, right, c, first_row, batch: batch.clone(), level, products });
         }
     }
     tasks.into_par_iter().try_for_each(|task| {
         let make = || Scratch::new(BLOCK_DEPTH * (BLOCK_ROWS + BLOCK_COLUMNS));
-        blocks.lend(make, |block| task.run(block))
+        blocks.lend(make, |block| match task.products {
+            Products::F32 => task.run::<false>(block),
+            Products::Bf16 => task.run::<true>(block),
+        })
     })?;
     let others = &*others;
     out.par_chunks_mut(1 << 12).enumerate().for_each(|(chunk, out)| {
@@ -139,10 +143,15 @@ struct Task<'a> {
     first_row: usize,
     batch: std::ops::Range<usize>,
     level: Level,
+    products: Products,
 }
 
 impl Task<'_> {
-    fn run(self, block: &mut [f32]) {
+    fn run<const PAIRS: bool>(self, block: &mut [f32]) {
+        let copy = |matrix: Matrix<'_>, rows, columns, to: &mut [f32]| match PAIRS {
+            true => matrix.copy_pairs(self.level, rows, columns, to),
+            false => matrix.copy(rows, columns, to),
+        };
         let (high, wide) = (tile_rows(self.level), panel_columns(self.level));
         let (left_block, right_block) = block.split_at_mut(BLOCK_DEPTH * BLOCK_ROWS);
         let (columns, rows) = (self.right.columns, self.c.len() / self.right.columns);
@@ -157,20 +166,20 @@ impl Task<'_> {
             let end_column = columns.min(column + BLOCK_COLUMNS);
             for from in self.batch.clone().step_by(BLOCK_DEPTH) {
                 let batch = from..self.batch.end.min(from + BLOCK_DEPTH);
-                let depth = batch.len();
+                let depth = if PAIRS { batch.len().div_ceil(2) } else { batch.len() };
                 for (panel, to) in
                     (column..end_column).step_by(wide).zip(right_block.chunks_mut(depth * wide))
                 {
-                    self.right.copy(batch.clone(), panel..end_column.min(panel + wide), to);
+                    copy(self.right, batch.clone(), panel..end_column.min(panel + wide), to);
                 }
                 for row in (0..rows).step_by(BLOCK_ROWS) {
                     let end_row = rows.min(row + BLOCK_ROWS);
                     let panels = (row..end_row).step_by(high).zip(left_block.chunks_mut(depth * high));
                     for (panel, to) in panels {
                         let own = self.first_row + panel..self.first_row + end_row.min(panel + high);
-                        transposed.copy(batch.clone(), own, to);
+                        copy(transposed, batch.clone(), own, to);
                     }
-                    let block = Block {
+                    let block = Block::<PAIRS> {
                         left: Left { values: left_block, panel: depth * high, row: 1, step: high },
                         right: Right { values: right_block, panel: depth * wide, row: wide },
                         c: &mut self.c[row * columns + column..],
@@ -181,7 +190,10 @@ impl Task<'_> {
                         begins: from == self.batch.start,
                         last: None,
                     };
-                    dispatch(self.level, block);
+                    match PAIRS {
+                        true => dispatch_pairs(self.level, block),
+                        false => dispatch(self.level, block),
+                    }
                 }
             }
         }

@@ -29,7 +29,7 @@
 //! forward, and backward of the partial sums of dW: up to 16, 64 MiB at most.
 //!
 //! # Determinism
-//! The same bits for any number of threads. A row of `y` and of `dx` has the same bits alone and in any batch: each value is
+//! The same bits for any number of threads, with the same [`Products`]. A row of `y` and of `dx` has the same bits alone and in any batch: each value is
 //! one chain of multiply-adds a block of the inner dimension, and how it is cut follows from the layer alone.
 //!
 //! NaN and infinity go through to what depends on them; a unit whose `y` is NaN passes no gradient.
@@ -50,7 +50,7 @@ use crate::{
     simd,
 };
 use panels::{Matrix, Panels};
-use product::{Finish, product};
+use product::{Finish, product, product_of_pairs};
 
 const OP: &str = "linear";
 /// Rows of a batch from which on the weight is copied: before, a copy costs more than it saves.
@@ -63,6 +63,17 @@ pub enum Activation {
     Identity,
     /// The larger of 0 and the sum; NaN stays NaN.
     Relu,
+}
+
+/// What the factors of a layer's products are rounded to; sums are f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Products {
+    /// Not at all.
+    #[default]
+    F32,
+    /// To the nearest bf16: 8 bits of each factor count. Twice as fast where [`crate::simd::has_bf16_products`], slower than f32
+    /// elsewhere.
+    Bf16,
 }
 
 /// A dense layer's parameters.
@@ -78,6 +89,8 @@ pub struct Linear<'a> {
     pub bias: Option<&'a [f32]>,
     /// What is done to the sums.
     pub activation: Activation,
+    /// What products are made of; the sum of the bias's gradient has none.
+    pub products: Products,
 }
 
 /// Where [`linear_backward`] writes; all of it is overwritten.
@@ -97,6 +110,8 @@ pub struct LinearScratch {
     panels: Option<Scratch>,
     sums: Option<Scratch>,
     blocks: Pool<Scratch>,
+    /// Rows as pairs.
+    rows: Pool<Scratch>,
 }
 
 impl std::fmt::Debug for LinearScratch {
@@ -163,11 +178,15 @@ fn same_len(what: &'static str, expected: usize, got: usize) -> Result<()> {
 pub fn linear(layer: &Linear<'_>, x: &[f32], y: &mut [f32], scratch: &mut LinearScratch) -> Result<()> {
     let batch = layer.check(x, y.len())?;
     let (level, [weight, _]) = (simd::level(), layer.matrices());
+    let finish = Finish { bias: layer.bias, relu: layer.activation == Activation::Relu };
+    if layer.products == Products::Bf16 {
+        let panels = Panels::copied_pairs(level, weight, &mut scratch.panels)?;
+        return product_of_pairs(level, x, layer.inputs, &panels, y, finish, &scratch.rows);
+    }
     let panels = match batch {
         ..COPIED_ROWS => Panels::in_place(level, weight, &mut scratch.panels)?,
         _ => Panels::copied(level, weight, &mut scratch.panels)?,
     };
-    let finish = Finish { bias: layer.bias, relu: layer.activation == Activation::Relu };
     product(level, x, &panels, y, finish);
     Ok(())
 }
@@ -200,8 +219,14 @@ pub fn linear_backward(
     let left = Matrix { values: x, rows: layer.inputs, columns: batch, row: 1, column: layer.inputs };
     let right =
         Matrix { values: gradient, rows: batch, columns: layer.outputs, row: layer.outputs, column: 1 };
-    gradient::of_weight(level, left, right, into.weight, &mut scratch.sums, &scratch.blocks)?;
+    let (sums, blocks) = (&mut scratch.sums, &scratch.blocks);
+    gradient::of_weight(level, left, right, into.weight, layer.products, sums, blocks)?;
     if let Some(of_x) = into.x {
+        if layer.products == Products::Bf16 {
+            let panels = Panels::copied_pairs(level, transposed, &mut scratch.panels)?;
+            let finish = Finish { bias: None, relu: false };
+            return product_of_pairs(level, gradient, layer.outputs, &panels, of_x, finish, &scratch.rows);
+        }
         let panels = Panels::copied(level, transposed, &mut scratch.panels)?;
         product(level, gradient, &panels, of_x, Finish { bias: None, relu: false });
     }

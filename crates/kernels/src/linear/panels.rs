@@ -6,7 +6,11 @@ use super::{
     grown,
     tile::{Right, panel_columns},
 };
-use crate::{Result, scratch::Scratch, simd::Level};
+use crate::{
+    Result,
+    scratch::Scratch,
+    simd::{Kernel, Level, Simd, dispatch},
+};
 
 /// A matrix, either way round: value `(r, c)` is at `r row + c column`.
 #[derive(Clone, Copy)]
@@ -44,6 +48,74 @@ impl Matrix<'_> {
     }
 }
 
+impl Matrix<'_> {
+    /// As [`Matrix::copy`], rows `2 q` and `2 q + 1` as one row of pairs of bf16; zero behind the last row, too.
+    pub(super) fn copy_pairs(
+        &self,
+        level: Level,
+        rows: std::ops::Range<usize>,
+        columns: std::ops::Range<usize>,
+        to: &mut [f32],
+    ) {
+        if !rows.is_empty() && !columns.is_empty() {
+            dispatch(level, CopyPairs { from: *self, rows, columns, to });
+        }
+    }
+}
+
+struct CopyPairs<'a> {
+    from: Matrix<'a>,
+    rows: std::ops::Range<usize>,
+    columns: std::ops::Range<usize>,
+    to: &'a mut [f32],
+}
+
+impl Kernel for CopyPairs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self { from, rows, columns, to } = self;
+        let wide = to.len() / rows.len().div_ceil(2);
+        if columns.len() < wide {
+            to.fill(0.0);
+        }
+        if from.column == 1 {
+            let row = |r: usize| &from.values[r * from.row..][columns.clone()];
+            for (q, to) in to.chunks_exact_mut(wide).enumerate() {
+                let r = rows.start + 2 * q;
+                if r + 1 < rows.end {
+                    for ((to, &low), &high) in to.iter_mut().zip(row(r)).zip(row(r + 1)) {
+                        *to = pair(low, high);
+                    }
+                } else {
+                    to.iter_mut().zip(row(r)).for_each(|(to, &low)| *to = pair(low, 0.0));
+                }
+            }
+            return;
+        }
+        for (place, c) in columns.enumerate() {
+            let from_column = &from.values[rows.start * from.row + c * from.column..];
+            let value = |r: usize| if r < rows.len() { from_column[r * from.row] } else { 0.0 };
+            for (q, to) in to.iter_mut().skip(place).step_by(wide).enumerate() {
+                *to = pair(value(2 * q), value(2 * q + 1));
+            }
+        }
+    }
+}
+
+/// Two numbers, rounded to the nearest bf16, to even between two: `low` in the lower half of the bits.
+#[inline(always)]
+pub(super) fn pair(low: f32, high: f32) -> f32 {
+    let rounded = |x: f32| {
+        let bits = x.to_bits();
+        let up = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+        // NaN stays NaN, whatever its lower bits were.
+        if x.is_nan() { bits | 0x0040_0000 } else { up }
+    };
+    f32::from_bits(rounded(low) >> 16 | rounded(high) & 0xffff_0000)
+}
+
 /// A right operand, panel after panel: as it lies, but for a last panel that is not whole, or all of it copied.
 pub(super) struct Panels<'a> {
     /// Whole panels.
@@ -68,6 +140,22 @@ impl<'a> Panels<'a> {
             matrix.copy(0..rows, panel * wide..columns.min((panel + 1) * wide), to);
         });
         Ok(Self { values, panel: rows * wide, row: wide, whole: columns, edge: &[], rows, columns, wide })
+    }
+
+    /// Copies all panels as pairs of bf16, two rows of the matrix as one.
+    pub(super) fn copied_pairs(
+        level: Level,
+        matrix: Matrix<'_>,
+        kept: &'a mut Option<Scratch>,
+    ) -> Result<Self> {
+        let (wide, Matrix { rows, columns, .. }) = (panel_columns(level), matrix);
+        let pairs = rows.div_ceil(2);
+        let values = grown(kept, columns.next_multiple_of(wide).saturating_mul(pairs))?;
+        values.par_chunks_mut(wide * pairs).enumerate().for_each(|(panel, to)| {
+            matrix.copy_pairs(level, 0..rows, panel * wide..columns.min((panel + 1) * wide), to);
+        });
+        let (panel, row) = (pairs * wide, wide);
+        Ok(Self { values, panel, row, whole: columns, edge: &[], rows: pairs, columns, wide })
     }
 
     /// Reads a matrix of rows where it lies: for a batch of few rows, which would not make up for a copy.

@@ -3,10 +3,14 @@
 use rayon::prelude::*;
 
 use super::{
-    panels::Panels,
+    panels::{Panels, pair},
     tile::{Block, Last, Left, panel_columns, tile_rows},
 };
-use crate::simd::{Kernel, Level, Simd, dispatch};
+use crate::{
+    Result,
+    scratch::{Pool, Scratch},
+    simd::{Kernel, Level, Simd, dispatch, dispatch_pairs},
+};
 
 /// Rows of a task: a multiple of every tile's; with a block of the inner dimension they stay in a second-level cache.
 const TASK_ROWS: usize = 96;
@@ -26,10 +30,68 @@ pub(super) fn product(level: Level, left: &[f32], right: &Panels<'_>, c: &mut [f
     bias.resize(bias.len().next_multiple_of(panel_columns(level)), 0.0);
     let last = Last { bias: &bias, relu: finish.relu };
     let tasks = c.par_chunks_mut(TASK_ROWS * right.columns).zip(left.par_chunks(TASK_ROWS * right.rows));
-    tasks.for_each(|(c, left)| dispatch(level, Task { left, right, c, last, high: tile_rows(level) }));
+    let high = tile_rows(level);
+    tasks.for_each(|(c, left)| dispatch(level, Task::<false> { left, right, c, last, high }));
 }
 
-struct Task<'a> {
+/// As [`product`], of numbers rounded to bf16: `right` in pairs, rows of `left` of `inner` values as they are.
+pub(super) fn product_of_pairs(
+    level: Level,
+    left: &[f32],
+    inner: usize,
+    right: &Panels<'_>,
+    c: &mut [f32],
+    finish: Finish<'_>,
+    blocks: &Pool<Scratch>,
+) -> Result<()> {
+    let mut bias = finish.bias.map(<[f32]>::to_vec).unwrap_or_default();
+    bias.resize(bias.len().next_multiple_of(panel_columns(level)), 0.0);
+    let last = Last { bias: &bias, relu: finish.relu };
+    let tasks = c.par_chunks_mut(TASK_ROWS * right.columns).zip(left.par_chunks(TASK_ROWS * inner));
+    let (pairs, high) = (right.rows, tile_rows(level));
+    tasks.try_for_each(|(c, left)| {
+        blocks.lend(
+            || Scratch::new(TASK_ROWS * pairs),
+            |block| {
+                if block.len() < TASK_ROWS * pairs {
+                    *block = Scratch::new(TASK_ROWS * pairs)?;
+                }
+                let block = &mut block[..left.len() / inner * pairs];
+                dispatch(level, PackRows { rows: left, inner, to: block });
+                dispatch_pairs(level, Task::<true> { left: block, right, c, last, high });
+                Ok(())
+            },
+        )?
+    })
+}
+
+/// Writes rows of pairs: neighbours of a row, and a zero behind an odd one.
+struct PackRows<'a> {
+    rows: &'a [f32],
+    inner: usize,
+    to: &'a mut [f32],
+}
+
+impl Kernel for PackRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for (row, to) in
+            self.rows.chunks_exact(self.inner).zip(self.to.chunks_exact_mut(self.inner.div_ceil(2)))
+        {
+            let (pairs, odd) = row.as_chunks::<2>();
+            for (to, &[low, high]) in to.iter_mut().zip(pairs) {
+                *to = pair(low, high);
+            }
+            if let (Some(to), [low]) = (to.last_mut(), odd) {
+                *to = pair(*low, 0.0);
+            }
+        }
+    }
+}
+
+struct Task<'a, const PAIRS: bool> {
     left: &'a [f32],
     right: &'a Panels<'a>,
     c: &'a mut [f32],
@@ -37,7 +99,7 @@ struct Task<'a> {
     high: usize,
 }
 
-impl<'a> Kernel for Task<'a> {
+impl<'a, const PAIRS: bool> Kernel for Task<'a, PAIRS> {
     type Output = ();
 
     #[inline(always)]
@@ -53,7 +115,7 @@ impl<'a> Kernel for Task<'a> {
                 [(whole, 0, self.right.whole), (edge, self.right.whole, columns - self.right.whole)]
             {
                 let bias = |bias: &'a [f32]| bias.get(first..).unwrap_or_default();
-                let block = Block {
+                let block = Block::<PAIRS> {
                     left: Left { values: &self.left[from..], panel: self.high * depth, row: depth, step: 1 },
                     right,
                     c: self.c.get_mut(first..).unwrap_or_default(),

@@ -13,6 +13,7 @@ struct Drawn {
     weight: Vec<f32>,
     bias: Vec<f32>,
     gradient: Vec<f32>,
+    products: Products,
 }
 
 /// What forward and backward give.
@@ -29,12 +30,27 @@ impl Drawn {
         let mut numbers = Numbers::new((batch * 31 + inputs * 7 + outputs) as u64);
         let mut draw = |n: usize| (0..n).map(|_| numbers.unit()).collect::<Vec<f32>>();
         let (x, weight) = (draw(batch * inputs), draw(inputs * outputs));
-        Self { inputs, outputs, x, weight, bias: draw(outputs), gradient: draw(batch * outputs) }
+        Self {
+            inputs,
+            outputs,
+            x,
+            weight,
+            bias: draw(outputs),
+            gradient: draw(batch * outputs),
+            products: Products::F32,
+        }
     }
 
     fn layer(&self, activation: Activation) -> Linear<'_> {
         let (weight, bias) = (&self.weight[..], Some(&self.bias[..]));
-        Linear { inputs: self.inputs, outputs: self.outputs, weight, bias, activation }
+        Linear {
+            inputs: self.inputs,
+            outputs: self.outputs,
+            weight,
+            bias,
+            activation,
+            products: self.products,
+        }
     }
 
     /// Rows `rows` of the batch; nothing is left of what was there before.
@@ -61,8 +77,14 @@ impl Drawn {
 #[test]
 fn a_layer_by_hand() {
     let (weight, bias) = ([1.0, 2.0, -3.0, 4.0], [0.5, -100.0]);
-    let layer =
-        Linear { inputs: 2, outputs: 2, weight: &weight, bias: Some(&bias), activation: Activation::Relu };
+    let layer = Linear {
+        inputs: 2,
+        outputs: 2,
+        weight: &weight,
+        bias: Some(&bias),
+        activation: Activation::Relu,
+        products: Products::F32,
+    };
     let (x, mut y, mut scratch) = ([5.0, 1.0, 0.0, -2.0], [9.0; 4], LinearScratch::default());
     linear(&layer, &x, &mut y, &mut scratch).unwrap();
     assert_eq!(y, [2.5, 0.0, 6.5, 0.0]);
@@ -139,9 +161,79 @@ fn every_size_at_every_level_agrees_with_the_reference_for_any_threads() {
 }
 
 #[test]
+fn products_of_bf16_are_those_of_the_rounded_factors() {
+    let rounded = |values: &[f32]| -> Vec<f32> {
+        values.iter().map(|&value| half::bf16::from_f32(value).to_f32()).collect()
+    };
+    let mut comparison = Comparison::default();
+    // Inner dimensions that are odd, in one block and in several; batches, too.
+    for (batch, inputs, outputs) in
+        [(1, 1, 1), (31, 33, 32), (33, 32, 15), (7, 601, 17), (1101, 25, 33), (140, 99, 531)]
+    {
+        let drawn = Drawn { products: Products::Bf16, ..Drawn::new(batch, inputs, outputs) };
+        let factors = Drawn {
+            x: rounded(&drawn.x),
+            weight: rounded(&drawn.weight),
+            bias: drawn.bias.clone(),
+            gradient: rounded(&drawn.gradient),
+            ..drawn
+        };
+        for activation in [Activation::Identity, Activation::Relu] {
+            let y = linear_reference(&factors.layer(activation), &factors.x);
+            for level in simd::levels() {
+                let run = || {
+                    simd::with_level(level, || drawn.run(activation, 0..batch, &mut LinearScratch::default()))
+                };
+                let got = on_threads(1, run);
+                let [of_weight, _, of_x] = linear_backward_reference(
+                    &factors.layer(activation),
+                    &factors.x,
+                    &got.y,
+                    &factors.gradient,
+                );
+                let [_, of_bias, _] =
+                    linear_backward_reference(&drawn.layer(activation), &drawn.x, &got.y, &drawn.gradient);
+                let what =
+                    |part| move || format!("{part} of {batch}x{inputs}x{outputs}, {activation:?}, {level:?}");
+                for (part, got, expected) in [
+                    ("y", &got.y, &y),
+                    ("weight", &got.of_weight, &of_weight),
+                    ("bias", &got.of_bias, &of_bias),
+                    ("x", &got.of_x, &of_x),
+                ] {
+                    comparison.close_above(what(part), got, expected, 1.0, TOLERANCE).unwrap();
+                }
+                let other = on_threads(3, run);
+                for (part, got, other) in [
+                    ("y", &got.y, &other.y),
+                    ("weight", &got.of_weight, &other.of_weight),
+                    ("x", &got.of_x, &other.of_x),
+                ] {
+                    same_bits(what(part), got, other).unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn numbers_are_rounded_to_the_nearest_bf16() {
+    let bits = |low: f32, high: f32| panels::pair(low, high).to_bits();
+    for x in [0.0, -0.0, 1.0, 1.0039062, 1.0039063, 1.0117188, -3.1415927, 1e-40, 3.4e38, f32::INFINITY] {
+        let expected = u32::from(half::bf16::from_f32(x).to_bits());
+        assert_eq!(bits(x, -x), expected | (expected ^ 0x8000) << 16, "{x}");
+    }
+    assert!(f32::from_bits(bits(f32::NAN, 0.0) << 16).is_nan());
+    assert!(f32::from_bits(bits(0.0, f32::from_bits(0x7f80_0001)) & 0xffff_0000).is_nan());
+}
+
+#[test]
 fn a_row_has_the_same_bits_alone_and_in_a_batch() {
-    let (drawn, mut scratch) = (Drawn::new(130, 301, 50), LinearScratch::default());
-    for level in simd::levels() {
+    let (mut drawn, mut scratch) = (Drawn::new(130, 301, 50), LinearScratch::default());
+    for (level, products) in
+        simd::levels().flat_map(|level| [(level, Products::F32), (level, Products::Bf16)])
+    {
+        drawn.products = products;
         simd::with_level(level, || {
             let all = drawn.run(Activation::Relu, 0..130, &mut scratch);
             // From 32 rows on the weight is copied.
@@ -210,8 +302,14 @@ fn what_is_not_finite_shows_where_it_matters_and_nowhere_else() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let (weight, mut scratch) = ([0.0; 6], LinearScratch::default());
-    let layer =
-        Linear { inputs: 2, outputs: 3, weight: &weight, bias: None, activation: Activation::Identity };
+    let layer = Linear {
+        inputs: 2,
+        outputs: 3,
+        weight: &weight,
+        bias: None,
+        activation: Activation::Identity,
+        products: Products::F32,
+    };
     let shape = |what, expected, got| Error::Shape { op: OP, what, expected, got };
     let mut refused = |layer: &Linear<'_>, x: &[f32], y: usize| {
         linear(layer, x, &mut vec![0.0; y], &mut scratch).unwrap_err()

@@ -46,7 +46,10 @@ pub(super) struct Last<'a> {
 }
 
 /// One block of the inner dimension: `c = left right` where it `begins` the sums, else `c += left right`.
-pub(super) struct Block<'a> {
+///
+/// With `PAIRS` every value of the operands is two of bf16, the inner dimension has as many steps fewer, and the block is for
+/// `dispatch_pairs`.
+pub(super) struct Block<'a, const PAIRS: bool> {
     pub(super) left: Left<'a>,
     pub(super) right: Right<'a>,
     /// Rows that are `c_row` apart.
@@ -59,7 +62,7 @@ pub(super) struct Block<'a> {
     pub(super) last: Option<Last<'a>>,
 }
 
-impl Kernel for Block<'_> {
+impl<const PAIRS: bool> Kernel for Block<'_, PAIRS> {
     type Output = ();
 
     #[inline(always)]
@@ -71,7 +74,7 @@ impl Kernel for Block<'_> {
     }
 }
 
-impl Block<'_> {
+impl<const PAIRS: bool> Block<'_, PAIRS> {
     #[inline(always)]
     fn tiles<S: Simd, const R: usize>(self, simd: S) {
         let (wide, depth, rows) = (VECTORS * S::LANES, self.depth, self.rows);
@@ -96,7 +99,7 @@ impl Block<'_> {
                 // SAFETY: the lengths asserted above cover every row of `left` and `c`, and whole panels of `right` and bias.
                 unsafe {
                     let left = values.as_ptr().add(at / R * self.left.panel + at % R * row);
-                    let work = Tile {
+                    let work = Tile::<PAIRS> {
                         left,
                         left_row: row,
                         left_step: step,
@@ -125,7 +128,7 @@ impl Block<'_> {
 }
 
 #[derive(Clone, Copy)]
-struct Tile {
+struct Tile<const PAIRS: bool> {
     left: *const f32,
     left_row: usize,
     left_step: usize,
@@ -141,7 +144,7 @@ struct Tile {
     relu: bool,
 }
 
-impl Tile {
+impl<const PAIRS: bool> Tile<PAIRS> {
     /// `R` rows; returns `R`.
     #[inline(always)]
     unsafe fn height<S: Simd, const R: usize>(self, simd: S) -> usize {
@@ -168,7 +171,10 @@ impl Tile {
                 for r in 0..R {
                     let a = simd.splat(*rows[r].add(at));
                     for v in 0..V {
-                        sums[r][v] = simd.fma(a, b[v], sums[r][v]);
+                        sums[r][v] = match PAIRS {
+                            true => simd.dot_pairs(a, b[v], sums[r][v]),
+                            false => simd.fma(a, b[v], sums[r][v]),
+                        };
                     }
                     // No row's value is loaded before the last one's is used: there is no register for it, and a sum that
                     // goes through memory doubles the loop's time.

@@ -90,6 +90,15 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn dot_pairs(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: see above; and `dispatch_pairs` enters here only where the processor has this instruction, too.
+        unsafe {
+            let pairs = |x: __m512| std::mem::transmute::<__m512, __m512bh>(x);
+            _mm512_dpbf16_ps(c, pairs(a), pairs(b))
+        }
+    }
+
+    #[inline(always)]
     fn fnma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_fnmadd_ps(a, b, c) }

@@ -68,6 +68,13 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn dot_pairs(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        let high = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
+        let low = |x: f32| f32::from_bits(x.to_bits() << 16);
+        each(|i| low(a[i]) * low(b[i]) + (high(a[i]) * high(b[i]) + c[i]))
+    }
+
+    #[inline(always)]
     fn fnma(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
         each(|i| multiply_add(-a[i], b[i], c[i]))
     }

@@ -17,7 +17,7 @@ use burn::{
 };
 use recmill_core::{
     Parameter, Parameters,
-    dense::{DenseBackend, Dropout, copy_values, load_parameters, put_parameters},
+    dense::{DenseBackend, Dropout, copy_values, load_parameters, put_parameters, with_products},
     features::FeatureBatch,
     rankers::{EmbeddingTables, Inputs, Lookup, Measuring, Network, Shape, TableDims, log_odds_of, sigmoid},
 };
@@ -189,6 +189,7 @@ where
         let mut total = [(0..n).map(weight).sum::<f64>()];
         all_reduce(self.ranks, &mut total)?;
         let total = total[0].max(f64::MIN_POSITIVE) * shape.n_labels as f64;
+        let products = learning.dense_precision.products();
         let mut dense = DenseGradients::default();
         let mut of_tables = [Vec::new(), Vec::new()];
         let mut loss = 0.0;
@@ -217,7 +218,7 @@ where
                     samples: batch.rows[rows.clone()].to_vec(),
                 }),
             };
-            let output = self.network.forward(&inputs);
+            let output = with_products(products, || self.network.forward(&inputs));
             let log_odds = output.clone().inner().into_data().into_vec::<f32>().unwrap_or_default();
             let labels = &features.labels[rows.start * shape.n_labels..rows.end * shape.n_labels];
             let mut gradient = Vec::with_capacity(log_odds.len());
@@ -231,7 +232,7 @@ where
                 return Err(self.not_finite(at, &batch.rows[rows], &log_odds));
             }
             let gradient = matrix::<Autodiff<B>>(gradient, shape.n_labels, &self.device);
-            let gradients = (output * gradient).sum().backward();
+            let gradients = with_products(products, || (output * gradient).sum().backward());
             dense.add(DenseGradients::of(&self.network, &gradients));
             for (all, leaf) in of_tables.iter_mut().zip(&leaves) {
                 let found = leaf.as_ref().and_then(|leaf| leaf.grad(&gradients));
