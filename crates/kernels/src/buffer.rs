@@ -150,6 +150,17 @@ impl<T: Pod> Buffer<T> {
         })
     }
 
+    /// Returns the values: without a copy where the buffer owns them on the CPU.
+    ///
+    /// # Errors
+    /// As [`Buffer::to_vec`].
+    pub fn into_vec(self) -> Result<Vec<T>> {
+        match self.storage {
+            Storage::Owned(values) => Ok(values),
+            _ => self.to_vec(),
+        }
+    }
+
     /// Copies `values` to `device`; `what` names them in an error.
     ///
     /// # Errors

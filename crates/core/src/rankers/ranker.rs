@@ -134,7 +134,7 @@ pub fn log_odds<B: DenseBackend, N: Network<B>>(
         table.as_ref().map(|table| tables.look_up(table, batch)).transpose()
     };
     let lookups = [look_up(&tables.embedding)?, look_up(&tables.first_order)?];
-    log_odds_of(network, &lookups, shape, batch, device)
+    log_odds_of(network, lookups, shape, batch, device)
 }
 
 /// As [`log_odds`], of rows that have been looked up already: in the embeddings and in the first-order weights.
@@ -143,7 +143,7 @@ pub fn log_odds<B: DenseBackend, N: Network<B>>(
 /// [`crate::Error::Kernel`] when there is no memory.
 pub fn log_odds_of<B: DenseBackend, N: Network<B>>(
     network: &N,
-    lookups: &[Option<Lookup>; 2],
+    lookups: [Option<Lookup>; 2],
     shape: &Shape,
     batch: &FeatureBatch,
     device: &B::Device,
@@ -154,15 +154,16 @@ pub fn log_odds_of<B: DenseBackend, N: Network<B>>(
     let matrix = |values: Vec<f32>, columns: usize| {
         Tensor::<B, 2>::from_data(TensorData::new(values, [batch.rows, columns]), device)
     };
-    let values = |lookup: &Option<Lookup>| -> Result<Option<Tensor<B, 2>>> {
+    let values = |lookup: Option<Lookup>| -> Result<Option<Tensor<B, 2>>> {
         let Some(lookup) = lookup else { return Ok(None) };
-        Ok(Some(matrix(lookup.values.to_vec()?, lookup.bags.width())))
+        Ok(Some(matrix(lookup.values.into_vec()?, lookup.bags.width())))
     };
-    let embedded = values(&lookups[0])?.map(|flat| {
+    let [embedded, first_order] = lookups;
+    let embedded = values(embedded)?.map(|flat| {
         let [rows, width] = flat.dims();
         flat.reshape([rows, shape.n_fields, width / shape.n_fields])
     });
-    let first_order = values(&lookups[1])?;
+    let first_order = values(first_order)?;
     let numeric = (shape.n_numeric > 0).then(|| matrix(batch.numeric.clone(), shape.n_numeric));
     let inputs = Inputs { embedded, first_order, numeric, dropout: None };
     Ok(network.forward(&inputs).into_data().into_vec::<f32>().unwrap_or_default())

@@ -184,6 +184,15 @@ where
         let features = &batch.features;
         let fetch = self.fetch(features)?;
         let lookups = self.look_up(features, fetch.as_ref())?;
+        // Both tables have the same rows, and what was looked up is the same in both.
+        let segment = lookups.iter().flatten().next().map(|lookup| lookup.bags.segment(0)).transpose()?;
+        let mut bags = [None, None];
+        let mut values = [Vec::new(), Vec::new()];
+        for (at, lookup) in lookups.into_iter().enumerate() {
+            if let Some(lookup) = lookup {
+                (bags[at], values[at]) = (Some(lookup.bags), lookup.values.into_vec()?);
+            }
+        }
         let n = features.rows;
         let weight = |row: usize| features.weights.get(row).copied().map_or(1.0, f64::from);
         let mut total = [(0..n).map(weight).sum::<f64>()];
@@ -194,15 +203,16 @@ where
         let mut of_tables = [Vec::new(), Vec::new()];
         let mut loss = 0.0;
         for rows in pieces(n, learning.accumulate) {
-            let leaf = |lookup: &Option<Lookup>| {
-                lookup.as_ref().map(|lookup| {
-                    let width = lookup.bags.width();
-                    let values =
-                        lookup.values.cpu().map(|all| all[rows.start * width..rows.end * width].to_vec());
-                    matrix::<Autodiff<B>>(values.unwrap_or_default(), width, &self.device).require_grad()
-                })
+            let mut leaf = |at: usize| {
+                let width = bags[at].as_ref()?.width();
+                let all = &mut values[at];
+                let own = match rows.len() == n {
+                    true => std::mem::take(all),
+                    false => all[rows.start * width..rows.end * width].to_vec(),
+                };
+                Some(matrix::<Autodiff<B>>(own, width, &self.device).require_grad())
             };
-            let leaves = [leaf(&lookups[0]), leaf(&lookups[1])];
+            let leaves = [leaf(0), leaf(1)];
             let columns = shape.n_numeric;
             let numeric = &features.numeric[rows.start * columns..rows.end * columns];
             let inputs = Inputs {
@@ -257,11 +267,11 @@ where
             (&mut self.tables.embedding, &mut self.embedding),
             (&mut self.tables.first_order, &mut self.first_order),
         ];
-        for (((table, steps), lookup), gradient) in tables.into_iter().zip(&lookups).zip(of_tables) {
-            if let (Some(table), Some(steps), Some(lookup)) = (table, steps, lookup) {
+        for (((table, steps), bags), gradient) in tables.into_iter().zip(&bags).zip(of_tables) {
+            if let (Some(table), Some(steps), Some(bags), Some(segment)) = (table, steps, bags, &segment) {
                 match &fetch {
-                    Some(fetch) => fetch.step(table, steps, lookup, gradient, &step)?,
-                    None => steps.step(table, lookup, gradient, &step)?,
+                    Some(fetch) => fetch.step(table, steps, bags, segment, gradient, &step)?,
+                    None => steps.step(table, bags, segment, gradient, &step)?,
                 }
             }
         }
@@ -284,7 +294,7 @@ where
             valid.examples.gather(&rows[own], &mut own_batch);
             let fetch = self.fetch(&own_batch)?;
             let lookups = self.look_up(&own_batch, fetch.as_ref())?;
-            let scores = log_odds_of(&network, &lookups, &self.shape, &own_batch, &self.device)?;
+            let scores = log_odds_of(&network, lookups, &self.shape, &own_batch, &self.device)?;
             let mut scores = all_gather(self.ranks, &scores)?.concat();
             scores.iter_mut().for_each(|x| *x = sigmoid(*x));
             measuring.add(&scores, &batch);

@@ -16,7 +16,7 @@ use recmill_core::{
     features::{FeatureBatch, FieldValues},
     rankers::{Lookup, look_up},
 };
-use recmill_kernels::{Buffer, Device, SparseStep, Table, embedding_bag_backward, gather};
+use recmill_kernels::{Bags, Buffer, Device, Segment, SparseStep, Table, embedding_bag_backward, gather};
 
 use super::{
     collective::{Collective, all_to_all},
@@ -138,14 +138,15 @@ impl<'a> Fetch<'a> {
         &self,
         shard: &mut Table,
         steps: &mut TableSteps,
-        lookup: &Lookup,
+        bags: &Bags,
+        segment: &Segment,
         gradient: Vec<f32>,
         step: &SparseStep,
     ) -> Result<()> {
         let dim = shard.dim();
         let gradient = Buffer::from_vec(gradient, "the gradient of embeddings")?;
-        let by_position = embedding_bag_backward(&lookup.bags, &gradient)?[0].to_vec()?;
-        let segment = lookup.bags.segment(0)?.to_host()?;
+        let by_position = embedding_bag_backward(bags, &gradient)?.swap_remove(0).into_vec()?;
+        let segment = segment.to_host()?;
         let mut sums = vec![0.0; self.n_distinct * dim];
         for (&place, positions) in segment.unique.iter().zip(segment.offsets.windows(2)) {
             let sum = &mut sums[place as usize * dim..][..dim];

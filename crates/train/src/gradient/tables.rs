@@ -1,8 +1,9 @@
 //! The step of an embedding table: on the rows that a batch touched, and on no other.
 
-use recmill_core::{Parameter, Parameters, rankers::Lookup};
+use recmill_core::{Parameter, Parameters};
 use recmill_kernels::{
-    Buffer, SparseOptimizer, SparseState, SparseStep, Table, embedding_bag_backward, segment, sparse_update,
+    Bags, Buffer, Segment, SparseOptimizer, SparseState, SparseStep, Table, embedding_bag_backward, segment,
+    sparse_update,
 };
 
 use crate::Result;
@@ -51,24 +52,25 @@ impl TableSteps {
         Ok(Self { state: SparseState::from_tables(optimizer, steps, tables, table)? })
     }
 
-    /// Steps the rows that `lookup` read, by the gradient of what it returned.
+    /// Steps the rows that a lookup read, by the gradient of what it returned.
     ///
     /// # Shapes
-    /// - `gradient`: `[batch, fields * dim]`, as `lookup.values`
+    /// - `bags`: what was looked up; `segment`: its positions by row
+    /// - `gradient`: `[batch, fields * dim]`, as the values that were returned
     ///
     /// # Errors
     /// [`crate::Error::Kernel`] with the row when a gradient is not finite.
     pub fn step(
         &mut self,
         table: &mut Table,
-        lookup: &Lookup,
+        bags: &Bags,
+        segment: &Segment,
         gradient: Vec<f32>,
         step: &SparseStep,
     ) -> Result<()> {
         let gradient = Buffer::from_vec(gradient, "the gradient of embeddings")?;
-        let by_position = embedding_bag_backward(&lookup.bags, &gradient)?;
-        let segment = lookup.bags.segment(0)?;
-        Ok(sparse_update(table, &mut self.state, &segment, &by_position[0], step)?)
+        let by_position = embedding_bag_backward(bags, &gradient)?;
+        Ok(sparse_update(table, &mut self.state, segment, &by_position[0], step)?)
     }
 
     /// Steps `rows` of the table by one gradient each, those of a row that comes several times being added.
