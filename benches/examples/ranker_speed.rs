@@ -77,6 +77,8 @@ impl Progress for Gate {
 }
 
 fn main() -> Result<()> {
+    // As `recmill train` does.
+    recmill_kernels::memory::keep_freed_blocks();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, rows] = &arguments[..] else { return Err("ranker_speed MODEL.json ROWS.csv".into()) };
     let config: RankerConfig = serde_json::from_str(&fs_err::read_to_string(model)?)?;

@@ -12,7 +12,7 @@ mod parameters;
 
 pub use backend::{Activation, CrossGradients, DenseBackend, LinearGradients};
 pub use cpu::with_products;
-pub use layers::{Dropout, Initial, Linear, Mlp, cross, pairwise_dots, product, second_order};
+pub use layers::{Dropout, Initial, Linear, Mlp, beside, cross, pairwise_dots, product, second_order};
 pub use optimizer::{DenseRule, OptimizerState};
 pub use parameters::{copy_values, load_parameters, put_parameters};
 

@@ -53,6 +53,23 @@ pub fn available(device: Device) -> u64 {
     with_ledger(device, |ledger| ledger.limit.saturating_sub(ledger.used))
 }
 
+/// Asks the C library to keep large blocks that are freed for the next that are asked for, instead of giving their pages back.
+///
+/// A training takes and frees the same sizes in every step, and a fresh page costs about as much as what is written to it: a
+/// step of DLRM at batch 4,096 takes a sixth longer without this. For a whole process, which keeps its peak from then on; so it
+/// is for programs that train and end. Does nothing where the C library is not glibc.
+pub fn keep_freed_blocks() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[expect(unsafe_code, reason = "a call of the C library that takes two numbers")]
+    // SAFETY: it has no preconditions.
+    unsafe {
+        // The most that the first takes: larger blocks are mapped, each by itself.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TOP_PAD, 64 << 20);
+    }
+}
+
 /// Takes `bytes` from the budget of `device`, or says how many were asked for and how many there are.
 pub(crate) fn reserve(device: Device, what: &'static str, bytes: u64) -> Result<Reservation> {
     with_ledger(device, |ledger| {

@@ -300,6 +300,7 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
         asked.check_rows(rows, features.labels())?;
     }
     let stop = interrupt::stop_flag("step")?;
+    recmill_kernels::memory::keep_freed_blocks();
     let mut watch = Watch::new(config, &flags.valid_metric, training.train.len());
     let (mut ranker, descent) = training.run(config, stop, &mut watch)?;
     drop(watch);

@@ -8,7 +8,7 @@ use burn::backend::autodiff::{
 };
 use burn::tensor::ops::FloatTensor;
 
-use super::{Activation, DenseBackend};
+use super::{Activation, DenseBackend, backend::tensor};
 
 #[derive(Debug)]
 struct Linear;
@@ -77,6 +77,24 @@ impl<B: DenseBackend> Backward<B, 3> for Cross {
     }
 }
 
+#[derive(Debug)]
+struct Join;
+
+impl<B: DenseBackend> Backward<B, 2> for Join {
+    /// Columns of the first.
+    type State = usize;
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let found = B::join_backward(gradient, ops.state);
+        for (node, gradient) in ops.parents.into_iter().zip(found) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
 impl<B: DenseBackend, C: CheckpointStrategy> DenseBackend for Autodiff<B, C> {
     fn linear_layer(
         x: FloatTensor<Self>,
@@ -108,6 +126,16 @@ impl<B: DenseBackend, C: CheckpointStrategy> DenseBackend for Autodiff<B, C> {
         match PairwiseDots.prepare::<C>([x.node.clone()]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(x.primitive.clone(), B::pairwise_dots(x.primitive)),
             OpsKind::UnTracked(prepared) => prepared.finish(B::pairwise_dots(x.primitive)),
+        }
+    }
+
+    fn join(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        match Join.prepare::<C>([a.node.clone(), b.node.clone()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let [_, n] = tensor::<B, 2>(a.primitive.clone()).dims();
+                prepared.finish(n, B::join(a.primitive, b.primitive))
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::join(a.primitive, b.primitive)),
         }
     }
 

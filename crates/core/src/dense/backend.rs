@@ -108,6 +108,19 @@ pub trait DenseBackend: Backend {
         by_definition::cross_backward::<Self>(x0, u, gradient)
     }
 
+    /// Returns the rows of `a` with those of `b` behind them.
+    ///
+    /// # Shapes
+    /// `a` `[rows, n]`, `b` `[rows, m]`; returns `[rows, n + m]`.
+    fn join(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        by_definition::join::<Self>(a, b)
+    }
+
+    /// Returns the gradients of [`DenseBackend::join`]: the first `n` columns, and the others.
+    fn join_backward(gradient: FloatTensor<Self>, n: usize) -> [FloatTensor<Self>; 2] {
+        by_definition::join_backward::<Self>(gradient, n)
+    }
+
     /// Returns `parameter` after one step of `rule`'s optimizer.
     fn optimizer_step(
         parameter: Tensor<Self, 1>,
@@ -215,6 +228,19 @@ pub(super) mod by_definition {
         }
         let lower: Tensor<B, 3> = Tensor::stack(lower, 1);
         primitive((lower.clone() + lower.swap_dims(1, 2)).matmul(x))
+    }
+
+    pub(in crate::dense) fn join<B: Backend>(a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
+        primitive(Tensor::cat(vec![tensor::<B, 2>(a), tensor(b)], 1))
+    }
+
+    pub(in crate::dense) fn join_backward<B: Backend>(
+        gradient: FloatTensor<B>,
+        n: usize,
+    ) -> [FloatTensor<B>; 2] {
+        let gradient = tensor::<B, 2>(gradient);
+        let [rows, width] = gradient.dims();
+        [0..n, n..width].map(|columns| primitive(gradient.clone().slice([0..rows, columns])))
     }
 
     pub(in crate::dense) fn cross<B: Backend>(

@@ -6,6 +6,7 @@ use std::{cell::Cell, sync::Mutex};
 
 use burn::tensor::{Shape, Tensor, TensorData};
 use burn_flex::FlexTensor;
+use rayon::prelude::*;
 use recmill_kernels::{
     Linear, LinearGradients as IntoGradients, LinearScratch, Products, cross_layer_backward_into,
     cross_layer_into, dense_update, fm_second_order_backward_into, fm_second_order_into, linear,
@@ -59,6 +60,17 @@ impl Values {
         self.0.as_slice().unwrap_or_default()
     }
 
+    /// The values, to be changed: a copy where somebody else has them, too.
+    fn get_mut(&mut self) -> &mut [f32] {
+        let n = self.get().len();
+        let own = self.0.try_storage_mut::<f32>().is_some_and(|storage| storage.len() == n);
+        if !own {
+            let shape = self.0.layout().shape().clone();
+            self.0 = FlexTensor::from_data(TensorData::new(self.get().to_vec(), shape));
+        }
+        self.0.storage_mut()
+    }
+
     fn dims<const D: usize>(&self) -> [usize; D] {
         self.0.layout().shape().dims()
     }
@@ -107,7 +119,7 @@ impl DenseBackend for Cpu {
         activation: Activation,
         wants_x: bool,
     ) -> LinearGradients<Self> {
-        let [x, weight, y, gradient] = [x, weight, y, gradient].map(Values::new);
+        let [x, weight, y, mut gradient] = [x, weight, y, gradient].map(Values::new);
         let ([rows, inputs], [_, outputs]) = (x.dims(), weight.dims());
         let layer = Linear {
             inputs,
@@ -117,7 +129,6 @@ impl DenseBackend for Cpu {
             activation: kind(activation),
             products: PRODUCTS.get(),
         };
-        let mut of_sums = gradient.get().to_vec();
         let (mut of_weight, mut of_bias) = (vec![0.0; inputs * outputs], vec![0.0; outputs]);
         let mut of_x = vec![0.0; if wants_x { rows * inputs } else { 0 }];
         let into = IntoGradients {
@@ -125,8 +136,10 @@ impl DenseBackend for Cpu {
             bias: Some(&mut of_bias),
             x: wants_x.then_some(&mut of_x[..]),
         };
-        let worked =
-            with_scratch(|scratch| linear_backward(&layer, x.get(), y.get(), &mut of_sums, into, scratch));
+        // Masked twice is masked: the definition may take over what the kernel has begun.
+        let worked = with_scratch(|scratch| {
+            linear_backward(&layer, x.get(), y.get(), gradient.get_mut(), into, scratch)
+        });
         match worked {
             Ok(()) => LinearGradients {
                 x: wants_x.then(|| made(of_x, [rows, inputs])),
@@ -200,6 +213,37 @@ impl DenseBackend for Cpu {
         }
     }
 
+    fn join(a: FlexTensor, b: FlexTensor) -> FlexTensor {
+        let [a, b] = [a, b].map(Values::new);
+        let ([rows, n], [_, m]) = (a.dims(), b.dims());
+        let mut out = vec![0.0; rows * (n + m)];
+        out.par_chunks_mut((n + m).max(1) * JOINED_ROWS).enumerate().for_each(|(piece, out)| {
+            let first = piece * JOINED_ROWS;
+            for (row, out) in out.chunks_exact_mut(n + m).enumerate() {
+                let row = first + row;
+                out[..n].copy_from_slice(&a.get()[row * n..][..n]);
+                out[n..].copy_from_slice(&b.get()[row * m..][..m]);
+            }
+        });
+        made(out, [rows, n + m])
+    }
+
+    fn join_backward(gradient: FlexTensor, n: usize) -> [FlexTensor; 2] {
+        let gradient = Values::new(gradient);
+        let [rows, width] = gradient.dims();
+        let columns = |first: usize, n: usize| {
+            let mut out = vec![0.0; rows * n];
+            out.par_chunks_mut(n.max(1) * JOINED_ROWS).enumerate().for_each(|(piece, out)| {
+                for (row, out) in out.chunks_exact_mut(n).enumerate() {
+                    let from = (piece * JOINED_ROWS + row) * width + first;
+                    out.copy_from_slice(&gradient.get()[from..][..n]);
+                }
+            });
+            made(out, [rows, n])
+        };
+        [columns(0, n), columns(n, width - n)]
+    }
+
     fn optimizer_step(
         parameter: Tensor<Cpu, 1>,
         gradient: Tensor<Cpu, 1>,
@@ -222,6 +266,9 @@ impl DenseBackend for Cpu {
         }
     }
 }
+
+/// Rows that one task copies.
+const JOINED_ROWS: usize = 256;
 
 /// What an optimizer remembers, to be changed in place; zeros at first.
 fn remembered(state: &mut Option<Tensor<Cpu, 1>>, n: usize) -> FlexTensor {

@@ -175,6 +175,20 @@ impl<B: DenseBackend> Mlp<B> {
     }
 }
 
+/// Joins tensors along their second dimension, as [`DenseBackend::join`] does rows; they agree in the others.
+///
+/// # Panics
+/// For no parts.
+pub fn beside<B: DenseBackend, const D: usize>(parts: Vec<Tensor<B, D>>) -> Tensor<B, D> {
+    let join = |a: Tensor<B, D>, b: Tensor<B, D>| {
+        let mut shape: [usize; D] = a.dims();
+        shape[1] += b.dims()[1];
+        let rows = |x: Tensor<B, D>| primitive(x.flatten::<2>(1, D - 1));
+        tensor::<B, 2>(B::join(rows(a), rows(b))).reshape(shape)
+    };
+    parts.into_iter().reduce(join).unwrap_or_else(|| panic!("nothing to join"))
+}
+
 /// As [`DenseBackend::second_order`], on burn's tensors.
 pub fn second_order<B: DenseBackend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
     tensor(B::second_order(primitive(x)))

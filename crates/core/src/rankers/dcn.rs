@@ -20,9 +20,9 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Network, Shape, TableDims, inputs::beside};
+use super::{Inputs, Network, Shape, TableDims};
 use crate::{
-    dense::{Activation, DenseBackend, Initial, Linear, Mlp, cross, product},
+    dense::{Activation, DenseBackend, Initial, Linear, Mlp, beside, cross, product},
     models::Problems,
 };
 

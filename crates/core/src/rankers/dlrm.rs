@@ -14,9 +14,9 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Network, Shape, TableDims, inputs::beside};
+use super::{Inputs, Network, Shape, TableDims};
 use crate::{
-    dense::{Activation, DenseBackend, Initial, Linear, Mlp, pairwise_dots},
+    dense::{Activation, DenseBackend, Initial, Linear, Mlp, beside, pairwise_dots},
     models::Problems,
 };
 

@@ -6,7 +6,7 @@ use burn::{
 };
 
 use super::Shape;
-use crate::dense::{Activation, DenseBackend, Dropout, Initial, Linear};
+use crate::dense::{Activation, DenseBackend, Dropout, Initial, Linear, beside};
 
 /// A batch as a network sees it. What a model's configuration does not ask for, or the data do not have, is absent.
 #[derive(Clone, Debug)]
@@ -21,17 +21,12 @@ pub struct Inputs<B: Backend> {
     pub dropout: Option<Dropout>,
 }
 
-impl<B: Backend> Inputs<B> {
+impl<B: DenseBackend> Inputs<B> {
     /// Returns `[rows, fields * dim + numeric]`: all that there is of a row, side by side.
     pub fn flat(&self) -> Tensor<B, 2> {
         let embedded = self.embedded.clone().map(|x| x.flatten::<2>(1, 2));
         beside(embedded.into_iter().chain(self.numeric.clone()).collect())
     }
-}
-
-/// Joins what there is.
-pub(super) fn beside<B: Backend, const D: usize>(mut parts: Vec<Tensor<B, D>>) -> Tensor<B, D> {
-    if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 1) }
 }
 
 /// A vector for each numeric column, stretched by the row's number, beside the embeddings: `[rows, fields + numeric, dim]`.
@@ -46,7 +41,9 @@ impl<B: Backend> Vectors<B> {
         let of_numeric = (shape.n_numeric > 0).then(|| initial.uniform([shape.n_numeric, dim], 0.02));
         Self { of_numeric }
     }
+}
 
+impl<B: DenseBackend> Vectors<B> {
     pub(super) fn forward(&self, inputs: &Inputs<B>) -> Tensor<B, 3> {
         let stretched = self.of_numeric.as_ref().zip(inputs.numeric.clone());
         let stretched =

@@ -12,9 +12,9 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Network, Shape, TableDims, inputs::beside, shared_bottom::Tower};
+use super::{Inputs, Network, Shape, TableDims, shared_bottom::Tower};
 use crate::{
-    dense::{Activation, DenseBackend, Initial, Linear, Mlp},
+    dense::{Activation, DenseBackend, Initial, Linear, Mlp, beside},
     models::Problems,
 };
 

@@ -12,9 +12,9 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Network, Shape, TableDims, inputs::beside};
+use super::{Inputs, Network, Shape, TableDims};
 use crate::{
-    dense::{Activation, DenseBackend, Initial, Linear, Mlp},
+    dense::{Activation, DenseBackend, Initial, Linear, Mlp, beside},
     models::Problems,
 };
 
