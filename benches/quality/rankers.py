@@ -5,8 +5,8 @@
     python3 benches/quality/rankers.py run                                              # best of tried_rankers.csv, five seeds
     python3 benches/quality/rankers.py run frappe/deepfm --flags ""                     # one line, other flags: here the defaults
 
-`search` sees training and validation rows alone (frappe's own validation file; of the others a tenth of the training rows by
-seed) and appends each setting to tried_rankers.csv. `run` takes the setting with the best validation auc there, trains it
+`search` sees training and validation rows alone (frappe's own validation file; of adult a tenth of the training rows by seed; of
+fraud-sim the week after the training rows, without customers whose fraud is known by then) and appends each setting to tried_rankers.csv. `run` takes the setting with the best validation auc there, trains it
 for each seed and measures the test file. Needs a release build; RECMILL names another binary, RECMILL_WORK another folder.
 """
 
@@ -33,18 +33,40 @@ def train(data, model, flags, seed, test):
     if "RECMILL_DATA" not in os.environ:
         sys.exit("RECMILL_DATA is not set: it names the folder with frappe, adult and fraud-sim")
     folder = pathlib.Path(os.environ["RECMILL_DATA"]) / data
-    arguments = ["train", model, folder / "train.csv", "--label", "label", "--out", WORK / "ranker", "--keep", 1]
+    arguments = ["train", model, folder / "train.csv", "--out", WORK / "ranker", "--keep", 1]
+    arguments += [] if "--schema" in flags else ["--label", "label"]
     arguments += ["--seed", seed, "--json", "--quiet", *shlex.split(flags)]
+    WORK.mkdir(parents=True, exist_ok=True)
     if (folder / "valid.csv").exists():
         arguments += ["--valid", folder / "valid.csv"]
+    if data == "fraud-sim":
+        arguments += ["--valid", week_after(folder)]
     if test:
         arguments += ["--test", folder / "test.csv"]
-    WORK.mkdir(parents=True, exist_ok=True)
     began = time.time()
     done = subprocess.run([RECMILL, *map(str, arguments)], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"recmill {shlex.join(map(str, arguments))}\n{done.stderr}")
     return json.loads(done.stdout), time.time() - began
+
+
+def week_after(folder):
+    """The week between the training and the test rows of fraud-sim, without customers who had a fraud in training: as the test
+    rows are made, one week before them."""
+    path = WORK / "fraud-week.csv"
+    if not path.exists():
+        with (folder / "train.csv").open() as file:
+            columns = next(csv.reader(file))
+        with (folder / "transactions.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        first = min(int(row["TX_TIME_DAYS"]) for row in rows)
+        known = {row["CUSTOMER_ID"] for row in rows if int(row["TX_TIME_DAYS"]) < first + 7 and row["TX_FRAUD"] == "1"}
+        week = [row for row in rows if first + 7 <= int(row["TX_TIME_DAYS"]) < first + 14 and row["CUSTOMER_ID"] not in known]
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows([row["TX_FRAUD"] if name == "label" else row[name] for name in columns] for row in week)
+    return path
 
 
 def as_flags(setting):
@@ -80,7 +102,7 @@ def best():
 
 
 def run(only, flags, seeds):
-    lines = best()
+    lines = best() if TRIED.exists() else {}
     if only:
         key = tuple(only.split("/"))
         lines = {key: lines.get(key, "") if flags is None else flags}

@@ -29,6 +29,7 @@ pub(crate) struct FeatureFlags {
     /// Takes what each column is from this TOML file, as `recmill schema` writes one, instead of guessing.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "label", "categorical", "bag", "numeric", "ignore", "group", "weight_column", "time_column", "missing", "min_count",
+        "hash_buckets", "buckets",
     ])]
     pub(crate) schema: Option<PathBuf>,
     /// Columns to learn, 0 or 1 [default: label, target, click ...].
@@ -67,6 +68,12 @@ pub(crate) struct FeatureFlags {
     /// Categories in fewer rows share one row of their table, which those that come later use [default: 2].
     #[arg(long, value_name = "N")]
     pub(crate) min_count: Option<u32>,
+    /// Hashes categories into so many rows a column, instead of keeping a vocabulary: for columns of millions.
+    #[arg(long, value_name = "N", conflicts_with = "min_count")]
+    pub(crate) hash_buckets: Option<u32>,
+    /// Quantile buckets that a number has beside itself, by which a model learns thresholds; 0 for none [default: 64].
+    #[arg(long, value_name = "N")]
+    pub(crate) buckets: Option<u32>,
 }
 
 /// How files of rows are read.
@@ -147,6 +154,8 @@ impl FeatureFlags {
             time: flags.time_column,
             missing: flags.missing,
             min_count: flags.min_count,
+            hash_buckets: flags.hash_buckets,
+            buckets: flags.buckets,
         }
     }
 }

@@ -192,7 +192,7 @@ impl<C: Args + Serialize + DeserializeOwned> OneRanker<C> {
                 flags.seed = checkpoint.directory.manifest().config.seed;
             }
         }
-        let config = RankerConfig { model: wrap(both.model), learning: both.learning };
+        let config = RankerConfig { model: wrap(both.model), learning: both.learning }.suited();
         if let Some(checkpoint) = &resume {
             checkpoints::compare(checkpoint, &config)?;
         }

@@ -85,6 +85,10 @@ pub struct SchemaOptions {
     pub missing: Vec<String>,
     /// Categories in fewer rows share row 0; where absent, 2.
     pub min_count: Option<u32>,
+    /// Categories are hashed into so many rows a column, without a vocabulary.
+    pub hash_buckets: Option<u32>,
+    /// The quantile buckets that a number has beside itself, 0 for none; where absent, 64.
+    pub buckets: Option<u32>,
 }
 
 /// Guesses what each column of the files is, from the first rows, and says why.
@@ -257,12 +261,25 @@ impl Look {
 
     /// Returns what a column is, and why.
     fn kind(&self, at: usize, has_time: bool, options: &SchemaOptions) -> (ColumnKind, String) {
+        let (kind, why) = self.guess(at, has_time, options);
+        let kind = match kind {
+            ColumnKind::Numeric(number) => {
+                ColumnKind::Numeric(Numeric { buckets: options.buckets.unwrap_or(BUCKETS), ..number })
+            }
+            other => other,
+        };
+        (kind, why)
+    }
+
+    fn guess(&self, at: usize, has_time: bool, options: &SchemaOptions) -> (ColumnKind, String) {
         let sample = &self.samples[at];
         let Encoding::Vocabulary { min_count, max_size } = Encoding::default() else {
             return (ColumnKind::Ignore, String::new());
         };
-        let min_count = options.min_count.unwrap_or(min_count);
-        let encoding = Encoding::Vocabulary { min_count, max_size };
+        let encoding = match options.hash_buckets {
+            Some(buckets) => Encoding::Hashed { buckets },
+            None => Encoding::Vocabulary { min_count: options.min_count.unwrap_or(min_count), max_size },
+        };
         let categorical = ColumnKind::Categorical(encoding);
         let bag = |separator: char| ColumnKind::Bag { encoding, separator: separator.to_string() };
         let separator = sample.separator();
@@ -374,9 +391,8 @@ fn shown(number: f64) -> String {
     }
 }
 
-/// A number with buckets beside it.
 fn number(transform: NumericTransform) -> ColumnKind {
-    ColumnKind::Numeric(Numeric { transform, buckets: BUCKETS, ..Numeric::default() })
+    ColumnKind::Numeric(Numeric { transform, ..Numeric::default() })
 }
 
 impl Sample {

@@ -145,6 +145,19 @@ impl RankerConfig {
         self.model.name()
     }
 
+    /// Fills in what suits the model where the configuration leaves it open; docs/quality.md says how it was found.
+    pub fn suited(mut self) -> Self {
+        let (rate, l2) = match self.model {
+            RankerModel::Logistic(_) => (0.01, 0.0),
+            // Nothing but the embeddings says what two categories say together.
+            RankerModel::Fm(_) => (self.learning.learning_rate(), 1e-4),
+            _ => (self.learning.learning_rate(), self.learning.embedding_l2()),
+        };
+        self.learning.learning_rate.get_or_insert(rate);
+        self.learning.embedding_l2.get_or_insert(l2);
+        self
+    }
+
     /// Lists everything that is wrong with the values, at once.
     ///
     /// # Errors
@@ -162,10 +175,9 @@ impl RankerConfig {
             true => format!(", {} x the squares of the dense parameters a step", self.learning.weight_decay),
             false => String::new(),
         };
-        let l2 = match self.learning.embedding_l2 > 0.0 {
-            true => {
-                format!(", {} / 2 x the squares of the rows that a batch touches", self.learning.embedding_l2)
-            }
+        let l2 = self.learning.embedding_l2();
+        let l2 = match l2 > 0.0 {
+            true => format!(", {l2} / 2 x the squares of the embeddings that a batch touches"),
             false => String::new(),
         };
         format!("log loss of each label, weighted mean over rows{decay}{l2}")
@@ -229,7 +241,8 @@ mod tests {
     #[test]
     fn all_problems_are_listed_at_once() {
         let model = RankerModel::DeepFm(DeepFmConfig { embedding_dim: 0, hidden: vec![8, 0], dropout: 1.0 });
-        let learning = LearningConfig { batch_size: 0, learning_rate: f64::NAN, ..LearningConfig::default() };
+        let learning =
+            LearningConfig { batch_size: 0, learning_rate: Some(f64::NAN), ..LearningConfig::default() };
         let told = RankerConfig { model, learning }.validate().unwrap_err().to_string();
         for field in ["embedding_dim", "hidden", "dropout", "batch_size", "learning_rate"] {
             assert!(told.contains(field), "{field}: {told}");

@@ -33,7 +33,7 @@ pub struct FmConfig {
 
 impl Default for FmConfig {
     fn default() -> Self {
-        Self { embedding_dim: 16 }
+        Self { embedding_dim: 64 }
     }
 }
 

@@ -257,17 +257,18 @@ where
         dense.all_reduce(self.ranks, &self.sizes, &self.device)?;
         let factor = rate_at(learning.schedule, learning.warmup_steps as u64, at.step, at.steps);
         let network = self.network.clone();
-        self.network = self.dense.step(network, dense, factor * learning.learning_rate);
-        let step = SparseStep {
-            learning_rate: (factor * learning.table_learning_rate.unwrap_or(learning.learning_rate)) as f32,
-            l2: learning.embedding_l2 as f32,
-            seed: self.training.seed,
-        };
+        self.network = self.dense.step(network, dense, factor * learning.learning_rate());
+        let rate = factor * learning.table_learning_rate.unwrap_or(learning.learning_rate());
+        let step =
+            |l2: f64| SparseStep { learning_rate: rate as f32, l2: l2 as f32, seed: self.training.seed };
+        // A category's own weight is to say all that it says alone; what is pulled to 0 is what it says with others.
+        let l2 = learning.embedding_l2();
+        let l2_alone = if self.tables.embedding.is_some() { 0.0 } else { l2 };
         let tables = [
-            (&mut self.tables.embedding, &mut self.embedding),
-            (&mut self.tables.first_order, &mut self.first_order),
+            (&mut self.tables.embedding, &mut self.embedding, step(l2)),
+            (&mut self.tables.first_order, &mut self.first_order, step(l2_alone)),
         ];
-        for (((table, steps), bags), gradient) in tables.into_iter().zip(&bags).zip(of_tables) {
+        for (((table, steps, step), bags), gradient) in tables.into_iter().zip(&bags).zip(of_tables) {
             if let (Some(table), Some(steps), Some(bags), Some(segment)) = (table, steps, bags, &segment) {
                 match &fetch {
                     Some(fetch) => fetch.step(table, steps, bags, segment, gradient, &step)?,
