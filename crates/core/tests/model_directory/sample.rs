@@ -32,7 +32,7 @@ impl Sample {
                 schema: serde_json::json!({"user": "user_id", "repeats": "sum"}),
                 metrics: serde_json::json!({"recall@20": 0.25}),
                 seed: u64::from(mark),
-                progress: serde_json::json!({"batches": mark}),
+                ..Config::default()
             },
             parameters: parameters(mark),
             dataset: dataset(mark),
