@@ -170,17 +170,27 @@ pub(crate) fn dispatch<K: Kernel>(level: Level, kernel: K) -> K::Output {
 
 /// Returns whether this processor multiplies pairs of bf16 numbers; elsewhere `dot_pairs` takes longer than two products of f32.
 pub fn has_bf16_products() -> bool {
-    static DETECTED: OnceLock<bool> = OnceLock::new();
-    *DETECTED.get_or_init(detect_bf16_products) && level() == Level::Avx512
+    detected_bf16_products() && level() == Level::Avx512
 }
 
-/// As `dispatch`, for a kernel that calls `dot_pairs`.
+fn detected_bf16_products() -> bool {
+    static DETECTED: OnceLock<bool> = OnceLock::new();
+    *DETECTED.get_or_init(detect_bf16_products)
+}
+
+/// Returns the level at which pairs are multiplied where everything else is done at `level`: operands are to be packed for it.
+pub(crate) fn level_of_pairs(level: Level) -> Level {
+    // Not every processor with 512-bit vectors has the instruction for pairs in them.
+    if detected_bf16_products() { level } else { level.min(Level::Avx2) }
+}
+
+/// As `dispatch`, for a kernel that calls `dot_pairs`, at a level that `level_of_pairs` gave.
 pub(crate) fn dispatch_pairs<K: Kernel>(level: Level, kernel: K) -> K::Output {
-    match level {
+    match level_of_pairs(level) {
         // SAFETY: the processor has the level's instructions and those of pairs.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if has_bf16_products() => unsafe { run_avx512_bf16(kernel) },
-        _ => kernel.run(portable::Portable),
+        Level::Avx512 => unsafe { run_avx512_bf16(kernel) },
+        level => dispatch(level, kernel),
     }
 }
 

@@ -47,7 +47,7 @@ mod tile;
 use crate::{
     Error, Result,
     scratch::{Pool, Scratch},
-    simd,
+    simd::{self, Level},
 };
 use panels::{Matrix, Panels};
 use product::{Finish, product, product_of_pairs};
@@ -148,6 +148,14 @@ impl Linear<'_> {
         Ok(batch)
     }
 
+    /// The level that all of the layer's operands are packed for.
+    fn level(&self) -> Level {
+        match self.products {
+            Products::F32 => simd::level(),
+            Products::Bf16 => simd::level_of_pairs(simd::level()),
+        }
+    }
+
     /// `W`, and its transpose.
     fn matrices(&self) -> [Matrix<'_>; 2] {
         let (values, outputs) = (self.weight, self.outputs);
@@ -177,7 +185,7 @@ fn same_len(what: &'static str, expected: usize, got: usize) -> Result<()> {
 /// A row has the same bits alone and in any batch, for any number of threads.
 pub fn linear(layer: &Linear<'_>, x: &[f32], y: &mut [f32], scratch: &mut LinearScratch) -> Result<()> {
     let batch = layer.check(x, y.len())?;
-    let (level, [weight, _]) = (simd::level(), layer.matrices());
+    let (level, [weight, _]) = (layer.level(), layer.matrices());
     let finish = Finish { bias: layer.bias, relu: layer.activation == Activation::Relu };
     if layer.products == Products::Bf16 {
         let panels = Panels::copied_pairs(level, weight, &mut scratch.panels)?;
@@ -214,7 +222,7 @@ pub fn linear_backward(
     same_len("gradient of weight", layer.weight.len(), into.weight.len())?;
     same_len("gradient of bias", layer.outputs, into.bias.as_ref().map_or(layer.outputs, |bias| bias.len()))?;
     same_len("gradient of x", x.len(), into.x.as_ref().map_or(x.len(), |x| x.len()))?;
-    let (level, [_, transposed]) = (simd::level(), layer.matrices());
+    let (level, [_, transposed]) = (layer.level(), layer.matrices());
     gradient::of_sums(level, layer, y, gradient, into.bias, &mut scratch.sums)?;
     let left = Matrix { values: x, rows: layer.inputs, columns: batch, row: 1, column: layer.inputs };
     let right =
