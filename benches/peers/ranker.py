@@ -16,6 +16,7 @@ The mean losses over all steps, which are those of one pass over the rows, are c
 import argparse
 import datetime
 import json
+import os
 import pathlib
 import sys
 import time
@@ -24,8 +25,6 @@ from turns import THREADS, Child, built, medians
 
 import numpy  # noqa: E402
 import torch  # noqa: E402
-
-import os  # noqa: E402
 
 import record  # noqa: E402
 

@@ -6,8 +6,9 @@
     python3 benches/quality/rankers.py run frappe/deepfm --flags ""                     # one line, other flags: here the defaults
 
 `search` sees training and validation rows alone (frappe's own validation file; of adult a tenth of the training rows by seed; of
-fraud-sim the week after the training rows, without customers whose fraud is known by then) and appends each setting to tried_rankers.csv. `run` takes the setting with the best validation auc there (fraud-sim: average precision), trains it
-for each seed and measures the test file. Needs a release build; RECMILL names another binary, RECMILL_WORK another folder.
+fraud-sim the week after the training rows, without customers whose fraud is known by then) and appends each setting to
+tried_rankers.csv. `run` takes the setting with the best validation auc there (fraud-sim: average precision), trains it for each
+seed and measures the test file. Needs a release build; RECMILL names another binary, RECMILL_WORK another folder.
 """
 
 import argparse

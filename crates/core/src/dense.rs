@@ -10,9 +10,15 @@ mod layers;
 mod optimizer;
 mod parameters;
 
-pub use backend::{Activation, CrossGradients, DenseBackend, LinearGradients};
+pub use backend::{
+    Activation, BatchNormGradients, BatchNormState, BatchNormed, CrossGradients, DenseBackend,
+    LinearGradients,
+};
 pub use cpu::with_products;
-pub use layers::{Dropout, Initial, Linear, Mlp, beside, cross, pairwise_dots, product, second_order};
+pub use layers::{
+    BatchNorm, Dropout, InTraining, Initial, Linear, Mlp, MlpOptions, beside, cross, pairwise_dots, product,
+    second_order,
+};
 pub use optimizer::{DenseRule, OptimizerState};
 pub use parameters::{copy_values, load_parameters, put_parameters};
 

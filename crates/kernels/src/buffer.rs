@@ -20,7 +20,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     Device, Error, Result,
-    memory::{self, Reservation},
+    memory::{self, Reservation, prefer_large_pages},
 };
 
 /// The one match of an operation on its device: runs `$work` with `$runtime` naming the runtime of `$device`; an error for
@@ -124,11 +124,13 @@ impl<T: Pod> Buffer<T> {
             let n = len.div_ceil(size_of::<Line>() / size_of::<T>());
             let mut lines = Vec::new();
             lines.try_reserve_exact(n).map_err(memory_failed)?;
+            prefer_large_pages(lines.spare_capacity_mut());
             lines.resize(n, Line::zeroed());
             Storage::Aligned(lines)
         } else {
             let mut values = Vec::new();
             values.try_reserve_exact(len).map_err(memory_failed)?;
+            prefer_large_pages(values.spare_capacity_mut());
             values.resize(len, T::zeroed());
             Storage::Owned(values)
         };
@@ -298,9 +300,18 @@ mod tests {
         let mapped = Mapped::new(Bytes(words));
         let buffer = Buffer::<u64>::from_mapped(mapped.clone(), 8, 2).unwrap();
         assert_eq!(buffer.cpu(), Some(&[2, 3][..]));
+        assert_eq!(buffer.into_vec().unwrap(), [2, 3]);
         assert!(Buffer::<u64>::from_mapped(mapped.clone(), 8, 3).is_err());
         assert!(Buffer::<u64>::from_mapped(mapped.clone(), 4, 1).is_err());
         assert!(Buffer::<u64>::from_mapped(mapped, 8, usize::MAX).is_err());
+    }
+
+    #[test]
+    fn values_go_in_and_come_out_without_a_copy() {
+        let values = vec![1.5f32; 100];
+        let place = values.as_ptr();
+        let out = Buffer::from_vec(values, "a test").unwrap().into_vec().unwrap();
+        assert_eq!((out.as_ptr(), out), (place, vec![1.5; 100]));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod als;
 mod als_block;
 mod als_cg;
 mod als_cholesky;
+mod batch_norm;
 mod buffer;
 mod cells;
 pub mod conformance;
@@ -48,6 +49,10 @@ pub use als::{AlsSystem, als_block_bytes, als_gram_bytes, als_loss, als_loss_ref
 pub use als_block::{als_block, als_block_reference};
 pub use als_cg::{als_cg, als_cg_reference};
 pub use als_cholesky::{als_cholesky, als_cholesky_reference};
+pub use batch_norm::{
+    BatchNorm, BatchNormGradients, ColumnStatistics, batch_norm, batch_norm_backward, batch_norm_reference,
+    normalize,
+};
 pub use buffer::{Buffer, Mapped};
 pub use dense_update::{DenseOptimizer, DenseStep, dense_update, dense_update_reference};
 pub use device::{About, Device, Features};

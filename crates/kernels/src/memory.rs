@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    mem::MaybeUninit,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -55,9 +56,9 @@ pub fn available(device: Device) -> u64 {
 
 /// Asks the C library to keep large blocks that are freed for the next that are asked for, instead of giving their pages back.
 ///
-/// A training takes and frees the same sizes in every step, and a fresh page costs about as much as what is written to it: a
-/// step of DLRM at batch 4,096 takes a sixth longer without this. For a whole process, which keeps its peak from then on; so it
-/// is for programs that train and end. Does nothing where the C library is not glibc.
+/// A training takes and frees the same sizes in every step, and a fresh page costs about as much as what is written to it
+/// (benches/record has what that is of a step). For a whole process, which keeps its peak from then on; so it is for
+/// programs that train and end. Does nothing where the C library is not glibc.
 pub fn keep_freed_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[expect(unsafe_code, reason = "a call of the C library that takes two numbers")]
@@ -68,6 +69,30 @@ pub fn keep_freed_blocks() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
         libc::mallopt(libc::M_TOP_PAD, 64 << 20);
     }
+}
+
+/// Asks the system for large pages under memory that nothing was written to yet, where it is long enough for some.
+///
+/// Rows of a table are read in no order: with pages of 4 KiB most reads of a large one also wait for the page's place to be
+/// looked up (benches/record has what that is of a step). Linux alone has this; elsewhere, and where it is switched off, nothing happens.
+pub(crate) fn prefer_large_pages<T>(memory: &mut [MaybeUninit<T>]) {
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 2 << 20;
+        let bytes = size_of_val(memory);
+        let first = memory.as_mut_ptr().cast::<u8>();
+        let skipped = first.align_offset(PAGE);
+        let whole = bytes.saturating_sub(skipped) / PAGE * PAGE;
+        if whole >= 4 * PAGE {
+            #[expect(unsafe_code, reason = "a call of the system on memory that is ours")]
+            // SAFETY: the range lies in `memory`; the advice changes how it is backed and nothing that can be read.
+            unsafe {
+                libc::madvise(first.add(skipped).cast(), whole, libc::MADV_HUGEPAGE);
+            }
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = memory;
 }
 
 /// Takes `bytes` from the budget of `device`, or says how many were asked for and how many there are.

@@ -14,7 +14,9 @@
 #[cfg(feature = "gpu")]
 pub(crate) mod bound;
 
+use bytemuck::Pod;
 use half::{bf16, f16};
+use rayon::prelude::*;
 
 use crate::{Buffer, Device, Error, Result};
 
@@ -346,40 +348,57 @@ impl Table {
         Ok(out)
     }
 
+    /// Makes a table on the CPU with rows of `row_type` (f32, f16 or bf16), each row of it as `fill` writes it.
+    ///
+    /// Rows are asked for in parallel and in no order, and the whole is never held in f32 beside the narrower type.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] with the first row that has a value outside the range of `row_type`; [`Error::RowType`] for int8;
+    /// [`Error::Parameter`] when `dim` is 0; [`Error::OutOfMemory`]; and the first row's of what `fill` returns.
+    pub fn from_rows(
+        rows: u64,
+        dim: usize,
+        row_type: RowType,
+        what: &'static str,
+        fill: impl Fn(u64, &mut [f32]) -> Result<()> + Sync,
+    ) -> Result<Self> {
+        let chunk_rows = Self::chunk_rows_for(dim, Self::max_chunk_bytes(Device::Cpu)?);
+        Self::from_rows_in_chunks(rows, dim, chunk_rows, row_type, what, fill)
+    }
+
+    fn from_rows_in_chunks(
+        rows: u64,
+        dim: usize,
+        chunk_rows: u32,
+        row_type: RowType,
+        what: &'static str,
+        fill: impl Fn(u64, &mut [f32]) -> Result<()> + Sync,
+    ) -> Result<Self> {
+        if dim == 0 {
+            return Err(Error::Parameter { op: "table", what: "dim", expected: "at least 1", got: 0.0 });
+        }
+        let mut first = 0;
+        let chunks = chunk_lengths(rows, chunk_rows)?.map(|n| {
+            let chunk = Chunk { first, rows: n, dim, what };
+            first += n;
+            match row_type {
+                RowType::F32 => chunk.filled(f32::MAX, |x| x, &fill).map(Rows::F32),
+                RowType::F16 => chunk.filled(f16::MAX.to_f32(), f16::from_f32, &fill).map(Rows::F16),
+                RowType::Bf16 => chunk.filled(f32::MAX, bf16::from_f32, &fill).map(Rows::Bf16),
+                got => Err(Error::RowType { op: "table", what, expected: RowType::F32, got }),
+            }
+        });
+        let chunks = chunks.collect::<Result<_>>()?;
+        Self::from_chunks(dim, chunk_rows, row_type, Device::Cpu, chunks)
+    }
+
     /// Returns a copy with rows of `row_type` on the CPU: f32, f16 or bf16.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] when a value leaves the range of the narrower type; [`Error::RowType`] for int8.
+    /// As [`Table::from_rows`].
     pub fn to_row_type(&self, row_type: RowType, what: &'static str) -> Result<Self> {
-        let op = "to_row_type";
-        let mut row = vec![0.0; self.dim];
-        let mut chunks = Vec::with_capacity(self.chunks.len());
-        let mut first = 0;
-        for n in chunk_lengths(self.rows, self.chunk_rows())? {
-            let mut wide = Vec::with_capacity(n as usize * self.dim);
-            for r in first..first + n {
-                self.read_row(r, &mut row)?;
-                let limit = if row_type == RowType::F16 { 65504.0 } else { f32::MAX };
-                if row.iter().any(|v| v.abs() > limit) {
-                    return Err(Error::NotFinite { op, what, row: r });
-                }
-                wide.extend_from_slice(&row);
-            }
-            first += n;
-            chunks.push(match row_type {
-                RowType::F32 => Rows::F32(Buffer::from_vec(wide, what)?),
-                RowType::F16 => {
-                    Rows::F16(Buffer::from_vec(wide.into_iter().map(f16::from_f32).collect(), what)?)
-                }
-                RowType::Bf16 => {
-                    Rows::Bf16(Buffer::from_vec(wide.into_iter().map(bf16::from_f32).collect(), what)?)
-                }
-                RowType::Int8 => {
-                    return Err(Error::RowType { op, what, expected: RowType::F32, got: RowType::Int8 });
-                }
-            });
-        }
-        Self::from_chunks(self.dim, self.chunk_rows(), row_type, Device::Cpu, chunks)
+        let read = |row, values: &mut [f32]| self.read_row(row, values);
+        Self::from_rows_in_chunks(self.rows, self.dim, self.chunk_rows(), row_type, what, read)
     }
 
     /// Copies the table, as it is stored, to `device`; `what` names the copy in an error.
@@ -528,6 +547,40 @@ fn check_chunk_rows(chunk_rows: u32) -> Result<()> {
     })
 }
 
+/// Rows of a table to be made.
+struct Chunk {
+    first: u64,
+    rows: u64,
+    dim: usize,
+    what: &'static str,
+}
+
+impl Chunk {
+    fn filled<T: Pod + Send + Sync>(
+        &self,
+        limit: f32,
+        convert: impl Fn(f32) -> T + Sync,
+        fill: impl Fn(u64, &mut [f32]) -> Result<()> + Sync,
+    ) -> Result<Buffer<T>> {
+        let Self { first, dim, what, .. } = *self;
+        let mut buffer = Buffer::zeros(values(self.rows, dim, Device::Cpu, what)?, Device::Cpu, what)?;
+        let rows = buffer.cpu_mut().unwrap_or_default().par_chunks_mut(dim).enumerate();
+        let written = rows.map_init(
+            || vec![0.0; dim],
+            |wide, (row, narrow)| {
+                let row = first + row as u64;
+                fill(row, wide)?;
+                if !wide.iter().all(|x| x.abs() <= limit) {
+                    return Err(Error::NotFinite { op: "table", what, row });
+                }
+                narrow.iter_mut().zip(&*wide).for_each(|(to, &from)| *to = convert(from));
+                Ok(())
+            },
+        );
+        written.find_map_first(Result::err).map_or(Ok(buffer), Err)
+    }
+}
+
 /// The rows of each chunk in turn.
 fn chunk_lengths(rows: u64, chunk_rows: u32) -> Result<impl Iterator<Item = u64>> {
     check_chunk_rows(chunk_rows)?;
@@ -566,10 +619,44 @@ mod tests {
     }
 
     #[test]
+    fn shorter_chunks_hold_the_same_rows() {
+        let values: Vec<f32> = (0..7 * 3).map(|i| i as f32).collect();
+        let whole = Table::from_f32_in_chunks(&values, 3, 4, Device::Cpu, "a test").unwrap();
+        for row_type in [RowType::F32, RowType::F16, RowType::Bf16] {
+            let table = whole.to_row_type(row_type, "a test").unwrap();
+            for (chunk_rows, chunks) in [(4, 2), (2, 4), (1, 7)] {
+                let cut = table.try_copy_in_chunks(chunk_rows, Device::Cpu, "a test").unwrap();
+                assert_eq!((cut.chunk_rows(), cut.chunks().len()), (chunk_rows, chunks));
+                assert_eq!((cut.row_type(), cut.to_f32().unwrap()), (row_type, values.clone()));
+            }
+            for refused in [0, 3, 8] {
+                let error = table.try_copy_in_chunks(refused, Device::Cpu, "a test").unwrap_err();
+                assert!(matches!(error, Error::Parameter { what: "chunk_rows", .. }), "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn a_value_that_half_precision_cannot_hold_is_reported_with_its_row() {
         let table = Table::from_f32(&[1.0, 2.0, 1e6, 0.0], 2, Device::Cpu, "a test").unwrap();
         let error = table.to_row_type(RowType::F16, "a test").unwrap_err();
-        assert_eq!(error, Error::NotFinite { op: "to_row_type", what: "a test", row: 1 });
+        assert_eq!(error, Error::NotFinite { op: "table", what: "a test", row: 1 });
+        let nan_in = |row: u64| {
+            move |at: u64, values: &mut [f32]| {
+                values.fill(if at >= row { f32::NAN } else { 1.0 });
+                Ok(())
+            }
+        };
+        for row_type in [RowType::F32, RowType::F16, RowType::Bf16] {
+            for row in [0, 1, 999] {
+                let error = Table::from_rows(1000, 3, row_type, "a test", nan_in(row)).unwrap_err();
+                assert_eq!(error, Error::NotFinite { op: "table", what: "a test", row });
+            }
+        }
+        let none = Table::from_rows(0, 3, RowType::F16, "a test", nan_in(0)).unwrap();
+        assert_eq!((none.rows(), none.row_type()), (0, RowType::F16));
+        assert!(Table::from_rows(1, 0, RowType::F16, "a test", nan_in(1)).is_err());
+        assert!(Table::from_rows(1, 1, RowType::Int8, "a test", nan_in(1)).is_err());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use recmill_kernels::{
 use crate::{
     Learner, Prediction, Result,
     data::{Sizes, sparse_rows},
-    factors::{Stream, copy, normal_on, on_cpu, take_over},
+    factors::{Normal, Stream, copy, on_cpu, take_over},
 };
 
 /// Factors of users and items, and the data they are solved from.
@@ -37,9 +37,8 @@ pub(crate) struct AlsLearner<'a> {
 
 impl<'a> AlsLearner<'a> {
     pub(crate) fn new(config: &'a AlsConfig, data: &'a Dataset, seed: u64, device: Device) -> Result<Self> {
-        let draw = |rows, stream, what| {
-            normal_on(device, rows, config.factors, config.init_scale, seed, stream, what)
-        };
+        let (dim, scale) = (config.factors, config.init_scale);
+        let draw = |rows, stream, what| Normal { rows, dim, scale, seed, stream }.on(device, what);
         Ok(Self {
             users: draw(data.n_users(), Stream::UserFactors, "user factors")?,
             items: draw(data.n_items(), Stream::ItemFactors, "item factors")?,

@@ -18,7 +18,7 @@ use recmill_kernels::{
 use crate::{
     Learner, Prediction, Result,
     data::{Sizes, sparse_rows},
-    factors::{Stream, copy, normal_on, on_cpu, take_over, take_over_bias},
+    factors::{Normal, Stream, copy, on_cpu, take_over, take_over_bias},
 };
 
 /// Factors of users and items, item biases, and the interactions they are learnt from.
@@ -34,9 +34,8 @@ pub(crate) struct BprLearner<'a> {
 
 impl<'a> BprLearner<'a> {
     pub(crate) fn new(config: &'a BprConfig, data: &'a Dataset, seed: u64, device: Device) -> Result<Self> {
-        let draw = |rows, stream, what| {
-            normal_on(device, rows, config.factors, config.init_scale, seed, stream, what)
-        };
+        let (dim, scale) = (config.factors, config.init_scale);
+        let draw = |rows, stream, what| Normal { rows, dim, scale, seed, stream }.on(device, what);
         Ok(Self {
             users: draw(data.n_users(), Stream::UserFactors, "user factors")?,
             items: draw(data.n_items(), Stream::ItemFactors, "item factors")?,

@@ -3,7 +3,6 @@
 //! A row's first values depend on the seed, the table and the row alone, so that a table with more rows begins with
 //! those of a smaller one.
 
-use rayon::prelude::*;
 use recmill_kernels::{Buffer, Device, RowType, Table, philox::Draws};
 
 use crate::{Error, Result};
@@ -17,62 +16,49 @@ pub(crate) enum Stream {
     Embedding = (1 << 38) + 2,
 }
 
-/// As [`normal`], on `device`: drawn on the CPU, so that every device begins with the same values.
-pub(crate) fn normal_on(
-    device: Device,
-    rows: usize,
-    dim: usize,
-    scale: f64,
-    seed: u64,
-    stream: Stream,
-    what: &'static str,
-) -> Result<Table> {
-    let drawn = normal(rows, dim, scale, seed, stream, what)?;
-    match device {
-        Device::Cpu => Ok(drawn),
-        device => Ok(drawn.try_copy(device, what)?),
+/// Rows to be drawn from the normal distribution.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Normal {
+    pub(crate) rows: usize,
+    pub(crate) dim: usize,
+    /// About how long a row is; a value's deviation is `scale / sqrt(dim)`.
+    pub(crate) scale: f64,
+    pub(crate) seed: u64,
+    pub(crate) stream: Stream,
+}
+
+impl Normal {
+    /// Draws them in f32 on the CPU, so that every device begins with the same values, and puts them on `device`.
+    pub(crate) fn on(self, device: Device, what: &'static str) -> Result<Table> {
+        let drawn = self.of_larger(RowType::F32, what, |row| row)?;
+        match device {
+            Device::Cpu => Ok(drawn),
+            device => Ok(drawn.try_copy(device, what)?),
+        }
     }
-}
 
-/// Draws `[rows, dim]` values from the normal distribution of deviation `scale / sqrt(dim)`, so that a row's length
-/// is about `scale`.
-pub(crate) fn normal(
-    rows: usize,
-    dim: usize,
-    scale: f64,
-    seed: u64,
-    stream: Stream,
-    what: &'static str,
-) -> Result<Table> {
-    normal_rows(rows, dim, scale, seed, stream, what, |row| row)
-}
-
-/// As [`normal`], for rows of a larger table: row `r` is drawn as row `row_of(r)` of that.
-pub(crate) fn normal_rows(
-    rows: usize,
-    dim: usize,
-    scale: f64,
-    seed: u64,
-    stream: Stream,
-    what: &'static str,
-    row_of: impl Fn(u64) -> u64 + Sync,
-) -> Result<Table> {
-    let mut table = Table::zeros(rows as u64, dim, Device::Cpu, what)?;
-    let deviation = scale / (dim as f64).sqrt();
-    let draws = Draws::new(seed, stream as u64);
-    for (first, values) in table.f32_chunks_mut() {
-        values.par_chunks_mut(dim).enumerate().for_each(|(row, values)| {
-            let row = row_of(first + row as u64);
-            let first_draw = row * dim.div_ceil(2) as u64;
+    /// Draws rows of a larger table: row `r` is row `row_of(r)` of that.
+    pub(crate) fn of_larger(
+        self,
+        row_type: RowType,
+        what: &'static str,
+        row_of: impl Fn(u64) -> u64 + Sync,
+    ) -> Result<Table> {
+        let Self { rows, dim, scale, seed, stream } = self;
+        let deviation = scale / (dim as f64).sqrt();
+        let draws = Draws::new(seed, stream as u64);
+        let fill = |row, values: &mut [f32]| {
+            let first_draw = row_of(row) * dim.div_ceil(2) as u64;
             for (at, values) in values.chunks_mut(2).enumerate() {
                 let drawn = normal_pair(draws.block(first_draw + at as u64));
                 for (value, drawn) in values.iter_mut().zip(drawn) {
                     *value = (deviation * drawn) as f32;
                 }
             }
-        });
+            Ok(())
+        };
+        Ok(Table::from_rows(rows as u64, dim, row_type, what, fill)?)
     }
-    Ok(table)
 }
 
 /// Turns random words into two independent draws from the standard normal distribution (Box and Muller 1958).
@@ -147,8 +133,11 @@ mod tests {
 
     #[test]
     fn draws_are_normal_and_a_larger_table_begins_with_the_smaller_one() {
-        let draw =
-            |rows| normal(rows, 7, 7f64.sqrt(), 3, Stream::UserFactors, "a test").unwrap().to_f32().unwrap();
+        let of = |rows, stream| {
+            let normal = Normal { rows, dim: 7, scale: 7f64.sqrt(), seed: 3, stream };
+            normal.on(Device::Cpu, "a test").unwrap().to_f32().unwrap()
+        };
+        let draw = |rows| of(rows, Stream::UserFactors);
         let values = draw(20_000);
         assert_eq!(draw(50), values[..350]);
         let n = values.len() as f64;
@@ -156,8 +145,7 @@ mod tests {
         for (power, expected) in [(1, 0.0), (2, 1.0), (3, 0.0), (4, 3.0)] {
             assert!((moment(power) - expected).abs() < 0.1, "moment {power}: {}", moment(power));
         }
-        let items = normal(50, 7, 7f64.sqrt(), 3, Stream::ItemFactors, "a test").unwrap();
-        assert_ne!(items.to_f32().unwrap(), values[..350]);
+        assert_ne!(of(50, Stream::ItemFactors), values[..350]);
     }
 
     #[test]

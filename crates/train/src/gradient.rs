@@ -8,6 +8,7 @@
 //! checkpoint  all that the next step depends on, on disk
 //! tables      the step of what a batch touched of the embedding tables
 //! dense       the step of the network
+//! norms       what its batch normalization remembers
 //! collective  what several ranks that share each batch tell each other
 //! shards      tables whose rows the ranks share out
 //! ```
@@ -17,6 +18,7 @@ mod collective;
 mod dense;
 mod descend;
 mod loader;
+mod norms;
 mod order;
 mod rank;
 mod rank_learner;

@@ -17,7 +17,7 @@ use recmill_kernels::{Buffer, Device, RatingEpoch, RatingFactors, Table, rating_
 use crate::{
     Error, Learner, Prediction, Result,
     data::{Sizes, sparse_rows},
-    factors::{Stream, copy, normal, take_over, take_over_bias},
+    factors::{Normal, Stream, copy, take_over, take_over_bias},
     svd_als::{Fixed, solve},
 };
 
@@ -35,7 +35,8 @@ pub(crate) struct SvdLearner<'a> {
 
 impl<'a> SvdLearner<'a> {
     pub(crate) fn new(config: &'a SvdConfig, data: &'a Dataset, seed: u64) -> Result<Self> {
-        let draw = |rows, stream, what| normal(rows, config.factors, config.init_scale, seed, stream, what);
+        let (dim, scale) = (config.factors, config.init_scale);
+        let draw = |rows, stream, what| Normal { rows, dim, scale, seed, stream }.on(Device::Cpu, what);
         Ok(Self {
             users: draw(data.n_users(), Stream::UserFactors, "user factors")?,
             items: draw(data.n_items(), Stream::ItemFactors, "item factors")?,

@@ -72,10 +72,7 @@ fn the_same_seed_gives_the_same_bytes_whatever_the_loader_s_threads() {
 
 #[test]
 fn a_stored_ranker_scores_as_the_trained_one() {
-    use recmill_core::{
-        Dataset,
-        directory::{Config, ModelDirectory, Saved, Verify, save},
-    };
+    use recmill_core::directory::{Config, ModelDirectory, Saved, Verify, save};
     let data = Data::new(&["both"], 200);
     let batch = data.batch(&(0..200).collect::<Vec<u64>>());
     for name in RankerModel::NAMES {
@@ -87,15 +84,7 @@ fn a_stored_ranker_scores_as_the_trained_one() {
             let folder = tempfile::tempdir().unwrap();
             let root = folder.path().join("model");
             let stored = Config { model: serde_json::to_value(&config).unwrap(), ..Config::default() };
-            let saved = Saved {
-                config: &stored,
-                parameters: &parameters,
-                dataset: &Dataset::default(),
-                item_attributes: None,
-                user_attributes: None,
-                epochs: &[],
-                features: Some(&features),
-            };
+            let saved = Saved::ranker(&stored, &features, &parameters, &[]);
             save(&root, &saved, 3).unwrap();
             let directory = ModelDirectory::open(&root, Verify::Full).unwrap();
             assert!(directory.is_ranker());

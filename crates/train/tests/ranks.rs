@@ -88,6 +88,28 @@ fn four_ranks_learn_what_one_learns() {
     }
 }
 
+/// Ranks normalize their parts of a batch by themselves, so that four do not learn what one does; but all remember the same.
+#[test]
+fn ranks_remember_the_same_statistics() {
+    let data = Data::new(&["both"], ROWS);
+    let config = config("dlrm", json!({"batch_norm": true, "epochs": 4}));
+    let training = training(&data, &config);
+    let rows: Vec<u64> = (0..ROWS as u64).collect();
+    let batch = data.batch(&rows);
+    for n in [1, 2, 4] {
+        let (ranker, descent) = on_ranks(&training, &config, n);
+        // Each rank has validated a part with its own network: only rank 0's is left.
+        let kept = &descent.epochs[descent.kept_epoch as usize - 1];
+        let losses = scores(&ranker, &batch).into_iter().zip(&batch.labels);
+        let losses = losses.map(|(p, &y)| -f64::from(if y > 0.5 { p } else { 1.0 - p }).ln());
+        let mean = losses.sum::<f64>() / ROWS as f64;
+        assert!((kept.metrics["logloss"] - mean).abs() < 1e-5, "{n} ranks: {mean}");
+        assert!(mean < descent.epochs[0].metrics["logloss"], "{n} ranks have learnt: {mean}");
+        let again = outcome(&data, on_ranks(&training, &config, n));
+        assert_eq!(outcome(&data, (ranker, descent)), again, "the same ranks, the same bits");
+    }
+}
+
 /// Stops after so many steps.
 struct StopAfter<'a>(u64, &'a AtomicBool);
 

@@ -82,6 +82,7 @@ fn bitwise() {
             "dcn-v2",
             json!({"table_optimizer": "row-wise-adagrad", "table_precision": "bf16", "schedule": "cosine"}),
         ),
+        ("dlrm", json!({"batch_norm": true, "accumulate": 3})),
         ("wide-deep", json!({"table_optimizer": "ftrl", "optimizer": "adagrad", "accumulate": 2})),
         ("logistic", json!({"table_optimizer": "sgd", "optimizer": "sgd"})),
     ] {

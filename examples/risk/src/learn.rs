@@ -3,7 +3,6 @@
 use std::{path::Path, sync::atomic::AtomicBool};
 
 use recmill::{
-    Dataset,
     data::ReadOptions,
     directory::{Config, Epoch, ModelDirectory, Saved, Verify, save},
     features::{Examples, FeatureBatch, Features},
@@ -53,15 +52,7 @@ pub(crate) fn train(train: &Path, validation: &Path, seed: u64, model: &Path) ->
         ..Config::default()
     };
     let epochs: Vec<Epoch> = descent.epochs.iter().map(Epoch::from).collect();
-    let saved = Saved {
-        config: &about,
-        parameters: &parameters,
-        dataset: &Dataset::default(),
-        item_attributes: None,
-        user_attributes: None,
-        epochs: &epochs,
-        features: Some(&features),
-    };
+    let saved = Saved::ranker(&about, &features, &parameters, &epochs);
     save(model, &saved, 1)?;
     Ok(descent)
 }

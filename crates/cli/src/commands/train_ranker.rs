@@ -7,7 +7,6 @@ use std::{
 
 use clap::Args;
 use recmill_core::{
-    Dataset,
     data::ReadOptions,
     directory::{self, Config, Epoch, Saved},
     features::{Features, FitReport, Schema},
@@ -332,15 +331,7 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
         ..about
     };
     let epochs: Vec<Epoch> = descent.epochs.iter().map(Epoch::from).collect();
-    let saved = Saved {
-        config: &stored,
-        parameters: &parameters,
-        dataset: &Dataset::default(),
-        item_attributes: None,
-        user_attributes: None,
-        epochs: &epochs,
-        features: Some(&features),
-    };
+    let saved = Saved::ranker(&stored, &features, &parameters, &epochs);
     let version = directory::save(out, &saved, flags.keep)?;
     note!(
         "wrote {} in {} after {}",

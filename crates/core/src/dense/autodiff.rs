@@ -6,9 +6,12 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, Ops, OpsKind, unary},
 };
-use burn::tensor::ops::FloatTensor;
+use burn::tensor::{backend::AutodiffBackend, ops::FloatTensor};
 
-use super::{Activation, DenseBackend, backend::tensor};
+use super::{Activation, BatchNormState, BatchNormed, DenseBackend, backend::tensor};
+
+/// `x`, the scale, what came out, and what followed.
+type Normed<B> = (FloatTensor<B>, FloatTensor<B>, [FloatTensor<B>; 3], Activation);
 
 #[derive(Debug)]
 struct Linear;
@@ -78,6 +81,25 @@ impl<B: DenseBackend> Backward<B, 3> for Cross {
 }
 
 #[derive(Debug)]
+struct Norm;
+
+impl<B: DenseBackend> Backward<B, 3> for Norm {
+    type State = Normed<B>;
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let (x, scale, [y, mean, variance], activation) = ops.state;
+        let normed = BatchNormed { y, mean, variance };
+        let found = B::batch_norm_backward(BatchNormState { x, scale, normed, activation }, gradient);
+        for (node, gradient) in ops.parents.into_iter().zip([found.x, found.scale, found.shift]) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Join;
 
 impl<B: DenseBackend> Backward<B, 2> for Join {
@@ -127,6 +149,36 @@ impl<B: DenseBackend, C: CheckpointStrategy> DenseBackend for Autodiff<B, C> {
             OpsKind::Tracked(prepared) => prepared.finish(x.primitive.clone(), B::pairwise_dots(x.primitive)),
             OpsKind::UnTracked(prepared) => prepared.finish(B::pairwise_dots(x.primitive)),
         }
+    }
+
+    fn batch_norm(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        activation: Activation,
+    ) -> BatchNormed<Self> {
+        let nodes = [x.node.clone(), scale.node.clone(), shift.node.clone()];
+        let (x, scale, shift) = (x.primitive, scale.primitive, shift.primitive);
+        let BatchNormed { y, mean, variance } = B::batch_norm(x.clone(), scale.clone(), shift, activation);
+        let untracked = [mean.clone(), variance.clone()].map(<Self as AutodiffBackend>::from_inner);
+        let y = match Norm.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                prepared.finish((x, scale, [y.clone(), mean, variance], activation), y)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        };
+        let [mean, variance] = untracked;
+        BatchNormed { y, mean, variance }
+    }
+
+    fn normalize(
+        x: FloatTensor<Self>,
+        parameters: [FloatTensor<Self>; 2],
+        statistics: [FloatTensor<Self>; 2],
+        activation: Activation,
+    ) -> FloatTensor<Self> {
+        let [parameters, statistics] = [parameters, statistics].map(|pair| pair.map(|x| x.primitive));
+        <Self as AutodiffBackend>::from_inner(B::normalize(x.primitive, parameters, statistics, activation))
     }
 
     fn join(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {

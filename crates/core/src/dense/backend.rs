@@ -36,6 +36,41 @@ pub struct CrossGradients<B: Backend> {
     pub x: FloatTensor<B>,
 }
 
+/// What [`DenseBackend::batch_norm`] returns.
+pub struct BatchNormed<B: Backend> {
+    /// The output.
+    pub y: FloatTensor<B>,
+    /// The mean of each column; no gradient goes through it.
+    pub mean: FloatTensor<B>,
+    /// The variance of each column; as the mean.
+    pub variance: FloatTensor<B>,
+}
+
+/// What the gradients of [`DenseBackend::batch_norm`] are made of.
+pub struct BatchNormState<B: Backend> {
+    /// The input.
+    pub x: FloatTensor<B>,
+    /// The scale of each column.
+    pub scale: FloatTensor<B>,
+    /// What came out.
+    pub normed: BatchNormed<B>,
+    /// What followed.
+    pub activation: Activation,
+}
+
+/// The gradients of [`DenseBackend::batch_norm`].
+pub struct BatchNormGradients<B: Backend> {
+    /// Of the input.
+    pub x: FloatTensor<B>,
+    /// Of the scale.
+    pub scale: FloatTensor<B>,
+    /// Of the shift.
+    pub shift: FloatTensor<B>,
+}
+
+/// Added to variances before their root is taken.
+pub(super) const NORM_EPSILON: f32 = 1e-5;
+
 /// A backend with the operations of deep models.
 ///
 /// Shapes are `[rows, ..]`, contiguous or not, f32.
@@ -119,6 +154,38 @@ pub trait DenseBackend: Backend {
     /// Returns the gradients of [`DenseBackend::join`]: the first `n` columns, and the others.
     fn join_backward(gradient: FloatTensor<Self>, n: usize) -> [FloatTensor<Self>; 2] {
         by_definition::join_backward::<Self>(gradient, n)
+    }
+
+    /// Normalizes columns by the statistics of these rows: `activation(scale (x - mean) / √(variance + 1e-5) + shift)` (Ioffe,
+    /// Szegedy 2015).
+    ///
+    /// # Shapes
+    /// `x` `[rows, width]`, at least one row; `scale`, `shift` `[width]`.
+    fn batch_norm(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        activation: Activation,
+    ) -> BatchNormed<Self> {
+        by_definition::batch_norm::<Self>(x, scale, shift, activation)
+    }
+
+    /// Returns the gradients of [`DenseBackend::batch_norm`].
+    fn batch_norm_backward(
+        state: BatchNormState<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> BatchNormGradients<Self> {
+        by_definition::batch_norm_backward::<Self>(state, gradient)
+    }
+
+    /// As [`DenseBackend::batch_norm`], with statistics that are known: every row alone. No gradient goes through it.
+    fn normalize(
+        x: FloatTensor<Self>,
+        [scale, shift]: [FloatTensor<Self>; 2],
+        [mean, variance]: [FloatTensor<Self>; 2],
+        activation: Activation,
+    ) -> FloatTensor<Self> {
+        by_definition::normalize::<Self>(x, [scale, shift], [mean, variance], activation)
     }
 
     /// Returns `parameter` after one step of `rule`'s optimizer.
@@ -228,6 +295,61 @@ pub(super) mod by_definition {
         }
         let lower: Tensor<B, 3> = Tensor::stack(lower, 1);
         primitive((lower.clone() + lower.swap_dims(1, 2)).matmul(x))
+    }
+
+    pub(in crate::dense) fn batch_norm<B: Backend>(
+        x: FloatTensor<B>,
+        scale: FloatTensor<B>,
+        shift: FloatTensor<B>,
+        activation: Activation,
+    ) -> BatchNormed<B> {
+        let values = tensor::<B, 2>(x.clone());
+        let mean = values.clone().mean_dim(0);
+        let variance = (values - mean.clone()).powi_scalar(2).mean_dim(0);
+        let [mean, variance] = [mean, variance].map(|column| primitive(column.squeeze_dim::<1>(0)));
+        let y = normalize::<B>(x, [scale, shift], [mean.clone(), variance.clone()], activation);
+        BatchNormed { y, mean, variance }
+    }
+
+    pub(in crate::dense) fn normalize<B: Backend>(
+        x: FloatTensor<B>,
+        [scale, shift]: [FloatTensor<B>; 2],
+        [mean, variance]: [FloatTensor<B>; 2],
+        activation: Activation,
+    ) -> FloatTensor<B> {
+        let [scale, shift, mean, variance] = [scale, shift, mean, variance].map(tensor::<B, 1>);
+        let slope = scale / (variance + NORM_EPSILON).sqrt();
+        let offset = shift - slope.clone() * mean;
+        let y = tensor::<B, 2>(x) * slope.unsqueeze() + offset.unsqueeze();
+        primitive(match activation {
+            Activation::Identity => y,
+            Activation::Relu => relu(y),
+        })
+    }
+
+    pub(in crate::dense) fn batch_norm_backward<B: Backend>(
+        state: BatchNormState<B>,
+        gradient: FloatTensor<B>,
+    ) -> BatchNormGradients<B> {
+        let BatchNormState { x, scale, normed, activation } = state;
+        let [x, y, gradient] = [x, normed.y, gradient].map(tensor::<B, 2>);
+        let [scale, mean, variance] = [scale, normed.mean, normed.variance].map(tensor::<B, 1>);
+        let gradient = match activation {
+            Activation::Identity => gradient,
+            Activation::Relu => gradient.mask_fill(y.lower_equal_elem(0.0), 0.0),
+        };
+        let inverse = (variance + NORM_EPSILON).sqrt().recip();
+        let normal = (x - mean.unsqueeze()) * inverse.clone().unsqueeze();
+        let of_scale = (gradient.clone() * normal.clone()).sum_dim(0);
+        let of_shift = gradient.clone().sum_dim(0);
+        let share = 1.0 / gradient.dims()[0].max(1) as f64;
+        let centred =
+            gradient - of_shift.clone().mul_scalar(share) - normal * of_scale.clone().mul_scalar(share);
+        BatchNormGradients {
+            x: primitive(centred * (scale * inverse).unsqueeze()),
+            scale: primitive(of_scale.squeeze_dim::<1>(0)),
+            shift: primitive(of_shift.squeeze_dim::<1>(0)),
+        }
     }
 
     pub(in crate::dense) fn join<B: Backend>(a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {

@@ -8,14 +8,17 @@ use burn::tensor::{Shape, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 use recmill_kernels::{
-    Linear, LinearGradients as IntoGradients, LinearScratch, Products, cross_layer_backward_into,
-    cross_layer_into, dense_update, fm_second_order_backward_into, fm_second_order_into, linear,
-    linear_backward, pairwise_dots_backward_into, pairwise_dots_into,
+    BatchNorm, BatchNormGradients as IntoNormGradients, ColumnStatistics, Linear,
+    LinearGradients as IntoGradients, LinearScratch, Products, batch_norm, batch_norm_backward,
+    cross_layer_backward_into, cross_layer_into, dense_update, fm_second_order_backward_into,
+    fm_second_order_into, linear, linear_backward, normalize, pairwise_dots_backward_into,
+    pairwise_dots_into,
 };
 
 use super::{
-    Activation, Cpu, CrossGradients, DenseBackend, DenseRule, LinearGradients, OptimizerState,
-    backend::{by_definition, primitive, tensor},
+    Activation, BatchNormGradients, BatchNormState, BatchNormed, Cpu, CrossGradients, DenseBackend,
+    DenseRule, LinearGradients, OptimizerState,
+    backend::{NORM_EPSILON, by_definition, primitive, tensor},
 };
 
 thread_local! {
@@ -85,6 +88,11 @@ fn kind(activation: Activation) -> recmill_kernels::Activation {
         Activation::Identity => recmill_kernels::Activation::Identity,
         Activation::Relu => recmill_kernels::Activation::Relu,
     }
+}
+
+fn norm<'a>(scale: &'a Values, shift: &'a Values, activation: Activation) -> BatchNorm<'a> {
+    let activation = kind(activation);
+    BatchNorm { scale: scale.get(), shift: shift.get(), epsilon: NORM_EPSILON, activation }
 }
 
 impl DenseBackend for Cpu {
@@ -213,6 +221,67 @@ impl DenseBackend for Cpu {
         }
     }
 
+    fn batch_norm(
+        x: FlexTensor,
+        scale: FlexTensor,
+        shift: FlexTensor,
+        activation: Activation,
+    ) -> BatchNormed<Self> {
+        let [x, scale, shift] = [x, scale, shift].map(Values::new);
+        let [rows, width] = x.dims();
+        let [mut mean, mut variance, mut y] = [width, width, rows * width].map(|n| vec![0.0; n]);
+        match batch_norm(&norm(&scale, &shift, activation), x.get(), &mut y, &mut mean, &mut variance) {
+            Ok(()) => {
+                let [mean, variance] = [mean, variance].map(|column| made(column, [width]));
+                BatchNormed { y: made(y, [rows, width]), mean, variance }
+            }
+            Err(_) => by_definition::batch_norm::<Cpu>(x.0, scale.0, shift.0, activation),
+        }
+    }
+
+    fn batch_norm_backward(state: BatchNormState<Self>, gradient: FlexTensor) -> BatchNormGradients<Self> {
+        let BatchNormState { x, scale, normed, activation } = state;
+        let [x, scale, gradient] = [x, scale, gradient].map(Values::new);
+        let [y, mean, variance] = [normed.y, normed.mean, normed.variance].map(Values::new);
+        let [rows, width] = x.dims();
+        let [mut of_x, mut of_scale, mut of_shift] = [rows * width, width, width].map(|n| vec![0.0; n]);
+        // The shift has no part in the gradients.
+        let norm = norm(&scale, &scale, activation);
+        let statistics = ColumnStatistics { mean: mean.get(), variance: variance.get() };
+        let into = IntoNormGradients { x: &mut of_x, scale: &mut of_scale, shift: &mut of_shift };
+        match batch_norm_backward(&norm, x.get(), statistics, y.get(), gradient.get(), into) {
+            Ok(()) => BatchNormGradients {
+                x: made(of_x, [rows, width]),
+                scale: made(of_scale, [width]),
+                shift: made(of_shift, [width]),
+            },
+            Err(_) => {
+                let normed = BatchNormed { y: y.0, mean: mean.0, variance: variance.0 };
+                let state = BatchNormState { x: x.0, scale: scale.0, normed, activation };
+                by_definition::batch_norm_backward::<Cpu>(state, gradient.0)
+            }
+        }
+    }
+
+    fn normalize(
+        x: FlexTensor,
+        parameters: [FlexTensor; 2],
+        statistics: [FlexTensor; 2],
+        activation: Activation,
+    ) -> FlexTensor {
+        let x = Values::new(x);
+        let [[scale, shift], [mean, variance]] = [parameters, statistics].map(|pair| pair.map(Values::new));
+        let shape: [usize; 2] = x.dims();
+        let mut y = vec![0.0; shape[0] * shape[1]];
+        let statistics = ColumnStatistics { mean: mean.get(), variance: variance.get() };
+        match normalize(&norm(&scale, &shift, activation), x.get(), statistics, &mut y) {
+            Ok(()) => made(y, shape),
+            Err(_) => {
+                by_definition::normalize::<Cpu>(x.0, [scale.0, shift.0], [mean.0, variance.0], activation)
+            }
+        }
+    }
+
     fn join(a: FlexTensor, b: FlexTensor) -> FlexTensor {
         let [a, b] = [a, b].map(Values::new);
         let ([rows, n], [_, m]) = (a.dims(), b.dims());
@@ -285,7 +354,9 @@ mod tests {
     }
 
     fn close(ours: FlexTensor, definition: FlexTensor, what: &str) {
-        for (a, b) in values(ours).into_iter().zip(values(definition)) {
+        let (ours, definition) = (values(ours), values(definition));
+        assert_eq!(ours.len(), definition.len(), "{what}");
+        for (a, b) in ours.into_iter().zip(definition) {
             assert!((a - b).abs() <= 1e-5 * (1.0 + b.abs()), "{what}: {a} beside {b}");
         }
     }
@@ -306,6 +377,7 @@ mod tests {
                 let g = some([rows, outputs], 4);
                 let ours =
                     Cpu::linear_layer_backward(x.clone(), w.clone(), y.clone(), g.clone(), activation, true);
+                assert_eq!(values(g.clone()), values(some([rows, outputs], 4)), "somebody else's gradient");
                 let definition = by_definition::linear_layer_backward::<Cpu>(x, w, y, g, activation, true);
                 close(ours.weight, definition.weight, "weight");
                 close(ours.bias, definition.bias, "bias");
@@ -329,6 +401,48 @@ mod tests {
                     by_definition::pairwise_dots_backward::<Cpu>(x, g),
                     "dots backward",
                 );
+            }
+        }
+        for (rows, width) in [(2, 3), (70, 16), (33, 1)] {
+            let x = || some([rows, width], 20);
+            let parameters = || [21, 22].map(|salt| some([width], salt));
+            for activation in [Activation::Identity, Activation::Relu] {
+                let [scale, shift] = parameters();
+                let ours = Cpu::batch_norm(x(), scale, shift, activation);
+                let [scale, shift] = parameters();
+                let definition = by_definition::batch_norm::<Cpu>(x(), scale, shift, activation);
+                let statistics = || [ours.mean.clone(), ours.variance.clone()];
+                close(
+                    Cpu::normalize(x(), parameters(), statistics(), activation),
+                    by_definition::normalize::<Cpu>(x(), parameters(), statistics(), activation),
+                    "normalize",
+                );
+                close(ours.y.clone(), definition.y, "batch_norm");
+                close(ours.mean.clone(), definition.mean, "mean");
+                close(ours.variance.clone(), definition.variance, "variance");
+                let state = || {
+                    let [y, mean, variance] = [&ours.y, &ours.mean, &ours.variance].map(Clone::clone);
+                    let normed = BatchNormed { y, mean, variance };
+                    BatchNormState { x: x(), scale: some([width], 21), normed, activation }
+                };
+                let gradient = || some([rows, width], 23);
+                let found = Cpu::batch_norm_backward(state(), gradient());
+                let definition = by_definition::batch_norm_backward::<Cpu>(state(), gradient());
+                close(found.x, definition.x, "gradient of x");
+                close(found.scale, definition.scale, "gradient of scale");
+                close(found.shift, definition.shift, "gradient of shift");
+            }
+        }
+        for (rows, n, m) in [(1, 1, 1), (7, 3, 5), (600, 16, 1), (5, 2, 40)] {
+            // Columns of a wider tensor, and rows that were columns: memory in another order.
+            let a = tensor::<Cpu, 2>(some([rows, n + 3], 12)).slice([0..rows, 2..n + 2]);
+            let b = tensor::<Cpu, 2>(some([m, rows], 13)).transpose();
+            let [a, b] = [a, b].map(primitive);
+            let joined = Cpu::join(a.clone(), b.clone());
+            close(joined.clone(), by_definition::join::<Cpu>(a.clone(), b.clone()), "join");
+            let parts = Cpu::join_backward(joined, n);
+            for (part, whole) in parts.into_iter().zip([a, b]) {
+                assert_eq!(values(part), values(whole), "what was joined comes apart again");
             }
         }
         let [x0, u, x, g] = [8, 9, 10, 11].map(|salt| some([6, 35], salt));

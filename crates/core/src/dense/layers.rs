@@ -1,7 +1,9 @@
 //! The layers that several models are made of, and where their first values come from.
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::{
-    module::{Module, Param},
+    module::{Module, Param, ParamId},
     tensor::{Tensor, TensorData, backend::Backend},
 };
 use rayon::prelude::*;
@@ -42,6 +44,12 @@ impl<'a, B: Backend> Initial<'a, B> {
     /// Makes a parameter of one value throughout.
     pub fn constant<const D: usize>(&mut self, shape: [usize; D], value: f32) -> Param<Tensor<B, D>> {
         self.of(shape, vec![value; shape.iter().product()])
+    }
+
+    /// Makes numbers that are no parameters: no optimizer steps them.
+    fn remembered(&self, width: usize, value: f32) -> Param<Tensor<B, 1>> {
+        let values = TensorData::new(vec![value; width], [width]);
+        Param::initialized(ParamId::new(), Tensor::from_data(values, self.device))
     }
 
     fn of<const D: usize>(&self, shape: [usize; D], values: Vec<f32>) -> Param<Tensor<B, D>> {
@@ -128,10 +136,84 @@ impl Dropout {
     }
 }
 
-/// Linear layers with `max(0, x)` after each, and dropout.
+/// What a network is told in training, and what it tells: its statistics of the batch.
+#[derive(Debug)]
+pub struct InTraining<B: Backend> {
+    /// Who is dropped.
+    pub dropout: Dropout,
+    found: Mutex<Vec<(ParamId, Tensor<B, 1>)>>,
+}
+
+impl<B: Backend> InTraining<B> {
+    /// Begins a pass in which `dropout` says who is dropped.
+    pub fn new(dropout: Dropout) -> Self {
+        Self { dropout, found: Mutex::default() }
+    }
+
+    /// Returns the statistics that were found, by what remembers them.
+    pub fn into_statistics(self) -> Vec<(ParamId, Tensor<B, 1>)> {
+        self.found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Batch normalization of columns and what follows it: see [`DenseBackend::batch_norm`].
+///
+/// In training by the statistics of the rows at hand; what is remembered of all of them serves ever after. It is remembered by
+/// whoever takes the steps, out of [`InTraining::into_statistics`].
+#[derive(Module, Debug)]
+pub struct BatchNorm<B: Backend> {
+    scale: Param<Tensor<B, 1>>,
+    shift: Param<Tensor<B, 1>>,
+    mean: Param<Tensor<B, 1>>,
+    variance: Param<Tensor<B, 1>>,
+}
+
+impl<B: Backend> BatchNorm<B> {
+    /// Begins with what changes nothing.
+    pub fn new(width: usize, initial: &mut Initial<'_, B>) -> Self {
+        Self {
+            scale: initial.constant([width], 1.0),
+            shift: initial.constant([width], 0.0),
+            mean: initial.remembered(width, 0.0),
+            variance: initial.remembered(width, 1.0),
+        }
+    }
+}
+
+impl<B: DenseBackend> BatchNorm<B> {
+    /// Maps `[rows, width]` to as many.
+    pub fn forward(
+        &self,
+        x: Tensor<B, 2>,
+        activation: Activation,
+        training: Option<&InTraining<B>>,
+    ) -> Tensor<B, 2> {
+        let [scale, shift, mean, variance] =
+            [&self.scale, &self.shift, &self.mean, &self.variance].map(|values| primitive(values.val()));
+        let Some(training) = training else {
+            return tensor(B::normalize(primitive(x), [scale, shift], [mean, variance], activation));
+        };
+        let normed = B::batch_norm(primitive(x), scale, shift, activation);
+        let found = [(self.mean.id, tensor(normed.mean)), (self.variance.id, tensor(normed.variance))];
+        training.found.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+        tensor(normed.y)
+    }
+}
+
+/// What stands between the layers of an [`Mlp`].
+#[derive(Clone, Copy, Debug)]
+pub struct MlpOptions {
+    /// Share of each layer's values that are dropped in training.
+    pub dropout: f64,
+    /// Whether each layer is normalized before its activation.
+    pub batch_norm: bool,
+}
+
+/// Linear layers with `max(0, x)` after each, and dropout; normalized between the two where asked for.
 #[derive(Module, Debug)]
 pub struct Mlp<B: Backend> {
     layers: Vec<Linear<B>>,
+    norms: Vec<BatchNorm<B>>,
     dropout: f64,
     first_layer: u64,
 }
@@ -141,7 +223,7 @@ impl<B: Backend> Mlp<B> {
     pub fn new(
         inputs: usize,
         hidden: &[usize],
-        dropout: f64,
+        options: MlpOptions,
         tower: u64,
         initial: &mut Initial<'_, B>,
     ) -> Self {
@@ -151,7 +233,10 @@ impl<B: Backend> Mlp<B> {
             width = outputs;
             layer
         });
-        Self { layers: layers.collect(), dropout, first_layer: tower * 32 }
+        let layers = layers.collect();
+        let normed = if options.batch_norm { hidden } else { &[] };
+        let norms = normed.iter().map(|&width| BatchNorm::new(width, initial)).collect();
+        Self { layers, norms, dropout: options.dropout, first_layer: tower * 32 }
     }
 }
 
@@ -163,12 +248,17 @@ impl<B: Backend> Mlp<B> {
 }
 
 impl<B: DenseBackend> Mlp<B> {
-    /// Maps `[rows, inputs]` to `[rows, last of hidden]`; drops only where `dropout` is given, which is in training.
-    pub fn forward(&self, mut x: Tensor<B, 2>, dropout: Option<&Dropout>) -> Tensor<B, 2> {
+    /// Maps `[rows, inputs]` to `[rows, last of hidden]`.
+    pub fn forward(&self, mut x: Tensor<B, 2>, training: Option<&InTraining<B>>) -> Tensor<B, 2> {
         for (at, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, Activation::Relu);
-            if let Some(dropout) = dropout {
-                x = dropout.apply(x, self.dropout, self.first_layer + at as u64);
+            x = match self.norms.get(at) {
+                Some(norm) => {
+                    norm.forward(layer.forward(x, Activation::Identity), Activation::Relu, training)
+                }
+                None => layer.forward(x, Activation::Relu),
+            };
+            if let Some(training) = training {
+                x = training.dropout.apply(x, self.dropout, self.first_layer + at as u64);
             }
         }
         x

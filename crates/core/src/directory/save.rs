@@ -17,6 +17,7 @@ use std::{
     collections::BTreeMap,
     io::Write,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use arrow::record_batch::RecordBatch;
@@ -58,6 +59,27 @@ pub struct Saved<'a> {
     pub epochs: &'a [Epoch],
     /// How rows become features, for a model that scores rows; such a model has no users, items and history of its own.
     pub features: Option<&'a Features>,
+}
+
+impl<'a> Saved<'a> {
+    /// Describes a model that scores rows, which has no users, items and history of its own.
+    pub fn ranker(
+        config: &'a Config,
+        features: &'a Features,
+        parameters: &'a Parameters,
+        epochs: &'a [Epoch],
+    ) -> Self {
+        static NONE: LazyLock<Dataset> = LazyLock::new(Dataset::default);
+        Self {
+            config,
+            parameters,
+            dataset: &NONE,
+            item_attributes: None,
+            user_attributes: None,
+            epochs,
+            features: Some(features),
+        }
+    }
 }
 
 /// Adds a version to the model directory `root`, which is made where there is none, and makes it current.

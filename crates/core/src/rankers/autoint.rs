@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Inputs, Network, Shape, TableDims, inputs::Vectors};
 use crate::{
-    dense::{Activation, DenseBackend, Initial, Linear, Mlp},
+    dense::{Activation, DenseBackend, Initial, Linear, Mlp, MlpOptions},
     models::Problems,
 };
 
@@ -49,6 +49,10 @@ pub struct AutoIntConfig {
     /// Share of the hidden values that are dropped in training.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().dropout))]
     pub dropout: f64,
+    /// Whether hidden layers are normalized by the statistics of the batch (Ioffe, Szegedy 2015). Rows of many categories are often
+    /// learnt faster and better with it.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().batch_norm, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true"))]
+    pub batch_norm: bool,
 }
 
 impl Default for AutoIntConfig {
@@ -60,11 +64,16 @@ impl Default for AutoIntConfig {
             attention_dim: 16,
             hidden: vec![400, 400],
             dropout: 0.2,
+            batch_norm: false,
         }
     }
 }
 
 impl AutoIntConfig {
+    fn between(&self) -> MlpOptions {
+        MlpOptions { dropout: self.dropout, batch_norm: self.batch_norm }
+    }
+
     pub(super) fn problems(&self, problems: &mut Problems) {
         problems.dimension("embedding_dim", self.embedding_dim);
         problems.at_least_one("attention_layers", self.attention_layers);
@@ -124,7 +133,7 @@ impl<B: Backend> AutoInt<B> {
             vectors,
             attention,
             of_attention: Linear::glorot(attended, shape.n_labels, initial),
-            deep: Mlp::new(flat, &config.hidden, config.dropout, 0, initial),
+            deep: Mlp::new(flat, &config.hidden, config.between(), 0, initial),
             head: Linear::glorot(config.hidden.last().copied().unwrap_or(flat), shape.n_labels, initial),
         }
     }
@@ -159,7 +168,7 @@ impl<B: DenseBackend> Network<B> for AutoInt<B> {
         if self.deep.is_empty() {
             return attended;
         }
-        let deep = self.deep.forward(inputs.flat(), inputs.dropout.as_ref());
+        let deep = self.deep.forward(inputs.flat(), inputs.training());
         attended + self.head.forward(deep, Activation::Identity)
     }
 }

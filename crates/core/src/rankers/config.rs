@@ -240,7 +240,12 @@ mod tests {
 
     #[test]
     fn all_problems_are_listed_at_once() {
-        let model = RankerModel::DeepFm(DeepFmConfig { embedding_dim: 0, hidden: vec![8, 0], dropout: 1.0 });
+        let model = RankerModel::DeepFm(DeepFmConfig {
+            embedding_dim: 0,
+            hidden: vec![8, 0],
+            dropout: 1.0,
+            batch_norm: false,
+        });
         let learning =
             LearningConfig { batch_size: 0, learning_rate: Some(f64::NAN), ..LearningConfig::default() };
         let told = RankerConfig { model, learning }.validate().unwrap_err().to_string();

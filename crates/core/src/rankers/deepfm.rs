@@ -17,7 +17,7 @@ use super::{
     inputs::{FirstOrder, Vectors},
 };
 use crate::{
-    dense::{Activation, DenseBackend, Initial, Linear, Mlp, second_order},
+    dense::{Activation, DenseBackend, Initial, Linear, Mlp, MlpOptions, second_order},
     models::Problems,
 };
 
@@ -35,15 +35,23 @@ pub struct DeepFmConfig {
     /// Share of the hidden values that are dropped in training.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().dropout))]
     pub dropout: f64,
+    /// Whether hidden layers are normalized by the statistics of the batch (Ioffe, Szegedy 2015). Rows of many categories are often
+    /// learnt faster and better with it.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().batch_norm, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true"))]
+    pub batch_norm: bool,
 }
 
 impl Default for DeepFmConfig {
     fn default() -> Self {
-        Self { embedding_dim: 16, hidden: vec![400, 400, 400], dropout: 0.2 }
+        Self { embedding_dim: 16, hidden: vec![400, 400, 400], dropout: 0.2, batch_norm: false }
     }
 }
 
 impl DeepFmConfig {
+    fn between(&self) -> MlpOptions {
+        MlpOptions { dropout: self.dropout, batch_norm: self.batch_norm }
+    }
+
     pub(super) fn problems(&self, problems: &mut Problems) {
         problems.dimension("embedding_dim", self.embedding_dim);
         problems.widths("hidden", &self.hidden);
@@ -71,7 +79,7 @@ impl<B: Backend> DeepFm<B> {
         Self {
             first_order: FirstOrder::new(shape, initial),
             vectors: Vectors::new(shape, config.embedding_dim, initial),
-            deep: Mlp::new(width, &config.hidden, config.dropout, 0, initial),
+            deep: Mlp::new(width, &config.hidden, config.between(), 0, initial),
             head: Linear::glorot(config.hidden.last().copied().unwrap_or(width), shape.n_labels, initial),
         }
     }
@@ -79,7 +87,7 @@ impl<B: Backend> DeepFm<B> {
 
 impl<B: DenseBackend> Network<B> for DeepFm<B> {
     fn forward(&self, inputs: &Inputs<B>) -> Tensor<B, 2> {
-        let deep = self.deep.forward(inputs.flat(), inputs.dropout.as_ref());
+        let deep = self.deep.forward(inputs.flat(), inputs.training());
         self.first_order.forward(inputs)
             + second_order(self.vectors.forward(inputs))
             + self.head.forward(deep, Activation::Identity)

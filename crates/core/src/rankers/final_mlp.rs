@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Inputs, Network, Shape, TableDims};
 use crate::{
-    dense::{Activation, DenseBackend, Initial, Linear, Mlp, product},
+    dense::{Activation, DenseBackend, Initial, Linear, Mlp, MlpOptions, product},
     models::Problems,
 };
 
@@ -45,6 +45,10 @@ pub struct FinalMlpConfig {
     /// Share of the hidden values that are dropped in training.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().dropout))]
     pub dropout: f64,
+    /// Whether hidden layers are normalized by the statistics of the batch (Ioffe, Szegedy 2015). Rows of many categories are often
+    /// learnt faster and better with it.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().batch_norm, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true"))]
+    pub batch_norm: bool,
 }
 
 impl Default for FinalMlpConfig {
@@ -56,11 +60,16 @@ impl Default for FinalMlpConfig {
             heads: 10,
             gate: 64,
             dropout: 0.2,
+            batch_norm: false,
         }
     }
 }
 
 impl FinalMlpConfig {
+    fn between(&self) -> MlpOptions {
+        MlpOptions { dropout: self.dropout, batch_norm: self.batch_norm }
+    }
+
     pub(super) fn problems(&self, problems: &mut Problems) {
         problems.dimension("embedding_dim", self.embedding_dim);
         problems.widths("hidden", &self.hidden);
@@ -116,7 +125,7 @@ impl<B: Backend> Stream<B> {
                 ],
                 false => Vec::new(),
             },
-            mlp: Mlp::new(width, hidden, config.dropout, at, initial),
+            mlp: Mlp::new(width, hidden, config.between(), at, initial),
         }
     }
 }
@@ -130,7 +139,7 @@ impl<B: DenseBackend> Stream<B> {
             }
             _ => x,
         };
-        self.mlp.forward(x, inputs.dropout.as_ref())
+        self.mlp.forward(x, inputs.training())
     }
 }
 

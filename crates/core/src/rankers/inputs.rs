@@ -1,12 +1,14 @@
 //! What a network is given of a batch, and the parts of networks that only rearrange it.
 
+use std::sync::Arc;
+
 use burn::{
     module::{Module, Param},
     tensor::{Tensor, backend::Backend},
 };
 
 use super::Shape;
-use crate::dense::{Activation, DenseBackend, Dropout, Initial, Linear, beside};
+use crate::dense::{Activation, DenseBackend, InTraining, Initial, Linear, beside};
 
 /// A batch as a network sees it. What a model's configuration does not ask for, or the data do not have, is absent.
 #[derive(Clone, Debug)]
@@ -17,11 +19,16 @@ pub struct Inputs<B: Backend> {
     pub first_order: Option<Tensor<B, 2>>,
     /// `[rows, numeric]`: the numeric columns.
     pub numeric: Option<Tensor<B, 2>>,
-    /// Who is dropped, in training.
-    pub dropout: Option<Dropout>,
+    /// In training, what is told then.
+    pub training: Option<Arc<InTraining<B>>>,
 }
 
 impl<B: DenseBackend> Inputs<B> {
+    /// Returns what is told in training.
+    pub fn training(&self) -> Option<&InTraining<B>> {
+        self.training.as_deref()
+    }
+
     /// Returns `[rows, fields * dim + numeric]`: all that there is of a row, side by side.
     pub fn flat(&self) -> Tensor<B, 2> {
         let embedded = self.embedded.clone().map(|x| x.flatten::<2>(1, 2));

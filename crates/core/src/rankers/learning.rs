@@ -133,7 +133,8 @@ pub struct LearningConfig {
     /// Rows a step.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().batch_size))]
     pub batch_size: usize,
-    /// Pieces that a batch is computed in, one after the other: as many times less memory, the same step.
+    /// Pieces that a batch is computed in, one after the other: as many times less memory, and the same step, except with
+    /// --batch-norm, which normalizes each piece by itself.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().accumulate))]
     pub accumulate: usize,
     /// Step size of the dense parameters. Halve it when the loss jumps, double it when it creeps [default: 0.003; 0.01 for

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Inputs, Network, Shape, TableDims, shared_bottom::Tower};
 use crate::{
-    dense::{Activation, DenseBackend, Initial, Linear, Mlp, beside},
+    dense::{Activation, DenseBackend, Initial, Linear, Mlp, MlpOptions, beside},
     models::Problems,
 };
 
@@ -38,15 +38,30 @@ pub struct MmoeConfig {
     /// Share of the hidden values that are dropped in training.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().dropout))]
     pub dropout: f64,
+    /// Whether hidden layers are normalized by the statistics of the batch (Ioffe, Szegedy 2015). Rows of many categories are often
+    /// learnt faster and better with it.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().batch_norm, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true"))]
+    pub batch_norm: bool,
 }
 
 impl Default for MmoeConfig {
     fn default() -> Self {
-        Self { embedding_dim: 16, experts: 4, hidden: vec![256, 128], tower: vec![64], dropout: 0.2 }
+        Self {
+            embedding_dim: 16,
+            experts: 4,
+            hidden: vec![256, 128],
+            tower: vec![64],
+            dropout: 0.2,
+            batch_norm: false,
+        }
     }
 }
 
 impl MmoeConfig {
+    fn between(&self) -> MlpOptions {
+        MlpOptions { dropout: self.dropout, batch_norm: self.batch_norm }
+    }
+
     pub(super) fn problems(&self, problems: &mut Problems) {
         problems.dimension("embedding_dim", self.embedding_dim);
         problems.at_least_one("experts", self.experts);
@@ -73,12 +88,12 @@ impl<B: Backend> Mmoe<B> {
     pub fn new(config: &MmoeConfig, shape: &Shape, initial: &mut Initial<'_, B>) -> Self {
         let width = shape.flat_width(config.embedding_dim);
         let experts = (0..config.experts as u64)
-            .map(|at| Mlp::new(width, &config.hidden, config.dropout, at, initial))
+            .map(|at| Mlp::new(width, &config.hidden, config.between(), at, initial))
             .collect();
         let gates = (0..shape.n_labels).map(|_| Linear::glorot(width, config.experts, initial)).collect();
         let mixed = config.hidden.last().copied().unwrap_or(width);
         let towers = (0..shape.n_labels).map(|label| {
-            Tower::new(mixed, &config.tower, config.dropout, (config.experts + label) as u64, initial)
+            Tower::new(mixed, &config.tower, config.between(), (config.experts + label) as u64, initial)
         });
         Self { experts, gates, towers: towers.collect() }
     }
@@ -87,8 +102,8 @@ impl<B: Backend> Mmoe<B> {
 impl<B: DenseBackend> Network<B> for Mmoe<B> {
     fn forward(&self, inputs: &Inputs<B>) -> Tensor<B, 2> {
         let x = inputs.flat();
-        let dropout = inputs.dropout.as_ref();
-        let answers = self.experts.iter().map(|expert| expert.forward(x.clone(), dropout)).collect();
+        let training = inputs.training();
+        let answers = self.experts.iter().map(|expert| expert.forward(x.clone(), training)).collect();
         let answers: Tensor<B, 3> = Tensor::stack(answers, 1);
         let of_label = |(gate, tower): (&Linear<B>, &Tower<B>)| {
             let shares = softmax(gate.forward(x.clone(), Activation::Identity), 1);

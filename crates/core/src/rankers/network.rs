@@ -1,4 +1,6 @@
 //! What every network has in common, and any of them as one type.
+// In the enum and in those that burn derives of it.
+#![expect(clippy::large_enum_variant, reason = "there is one network a model; its numbers are elsewhere")]
 
 use burn::{
     module::Module,
@@ -51,7 +53,6 @@ macro_rules! any_network {
         /// Any of the networks.
         #[derive(Module, Debug)]
         #[expect(missing_docs, reason = "each is documented where it is")]
-        #[expect(clippy::large_enum_variant, reason = "there is one a model; its numbers are elsewhere")]
         pub enum AnyNetwork<B: Backend> {
             $($name($name<B>),)*
         }

@@ -165,7 +165,7 @@ pub fn log_odds_of<B: DenseBackend, N: Network<B>>(
     });
     let first_order = values(first_order)?;
     let numeric = (shape.n_numeric > 0).then(|| matrix(batch.numeric.clone(), shape.n_numeric));
-    let inputs = Inputs { embedded, first_order, numeric, dropout: None };
+    let inputs = Inputs { embedded, first_order, numeric, training: None };
     Ok(network.forward(&inputs).into_data().into_vec::<f32>().unwrap_or_default())
 }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Inputs, Network, Shape, TableDims};
 use crate::{
-    dense::{Activation, DenseBackend, Initial, Linear, Mlp, beside},
+    dense::{Activation, DenseBackend, Initial, Linear, Mlp, MlpOptions, beside},
     models::Problems,
 };
 
@@ -35,15 +35,23 @@ pub struct SharedBottomConfig {
     /// Share of the hidden values that are dropped in training.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().dropout))]
     pub dropout: f64,
+    /// Whether hidden layers are normalized by the statistics of the batch (Ioffe, Szegedy 2015). Rows of many categories are often
+    /// learnt faster and better with it.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().batch_norm, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true"))]
+    pub batch_norm: bool,
 }
 
 impl Default for SharedBottomConfig {
     fn default() -> Self {
-        Self { embedding_dim: 16, hidden: vec![400, 400], tower: vec![64], dropout: 0.2 }
+        Self { embedding_dim: 16, hidden: vec![400, 400], tower: vec![64], dropout: 0.2, batch_norm: false }
     }
 }
 
 impl SharedBottomConfig {
+    fn between(&self) -> MlpOptions {
+        MlpOptions { dropout: self.dropout, batch_norm: self.batch_norm }
+    }
+
     pub(super) fn problems(&self, problems: &mut Problems) {
         problems.dimension("embedding_dim", self.embedding_dim);
         problems.widths("hidden", &self.hidden);
@@ -75,12 +83,12 @@ impl<B: Backend> Tower<B> {
     pub(super) fn new(
         width: usize,
         hidden: &[usize],
-        dropout: f64,
+        options: MlpOptions,
         at: u64,
         initial: &mut Initial<'_, B>,
     ) -> Self {
         Self {
-            mlp: Mlp::new(width, hidden, dropout, at, initial),
+            mlp: Mlp::new(width, hidden, options, at, initial),
             head: Linear::glorot(hidden.last().copied().unwrap_or(width), 1, initial),
         }
     }
@@ -88,7 +96,7 @@ impl<B: Backend> Tower<B> {
 
 impl<B: DenseBackend> Tower<B> {
     pub(super) fn forward(&self, x: Tensor<B, 2>, inputs: &Inputs<B>) -> Tensor<B, 2> {
-        self.head.forward(self.mlp.forward(x, inputs.dropout.as_ref()), Activation::Identity)
+        self.head.forward(self.mlp.forward(x, inputs.training()), Activation::Identity)
     }
 }
 
@@ -96,17 +104,17 @@ impl<B: Backend> SharedBottom<B> {
     /// Makes the network with its first values.
     pub fn new(config: &SharedBottomConfig, shape: &Shape, initial: &mut Initial<'_, B>) -> Self {
         let width = shape.flat_width(config.embedding_dim);
-        let bottom = Mlp::new(width, &config.hidden, config.dropout, 0, initial);
+        let bottom = Mlp::new(width, &config.hidden, config.between(), 0, initial);
         let shared = config.hidden.last().copied().unwrap_or(width);
         let towers = (0..shape.n_labels as u64)
-            .map(|label| Tower::new(shared, &config.tower, config.dropout, 1 + label, initial));
+            .map(|label| Tower::new(shared, &config.tower, config.between(), 1 + label, initial));
         Self { bottom, towers: towers.collect() }
     }
 }
 
 impl<B: DenseBackend> Network<B> for SharedBottom<B> {
     fn forward(&self, inputs: &Inputs<B>) -> Tensor<B, 2> {
-        let shared = self.bottom.forward(inputs.flat(), inputs.dropout.as_ref());
+        let shared = self.bottom.forward(inputs.flat(), inputs.training());
         beside(self.towers.iter().map(|tower| tower.forward(shared.clone(), inputs)).collect())
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Inputs, Network, Shape, TableDims, inputs::FirstOrder};
 use crate::{
-    dense::{Activation, DenseBackend, Initial, Linear, Mlp},
+    dense::{Activation, DenseBackend, Initial, Linear, Mlp, MlpOptions},
     models::Problems,
 };
 
@@ -32,15 +32,23 @@ pub struct WideDeepConfig {
     /// Share of the hidden values that are dropped in training.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().dropout))]
     pub dropout: f64,
+    /// Whether hidden layers are normalized by the statistics of the batch (Ioffe, Szegedy 2015). Rows of many categories are often
+    /// learnt faster and better with it.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().batch_norm, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true"))]
+    pub batch_norm: bool,
 }
 
 impl Default for WideDeepConfig {
     fn default() -> Self {
-        Self { embedding_dim: 16, hidden: vec![400, 400, 400], dropout: 0.2 }
+        Self { embedding_dim: 16, hidden: vec![400, 400, 400], dropout: 0.2, batch_norm: false }
     }
 }
 
 impl WideDeepConfig {
+    fn between(&self) -> MlpOptions {
+        MlpOptions { dropout: self.dropout, batch_norm: self.batch_norm }
+    }
+
     pub(super) fn problems(&self, problems: &mut Problems) {
         problems.dimension("embedding_dim", self.embedding_dim);
         problems.widths("hidden", &self.hidden);
@@ -66,7 +74,7 @@ impl<B: Backend> WideDeep<B> {
         let width = shape.flat_width(config.embedding_dim);
         Self {
             wide: FirstOrder::new(shape, initial),
-            deep: Mlp::new(width, &config.hidden, config.dropout, 0, initial),
+            deep: Mlp::new(width, &config.hidden, config.between(), 0, initial),
             head: Linear::glorot(config.hidden.last().copied().unwrap_or(width), shape.n_labels, initial),
         }
     }
@@ -74,7 +82,7 @@ impl<B: Backend> WideDeep<B> {
 
 impl<B: DenseBackend> Network<B> for WideDeep<B> {
     fn forward(&self, inputs: &Inputs<B>) -> Tensor<B, 2> {
-        let deep = self.deep.forward(inputs.flat(), inputs.dropout.as_ref());
+        let deep = self.deep.forward(inputs.flat(), inputs.training());
         self.wide.forward(inputs) + self.head.forward(deep, Activation::Identity)
     }
 }

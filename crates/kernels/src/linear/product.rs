@@ -24,10 +24,18 @@ pub(super) struct Finish<'a> {
     pub(super) relu: bool,
 }
 
+impl Finish<'_> {
+    /// The bias, zero behind its last column up to a whole panel; nothing where there is none.
+    fn whole_panels(&self, level: Level) -> Vec<f32> {
+        let mut bias = self.bias.map(<[f32]>::to_vec).unwrap_or_default();
+        bias.resize(bias.len().next_multiple_of(panel_columns(level)), 0.0);
+        bias
+    }
+}
+
 /// Writes `left right` to `c`: `[rows, right.rows]` times `[right.rows, right.columns]`.
 pub(super) fn product(level: Level, left: &[f32], right: &Panels<'_>, c: &mut [f32], finish: Finish<'_>) {
-    let mut bias = finish.bias.map(<[f32]>::to_vec).unwrap_or_default();
-    bias.resize(bias.len().next_multiple_of(panel_columns(level)), 0.0);
+    let bias = finish.whole_panels(level);
     let last = Last { bias: &bias, relu: finish.relu };
     let tasks = c.par_chunks_mut(TASK_ROWS * right.columns).zip(left.par_chunks(TASK_ROWS * right.rows));
     let high = tile_rows(level);
@@ -44,8 +52,7 @@ pub(super) fn product_of_pairs(
     finish: Finish<'_>,
     blocks: &Pool<Scratch>,
 ) -> Result<()> {
-    let mut bias = finish.bias.map(<[f32]>::to_vec).unwrap_or_default();
-    bias.resize(bias.len().next_multiple_of(panel_columns(level)), 0.0);
+    let bias = finish.whole_panels(level);
     let last = Last { bias: &bias, relu: finish.relu };
     let tasks = c.par_chunks_mut(TASK_ROWS * right.columns).zip(left.par_chunks(TASK_ROWS * inner));
     let (pairs, high) = (right.rows, tile_rows(level));

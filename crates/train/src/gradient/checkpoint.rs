@@ -18,7 +18,7 @@ use std::{
 };
 
 use recmill_core::{
-    Dataset, Parameter, Parameters,
+    Parameter, Parameters,
     directory::{self, Config, Disk, Epoch, ModelDirectory, Saved, Verify},
     features::Features,
 };
@@ -226,15 +226,7 @@ impl<'a> Writer<'a> {
         let progress = serde_json::to_value(&position).map_err(std::io::Error::from);
         let about =
             Config { progress: progress.map_err(recmill_core::Error::from)?, ..self.options.about.clone() };
-        let saved = Saved {
-            config: &about,
-            parameters: state,
-            dataset: &Dataset::default(),
-            item_attributes: None,
-            user_attributes: None,
-            epochs: &epochs,
-            features: Some(self.features),
-        };
+        let saved = Saved::ranker(&about, self.features, state, &epochs);
         Ok(directory::save_on(&self.options.disk, &self.options.folder, &saved, self.options.keep)?)
     }
 }

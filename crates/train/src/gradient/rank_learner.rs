@@ -8,7 +8,7 @@
 //! The derivative is computed here, from log-odds that have been read back, so that a value that is not finite is found
 //! with its row before anything is stepped.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use burn::{
     backend::Autodiff,
@@ -17,7 +17,7 @@ use burn::{
 };
 use recmill_core::{
     Parameter, Parameters,
-    dense::{DenseBackend, Dropout, copy_values, load_parameters, put_parameters, with_products},
+    dense::{DenseBackend, Dropout, InTraining, copy_values, load_parameters, put_parameters, with_products},
     features::FeatureBatch,
     rankers::{EmbeddingTables, Inputs, Lookup, Measuring, Network, Shape, TableDims, log_odds_of, sigmoid},
 };
@@ -27,6 +27,7 @@ use super::{
     collective::{Collective, all_gather, all_reduce, part},
     dense::{DenseGradients, DenseSteps},
     descend::{Learn, Step, Task},
+    norms::BatchStatistics,
     rank::{RankTraining, Rows},
     schedule::rate_at,
     shards::{Fetch, gather_shards, own_rows, shard_of},
@@ -106,11 +107,10 @@ where
         let table = |dim: Option<usize>, scale: f64| -> Result<Option<Table>> {
             let Some(dim) = dim.filter(|_| rows > 0) else { return Ok(None) };
             let (stream, what) = (factors::Stream::Embedding, "an embedding table");
-            let deviation = scale * (dim as f64).sqrt();
+            let (rows, seed, scale) = (rows as usize, training.seed, scale * (dim as f64).sqrt());
+            let normal = factors::Normal { rows, dim, scale, seed, stream };
             let whole_row = |own: u64| own * size as u64 + rank as u64;
-            let drawn =
-                factors::normal_rows(rows as usize, dim, deviation, training.seed, stream, what, whole_row)?;
-            Ok(Some(drawn.to_row_type(learning.table_precision.row_type(), what)?))
+            Ok(Some(normal.of_larger(learning.table_precision.row_type(), what, whole_row)?))
         };
         let (embedding, first_order) =
             (table(dims.embedding, learning.init_scale)?, table(dims.first_order, 0.0)?);
@@ -200,6 +200,7 @@ where
         let total = total[0].max(f64::MIN_POSITIVE) * shape.n_labels as f64;
         let products = learning.dense_precision.products();
         let mut dense = DenseGradients::default();
+        let mut statistics = BatchStatistics::default();
         let mut of_tables = [Vec::new(), Vec::new()];
         let mut loss = 0.0;
         for rows in pieces(n, learning.accumulate) {
@@ -215,6 +216,11 @@ where
             let leaves = [leaf(0), leaf(1)];
             let columns = shape.n_numeric;
             let numeric = &features.numeric[rows.start * columns..rows.end * columns];
+            let training = Arc::new(InTraining::new(Dropout {
+                seed: self.training.seed,
+                epoch: at.epoch,
+                samples: batch.rows[rows.clone()].to_vec(),
+            }));
             let inputs = Inputs {
                 embedded: leaves[0].clone().map(|x| {
                     let [rows, width] = x.dims();
@@ -222,13 +228,12 @@ where
                 }),
                 first_order: leaves[1].clone(),
                 numeric: (columns > 0).then(|| matrix(numeric.to_vec(), columns, &self.device)),
-                dropout: Some(Dropout {
-                    seed: self.training.seed,
-                    epoch: at.epoch,
-                    samples: batch.rows[rows.clone()].to_vec(),
-                }),
+                training: Some(Arc::clone(&training)),
             };
             let output = with_products(products, || self.network.forward(&inputs));
+            drop(inputs);
+            let found = Arc::into_inner(training).map(InTraining::into_statistics);
+            statistics.add(found.unwrap_or_default(), rows.len());
             let log_odds = output.clone().inner().into_data().into_vec::<f32>().unwrap_or_default();
             let labels = &features.labels[rows.start * shape.n_labels..rows.end * shape.n_labels];
             let mut gradient = Vec::with_capacity(log_odds.len());
@@ -255,8 +260,9 @@ where
         let mut loss = [loss];
         all_reduce(self.ranks, &mut loss)?;
         dense.all_reduce(self.ranks, &self.sizes, &self.device)?;
+        statistics.all_reduce(self.ranks, &self.network, &self.device)?;
         let factor = rate_at(learning.schedule, learning.warmup_steps as u64, at.step, at.steps);
-        let network = self.network.clone();
+        let network = statistics.apply(self.network.clone());
         self.network = self.dense.step(network, dense, factor * learning.learning_rate());
         let rate = factor * learning.table_learning_rate.unwrap_or(learning.learning_rate());
         let step =

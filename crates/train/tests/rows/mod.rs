@@ -86,19 +86,21 @@ impl Data {
     }
 }
 
-/// A small network of each kind.
+/// A small network of each kind, without batch normalization.
 pub(crate) fn config(name: &str, learning: Value) -> RankerConfig {
     let mut all = json!({"model": name, "epochs": 12, "batch_size": 50, "learning_rate": 0.02});
     let own = match name {
         "logistic" => json!({}),
         "fm" => json!({"embedding_dim": 4}),
-        "dlrm" => json!({"embedding_dim": 4, "hidden": [16], "bottom": [8], "dropout": 0.1}),
-        "finalmlp" => {
-            json!({"embedding_dim": 4, "hidden": [16], "hidden2": [16], "heads": 4, "gate": 4, "dropout": 0.1})
-        }
-        _ => json!({"embedding_dim": 4, "hidden": [16], "dropout": 0.1}),
+        "dlrm" => json!({"bottom": [8]}),
+        "finalmlp" => json!({"hidden2": [16], "heads": 4, "gate": 4}),
+        _ => json!({}),
     };
-    for part in [own, learning] {
+    let hidden = match name {
+        "logistic" | "fm" => json!({}),
+        _ => json!({"embedding_dim": 4, "hidden": [16], "dropout": 0.1, "batch_norm": false}),
+    };
+    for part in [hidden, own, learning] {
         all.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
     }
     serde_json::from_value(all).unwrap()
