@@ -56,9 +56,9 @@ pub fn available(device: Device) -> u64 {
 
 /// Asks the C library to keep large blocks that are freed for the next that are asked for, instead of giving their pages back.
 ///
-/// A training takes and frees the same sizes in every step, and a fresh page costs about as much as what is written to it
-/// (benches/record has what that is of a step). For a whole process, which keeps its peak from then on; so it is for
-/// programs that train and end. Does nothing where the C library is not glibc.
+/// A training takes and frees the same sizes in every step, and the system clears every page that it gives anew. For a
+/// whole process, which keeps its peak from then on; so it is for programs that train and end. Does nothing where the C
+/// library is not glibc.
 pub fn keep_freed_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[expect(unsafe_code, reason = "a call of the C library that takes two numbers")]
