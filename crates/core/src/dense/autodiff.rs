@@ -10,9 +10,6 @@ use burn::tensor::{backend::AutodiffBackend, ops::FloatTensor};
 
 use super::{Activation, BatchNormState, BatchNormed, DenseBackend, backend::tensor};
 
-/// `x`, the scale, what came out, and what followed.
-type Normed<B> = (FloatTensor<B>, FloatTensor<B>, [FloatTensor<B>; 3], Activation);
-
 #[derive(Debug)]
 struct Linear;
 
@@ -84,13 +81,11 @@ impl<B: DenseBackend> Backward<B, 3> for Cross {
 struct Norm;
 
 impl<B: DenseBackend> Backward<B, 3> for Norm {
-    type State = Normed<B>;
+    type State = BatchNormState<B>;
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradient = grads.consume::<B>(&ops.node);
-        let (x, scale, [y, mean, variance], activation) = ops.state;
-        let normed = BatchNormed { y, mean, variance };
-        let found = B::batch_norm_backward(BatchNormState { x, scale, normed, activation }, gradient);
+        let found = B::batch_norm_backward(ops.state, gradient);
         for (node, gradient) in ops.parents.into_iter().zip([found.x, found.scale, found.shift]) {
             if let Some(node) = node {
                 grads.register::<B>(node.id, gradient);
@@ -159,15 +154,13 @@ impl<B: DenseBackend, C: CheckpointStrategy> DenseBackend for Autodiff<B, C> {
     ) -> BatchNormed<Self> {
         let nodes = [x.node.clone(), scale.node.clone(), shift.node.clone()];
         let (x, scale, shift) = (x.primitive, scale.primitive, shift.primitive);
-        let BatchNormed { y, mean, variance } = B::batch_norm(x.clone(), scale.clone(), shift, activation);
-        let untracked = [mean.clone(), variance.clone()].map(<Self as AutodiffBackend>::from_inner);
+        let normed = B::batch_norm(x.clone(), scale.clone(), shift, activation);
+        let BatchNormed { y, mean, variance } = normed.clone();
         let y = match Norm.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => {
-                prepared.finish((x, scale, [y.clone(), mean, variance], activation), y)
-            }
+            OpsKind::Tracked(prepared) => prepared.finish(BatchNormState { x, scale, normed, activation }, y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         };
-        let [mean, variance] = untracked;
+        let [mean, variance] = [mean, variance].map(<Self as AutodiffBackend>::from_inner);
         BatchNormed { y, mean, variance }
     }
 

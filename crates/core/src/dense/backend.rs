@@ -37,6 +37,7 @@ pub struct CrossGradients<B: Backend> {
 }
 
 /// What [`DenseBackend::batch_norm`] returns.
+#[derive(Clone, Debug)]
 pub struct BatchNormed<B: Backend> {
     /// The output.
     pub y: FloatTensor<B>,
@@ -47,6 +48,7 @@ pub struct BatchNormed<B: Backend> {
 }
 
 /// What the gradients of [`DenseBackend::batch_norm`] are made of.
+#[derive(Clone, Debug)]
 pub struct BatchNormState<B: Backend> {
     /// The input.
     pub x: FloatTensor<B>,

@@ -150,16 +150,16 @@ impl<B: Backend> InTraining<B> {
         Self { dropout, found: Mutex::default() }
     }
 
-    /// Returns the statistics that were found, by what remembers them.
-    pub fn into_statistics(self) -> Vec<(ParamId, Tensor<B, 1>)> {
-        self.found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    /// Gives away the statistics that were found, by what remembers them.
+    pub fn take_statistics(&self) -> Vec<(ParamId, Tensor<B, 1>)> {
+        std::mem::take(&mut self.found.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// Batch normalization of columns and what follows it: see [`DenseBackend::batch_norm`].
 ///
 /// In training by the statistics of the rows at hand; what is remembered of all of them serves ever after. It is remembered by
-/// whoever takes the steps, out of [`InTraining::into_statistics`].
+/// whoever takes the steps, out of [`InTraining::take_statistics`].
 #[derive(Module, Debug)]
 pub struct BatchNorm<B: Backend> {
     scale: Param<Tensor<B, 1>>,

@@ -1,13 +1,14 @@
 //! What batch normalization remembers of the batches: a moving average, which serves after training.
 //!
 //! ```text
-//! remembered <- 9/10 remembered + 1/10 Σ_pieces n s / Σ_pieces n        s: a piece's statistic, n: its rows
+//! remembered <- (1 - a) remembered + a Σ_pieces n s / Σ_pieces n        s: a piece's statistic, n: its rows
+//! a = 1/10 Σ_pieces n / batch size, so that the few rows at an epoch's end count for no more than they are
 //! ```
 //!
 //! Pieces are what is computed at once: the batch, a part of it with `accumulate`, a rank's part with several ranks. Each is
 //! normalized by its own statistics, so that a network with batch normalization is not trained alike by another number of them.
 
-use std::{collections::HashMap, marker::PhantomData};
+use std::collections::HashMap;
 
 use burn::{
     backend::Autodiff,
@@ -19,7 +20,7 @@ use recmill_core::dense::DenseBackend;
 use super::collective::{Collective, all_reduce};
 use crate::Result;
 
-/// How much of what is remembered is a step's.
+/// How much of what is remembered is a whole batch's.
 const NEW: f64 = 0.1;
 
 /// The statistics of a step's pieces, by the parameter that remembers them: sums over rows, and the rows.
@@ -49,11 +50,11 @@ impl<B: DenseBackend> BatchStatistics<B> {
         network: &M,
         device: &B::Device,
     ) -> Result<()> {
-        let mut remembered = Remembered(Vec::new());
-        network.visit(&mut remembered);
-        if ranks.size() == 1 || remembered.0.is_empty() {
+        if ranks.size() == 1 {
             return Ok(());
         }
+        let mut remembered = Remembered(Vec::new());
+        network.visit(&mut remembered);
         let mut values = Vec::new();
         for &(id, width) in &remembered.0 {
             let own = self.0.remove(&id);
@@ -74,10 +75,10 @@ impl<B: DenseBackend> BatchStatistics<B> {
     }
 
     /// Returns `network` with this step's share in what it remembers.
-    pub(super) fn apply<M: AutodiffModule<Autodiff<B>>>(self, network: M) -> M {
+    pub(super) fn apply<M: AutodiffModule<Autodiff<B>>>(self, network: M, batch_size: usize) -> M {
         match self.0.is_empty() {
             true => network,
-            false => network.map(&mut Remember { statistics: self, backend: PhantomData }),
+            false => network.map(&mut Remember { statistics: self, batch_size }),
         }
     }
 }
@@ -95,7 +96,7 @@ impl<B: DenseBackend> ModuleVisitor<Autodiff<B>> for Remembered {
 
 struct Remember<B: DenseBackend> {
     statistics: BatchStatistics<B>,
-    backend: PhantomData<B>,
+    batch_size: usize,
 }
 
 impl<B: DenseBackend> ModuleMapper<Autodiff<B>> for Remember<B> {
@@ -106,8 +107,39 @@ impl<B: DenseBackend> ModuleMapper<Autodiff<B>> for Remember<B> {
         let Some((sum, rows)) = self.statistics.0.remove(&param.id) else { return param };
         param.map(|old| {
             let shape: [usize; D] = old.dims();
+            let share = NEW * f64::from(rows) / self.batch_size as f64;
             let new = (sum / rows).reshape(shape);
-            Tensor::from_inner(old.inner() * (1.0 - NEW) + new * NEW)
+            Tensor::from_inner(old.inner() * (1.0 - share) + new * share)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use recmill_core::dense::{BatchNorm, Cpu, Initial, copy_values};
+
+    use super::*;
+
+    #[test]
+    fn half_a_batch_in_two_pieces_by_hand() {
+        let device = Default::default();
+        let norm = BatchNorm::<Autodiff<Cpu>>::new(2, &mut Initial::new(0, &device));
+        let mut remembered = Remembered(Vec::new());
+        norm.visit(&mut remembered);
+        let [(mean, 2), (variance, 2)] = remembered.0[..] else { panic!("{:?}", remembered.0) };
+        let mut statistics = BatchStatistics::<Cpu>::default();
+        let mut add = |of_mean: [f32; 2], of_variance: [f32; 2], rows| {
+            let [of_mean, of_variance] =
+                [of_mean, of_variance].map(|values| Tensor::from_floats(values, &device));
+            statistics.add(vec![(mean, of_mean), (variance, of_variance)], rows);
+        };
+        add([1.0, 2.0], [3.0, 3.0], 3);
+        add([5.0, 2.0], [1.0, 3.0], 1);
+        // The pieces' means are (2, 2), their variances (2.5, 3); 4 rows of 8 count for 1/20.
+        let values = copy_values(&statistics.apply(norm, 8)).into_iter().flat_map(|(_, values)| values);
+        let expected = [1.0, 1.0, 0.0, 0.0, 0.1, 0.1, 1.075, 1.1];
+        for (value, expected) in values.zip(expected) {
+            assert!((value - expected).abs() < 1e-6, "{value} {expected}");
+        }
     }
 }

@@ -231,9 +231,7 @@ where
                 training: Some(Arc::clone(&training)),
             };
             let output = with_products(products, || self.network.forward(&inputs));
-            drop(inputs);
-            let found = Arc::into_inner(training).map(InTraining::into_statistics);
-            statistics.add(found.unwrap_or_default(), rows.len());
+            statistics.add(training.take_statistics(), rows.len());
             let log_odds = output.clone().inner().into_data().into_vec::<f32>().unwrap_or_default();
             let labels = &features.labels[rows.start * shape.n_labels..rows.end * shape.n_labels];
             let mut gradient = Vec::with_capacity(log_odds.len());
@@ -262,7 +260,7 @@ where
         dense.all_reduce(self.ranks, &self.sizes, &self.device)?;
         statistics.all_reduce(self.ranks, &self.network, &self.device)?;
         let factor = rate_at(learning.schedule, learning.warmup_steps as u64, at.step, at.steps);
-        let network = statistics.apply(self.network.clone());
+        let network = statistics.apply(self.network.clone(), learning.batch_size);
         self.network = self.dense.step(network, dense, factor * learning.learning_rate());
         let rate = factor * learning.table_learning_rate.unwrap_or(learning.learning_rate());
         let step =
