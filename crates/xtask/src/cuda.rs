@@ -25,16 +25,17 @@ pub(crate) fn check() -> Result<(), String> {
     let target = fs::canonicalize(target).map_err(|error| error.to_string())?;
     let packages = target.join("nvrtc");
     install(&packages)?;
-    let kernels = ["-p", "recmill-kernels", "--features", "cuda-sources"];
+    // Of the whole workspace, so that dependencies have the features, hence the builds, that they have in other steps.
+    let sources = ["--workspace", "--features", "recmill-kernels/cuda-sources", "--example", "cuda_sources"];
     let cargo = |command: &str| {
         let mut cargo = Command::new("cargo");
-        cargo.arg(command).args(kernels);
+        cargo.arg(command).args(sources);
         cargo
     };
-    super::succeed(STEP, cargo("clippy").args(["--all-targets", "--", "-D", "warnings"]))?;
+    super::succeed(STEP, cargo("clippy").args(["--", "-D", "warnings"]))?;
     // Nothing here computes, so that there is nothing to optimise.
     let quickly = ["--config", "profile.dev.package.recmill-kernels.opt-level=0"];
-    super::succeed(STEP, cargo("build").args(quickly).args(["--example", "cuda_sources"]))?;
+    super::succeed(STEP, cargo("build").args(quickly))?;
     // Not for cargo: a changed CUDA_PATH makes it build the bindings anew.
     let mut compile = Command::new(target.join("debug/examples/cuda_sources"));
     compile.arg(target.join("cuda-sources")).env("CUDA_PATH", packages.join("nvidia/cu13"));
