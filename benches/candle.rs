@@ -114,11 +114,11 @@ impl CandleNetwork {
             if !self.parameters.contains_key(&format!("{layer}_weight")) {
                 break;
             }
-            x = self.linear(&layer, &x)?;
             let norm = format!("{name}_norms_{at}");
-            if self.parameters.contains_key(&format!("{norm}_scale")) {
-                x = self.batch_norm(&norm, &x)?;
-            }
+            x = match self.parameters.contains_key(&format!("{norm}_scale")) {
+                true => self.batch_norm(&norm, &x.matmul(self.parameter(&format!("{layer}_weight"))?)?)?,
+                false => self.linear(&layer, &x)?,
+            };
             x = x.relu()?;
         }
         Ok(x)

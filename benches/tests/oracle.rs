@@ -13,7 +13,7 @@ use recmill_core::rankers::{
 
 /// Of the largest value beside it: f32 sums of some hundred terms, beside f64.
 const TOLERANCE: f64 = 2e-6;
-/// Through batch normalization: a bias before it has no gradient, and in f32 what is left of a sum that cancels.
+/// Through batch normalization, whose gradient is what is left of sums that cancel.
 const NORMED_TOLERANCE: f64 = 1e-5;
 
 const fn shape(n_fields: usize, n_numeric: usize, n_labels: usize) -> Shape {

@@ -5,12 +5,15 @@ use std::{io::Write, path::Path};
 use recmill_core::{
     Error as Core,
     data::{BadRowKind, ReadOptions},
+    directory::ModelDirectory,
     features::{Examples, FeatureBatch, FeatureReader, Features, LabelUse, TransformReport},
     rankers::{Measured, Measuring, Ranker},
 };
+use recmill_kernels::Device;
 
 use crate::{
     arguments::Given,
+    device_flag::DeviceFlag,
     failure::{Failure, Result},
     feature_flags::NO_ROWS,
     output::{self, Out, count, counted, note, warning},
@@ -35,6 +38,17 @@ pub(crate) const INTERACTION_FLAGS: [&str; 12] = [
     "min_rating",
     "allow_negative",
 ];
+
+/// Opens the ranker of `directory` where `flag` says, and tells where that is and why.
+pub(crate) fn open(directory: &ModelDirectory, flag: DeviceFlag) -> Result<(Ranker, Device)> {
+    let (device, why) = flag.choose()?;
+    if flag == DeviceFlag::Auto {
+        note!("{why}");
+    }
+    let mut ranker = directory.ranker()?;
+    ranker.score_on(device)?;
+    Ok((ranker, device))
+}
 
 /// What an error of reading rows for a model with `features` means to whoever named the file.
 pub(crate) fn explain(error: Core, features: &Features) -> Failure {

@@ -1,20 +1,22 @@
 //! The dense part of deep models: burn tensors, and the operations that a backend may compute in one piece.
 //!
 //! Models are written over `B: DenseBackend`, which is any backend of burn. [`Cpu`] is what the library computes with on
-//! the CPU; training wraps a backend in burn's `Autodiff`. Embedding tables do not live here: see `rankers`.
+//! the CPU, [`Gpu`] on any other device; training wraps a backend in burn's `Autodiff`. Embedding tables do not live here: see `rankers`.
 
 mod autodiff;
 mod backend;
 mod cpu;
+mod gpu;
 mod layers;
 mod optimizer;
 mod parameters;
 
 pub use backend::{
-    Activation, BatchNormGradients, BatchNormState, BatchNormed, CrossGradients, DenseBackend,
-    LinearGradients,
+    Activation, BatchNormGradients, BatchNormState, BatchNormed, CrossGradients, DenseBackend, DeviceBackend,
+    LinearGradients, buffer_of, matrix_of,
 };
 pub use cpu::with_products;
+pub use gpu::Gpu;
 pub use layers::{
     BatchNorm, Dropout, InTraining, Initial, Linear, Mlp, MlpOptions, beside, cross, pairwise_dots, product,
     second_order,

@@ -11,6 +11,8 @@ pub(crate) mod cuda;
 pub(crate) mod nvrtc;
 #[cfg(feature = "cuda-sources")]
 pub(crate) mod pretend;
+#[cfg(feature = "gpu")]
+pub(crate) mod shared;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 

@@ -53,6 +53,12 @@ pub use batch_norm::{
     BatchNorm, BatchNormGradients, ColumnStatistics, batch_norm, batch_norm_backward, batch_norm_reference,
     normalize,
 };
+#[cfg(feature = "cuda")]
+pub use buffer::cuda::CudaRuntime;
+#[cfg(feature = "gpu")]
+pub use buffer::shared::{GpuRuntime, Shared, check_answers};
+#[cfg(feature = "wgpu")]
+pub use buffer::wgpu::WgpuRuntime;
 pub use buffer::{Buffer, Mapped};
 pub use dense_update::{DenseOptimizer, DenseStep, dense_update, dense_update_reference};
 pub use device::{About, Device, Features};

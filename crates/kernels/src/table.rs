@@ -429,6 +429,14 @@ impl Table {
         Self::from_chunks(self.dim, self.chunk_rows(), self.row_type, device, chunks)
     }
 
+    /// Returns the table on `device`: itself, where it is there already.
+    ///
+    /// # Errors
+    /// As [`Table::try_copy`].
+    pub fn moved_to(self, device: Device, what: &'static str) -> Result<Self> {
+        if self.device() == device { Ok(self) } else { self.try_copy(device, what) }
+    }
+
     /// Copies the table to `device` in chunks of `chunk_rows`, as many as it has now or fewer.
     ///
     /// # Errors

@@ -1,7 +1,23 @@
 //! Every device of this machine learns and ranks as the CPU does.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use recmill_kernels::conformance::devices;
-use recmill_train::conformance::cases;
+mod rows;
+
+use std::sync::atomic::AtomicBool;
+
+use recmill_core::{
+    directory::Config,
+    rankers::{RankerConfig, RankerModel},
+};
+use recmill_kernels::{Device, conformance::devices};
+use recmill_train::{
+    EpochRecord,
+    conformance::cases,
+    gradient::{Checkpoint, CheckpointOptions, RankTraining},
+};
+use serde_json::json;
+
+use rows::{Data, bits, config, scores};
 
 #[test]
 fn every_device_learns_what_the_cpu_learns() {
@@ -14,4 +30,81 @@ fn every_device_learns_what_the_cpu_learns() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn training<'a>(data: &'a Data, config: &'a RankerConfig, device: Device) -> RankTraining<'a> {
+    let training = RankTraining::new(&config.learning, &data.features, &data.examples);
+    RankTraining { valid: Some(data.all()), device, ..training }
+}
+
+#[test]
+fn every_device_trains_every_ranker_as_the_cpu_does() {
+    let data = Data::new(&["both"], 200);
+    let batch = data.batch(&(0..200).collect::<Vec<u64>>());
+    let stop = AtomicBool::new(false);
+    let every = RankerModel::NAMES.map(|name| (name, json!({"epochs": 2, "dropout": 0.0})));
+    let more = [
+        ("deepfm", json!({"epochs": 2, "dropout": 0.0, "batch_norm": true, "embedding_l2": 0.1})),
+        ("deepfm", json!({"epochs": 2, "dropout": 0.0, "table_precision": "f16"})),
+        ("deepfm", json!({"epochs": 2, "accumulate": 3, "clip_norm": 0.1, "optimizer": "adagrad"})),
+        ("dcn-v2", json!({"epochs": 2, "rank": 3, "structure": "stacked", "optimizer": "sgd"})),
+    ];
+    for device in devices().into_iter().filter(|&device| device != Device::Cpu) {
+        for (name, learning) in every.iter().chain(&more) {
+            let mut learning = learning.clone();
+            if matches!(*name, "logistic" | "fm") {
+                learning.as_object_mut().unwrap().remove("dropout");
+            }
+            let config = config(name, learning.clone());
+            let learn = |device| {
+                let training = training(&data, &config, device);
+                training.run(&config, &stop, &mut Vec::<EpochRecord>::new()).unwrap()
+            };
+            let (expected, on_cpu) = learn(Device::Cpu);
+            let (mut found, on_device) = learn(device);
+            for (a, b) in on_device.epochs.iter().zip(&on_cpu.epochs) {
+                let (a, b) = (a.loss.unwrap(), b.loss.unwrap());
+                assert!((a - b).abs() < 2e-3, "{name} {learning} on {device}: loss {a} beside {b}");
+            }
+            let expected = scores(&expected, &batch);
+            for place in [Device::Cpu, device] {
+                found.score_on(place).unwrap();
+                for (a, b) in scores(&found, &batch).iter().zip(&expected) {
+                    assert!((a - b).abs() < 5e-3, "{name} {learning} on {device}: {a} beside {b}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_device_goes_on_bit_by_bit_from_its_checkpoint_and_another_from_the_same() {
+    let data = Data::new(&["both"], 200);
+    let stop = AtomicBool::new(false);
+    for device in devices() {
+        let config = config("deepfm", json!({"epochs": 4, "batch_norm": true, "table_precision": "f16"}));
+        let whole = training(&data, &config, device).run(&config, &stop, &mut ()).unwrap().0;
+        let folder = tempfile::tempdir().unwrap();
+        let about = Config { model: serde_json::to_value(&config).unwrap(), ..Config::default() };
+        let checkpoints =
+            CheckpointOptions { every_steps: Some(6), ..CheckpointOptions::new(folder.path(), about) };
+        let written = RankTraining { checkpoints: Some(&checkpoints), ..training(&data, &config, device) };
+        written.run(&config, &stop, &mut ()).unwrap();
+        let checkpoint = Checkpoint::newest(folder.path()).unwrap();
+        let go_on = |device| {
+            let resumed = RankTraining { resume: Some(&checkpoint), ..training(&data, &config, device) };
+            resumed.run(&config, &stop, &mut ()).unwrap().0
+        };
+        assert_eq!(bits(go_on(device)), bits(whole), "{device}");
+        go_on(Device::Cpu);
+    }
+}
+
+#[test]
+fn several_ranks_are_refused_where_they_do_not_learn() {
+    let data = Data::new(&["both"], 100);
+    let config = config("deepfm", json!({"epochs": 1}));
+    let training = training(&data, &config, Device::Wgpu(0));
+    let refused = training.run_on_threads(&config, 2, &AtomicBool::new(false), &mut ()).unwrap_err();
+    assert!(refused.to_string().contains("several ranks"), "{refused}");
 }

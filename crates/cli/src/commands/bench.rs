@@ -1,10 +1,12 @@
 //! `recmill bench`: how fast a device is at recmill's operations, beside what it could do at most.
 //!
-//! First the device's ceilings, then every kernel of `bench/kernels.rs`, then whole trainings and lists of `bench/whole.rs`.
+//! First the device's ceilings, then every kernel of `bench/kernels.rs`, then whole trainings and lists of `bench/whole.rs`, and
+//! the rankers of `bench/rankers.rs`.
 //! What a device cannot do yet, or has no memory for, is listed with the reason.
 
 mod kernels;
 mod made_up;
+mod rankers;
 mod timing;
 mod whole;
 
@@ -26,7 +28,8 @@ use kernels::{Ground, KERNELS, Measured};
 /// Arguments of `recmill bench`.
 #[derive(Args)]
 #[command(
-    after_help = "Interactions are made up in the shape of MovieLens-20M: 138,493 users, 26,744 items, 18 million values. Each \
+    after_help = "Interactions are made up in the shape of MovieLens-20M: 138,493 users, 26,744 items, 18 million values; rows for \
+    rankers in that of click logs: 26 categories, 13 numbers, batches of 16,384 and 65,536 (4,096 on the processor). Each \
     figure is the median of several runs after two that are not counted; other programs make it smaller. Of ceiling is the \
     larger of the two shares: bytes beside what a large copy moves, operations beside multiply-adds in registers. For \
     comparisons with other projects see benches/ in the repository."
@@ -42,7 +45,7 @@ pub(crate) struct Bench {
     /// Measures only operations whose name holds this text, such as als_cg.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     only: String,
-    /// Makes up this many times as many users; items and values follow.
+    /// Makes up this many times as many users; items and values follow, and below 1 the batches of rankers.
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = scale)]
     scale: f64,
     /// Measures training and lists at ten times as many users and items, too.
@@ -157,7 +160,8 @@ impl Bench {
     /// Runs the command.
     pub(crate) fn run(self) -> failure::Result<()> {
         let wanted = |name: &str| name.contains(&self.only);
-        let names: Vec<&str> = KERNELS.iter().map(|kernel| kernel.0).chain(whole::NAMES).collect();
+        let kernels = KERNELS.iter().map(|kernel| kernel.0);
+        let names: Vec<&str> = kernels.chain(whole::NAMES).chain(rankers::NAMES).collect();
         if !names.iter().any(|name| wanted(name)) {
             return Err(Failure::usage(format!("no operation has `{}` in its name", self.only))
                 .hint(format!("there are {}", names.join(", "))));
@@ -169,7 +173,10 @@ impl Bench {
         let ceilings = Ceilings::measure(device)?;
         bar.message("making up");
         let told = |problem: Problem| Failure::failed(problem.text);
-        let data = made_up::dataset(self.scale, self.scale.min(1.0)).map_err(told)?;
+        // Rankers learn from rows of their own.
+        let of_data = KERNELS.iter().map(|kernel| kernel.0).chain(whole::NAMES).any(wanted);
+        let scale = if of_data { self.scale } else { 0.0 };
+        let data = made_up::dataset(scale, scale.min(1.0)).map_err(told)?;
         let (mut lines, mut failed) = (Vec::new(), 0);
         let mut add = |operation, outcome: Result<Measured>| {
             failed += usize::from(outcome.as_ref().is_err_and(|problem| !problem.not_on_device));
@@ -197,6 +204,9 @@ impl Bench {
             let data = made_up::dataset(10.0 * self.scale, 10.0 * self.scale.min(1.0)).map_err(told)?;
             wholes(&data, " at ten times the size");
         }
+        let say = |name: &str| bar.message(name.to_owned());
+        let outcomes = rankers::measure(device, self.scale.min(1.0), slow, wanted, say);
+        outcomes.into_iter().for_each(|(name, outcome)| add(name, outcome));
         drop(bar);
         if let Some(path) = &self.csv {
             self.write_csv(path, device, &about, &ceilings, &lines)?;

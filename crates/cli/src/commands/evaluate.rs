@@ -146,8 +146,7 @@ impl Evaluate {
 
     /// Measures the scores of rows of features.
     fn rows(&self, directory: &ModelDirectory) -> Result<()> {
-        let (device, _) = self.device.choose_for("scoring rows", false)?;
-        let mut ranker = directory.ranker()?;
+        let (mut ranker, device) = ranking::open(directory, self.device)?;
         if let Some(column) = &self.group {
             ranker.group_by(column);
         }

@@ -16,7 +16,7 @@ use crate::{
     failure::{Failure, Result},
     model::Model,
     output::{Out, counted, note},
-    ranking::{INTERACTION_FLAGS, refuse_flags},
+    ranking::{self, INTERACTION_FLAGS, refuse_flags},
     read_flags::ReadFlags,
     user_lists::ListOutput,
 };
@@ -53,14 +53,15 @@ pub(crate) struct Predict {
 impl Predict {
     /// Runs the command.
     pub(crate) fn run(self, given: &Given) -> Result<()> {
-        self.device.resolve_for("predicting")?;
         let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
         if directory.is_ranker() {
             let kind = directory.manifest().config.model["model"].as_str().unwrap_or("this");
             refuse_flags(kind, &INTERACTION_FLAGS, given)?;
             let read = self.reading.options(Repeats::Last);
-            return predict_rows::run(&directory, &self.rows, &read, self.output.as_ref(), self.json);
+            let (ranker, _) = ranking::open(&directory, self.device)?;
+            return predict_rows::run(&directory, ranker, &self.rows, &read, self.output.as_ref(), self.json);
         }
+        self.device.resolve_for("predicting values")?;
         if self.output.is_some() {
             return Err(Failure::usage("--output is for models that score rows of features")
                 .hint("this one predicts pairs of a user and an item; redirect standard output"));

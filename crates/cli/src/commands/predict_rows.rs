@@ -27,6 +27,7 @@ use crate::{
 /// Scores the rows of `files` and writes them where `output` says, or as one JSON object.
 pub(super) fn run(
     directory: &ModelDirectory,
+    ranker: Ranker,
     files: &[String],
     read: &ReadOptions,
     output: Option<&ListOutput>,
@@ -34,7 +35,7 @@ pub(super) fn run(
 ) -> Result<()> {
     let on_stdout = ListOutput { path: None, format: ListFormat::Csv };
     let ListOutput { path, format } = output.unwrap_or(&on_stdout);
-    let scorer = Scorer::new(directory, files, read)?;
+    let scorer = Scorer::new(ranker, files, read);
     if as_json {
         let mut objects = Vec::new();
         scorer.score(|batch| {
@@ -127,8 +128,7 @@ struct Scorer<'a> {
 }
 
 impl<'a> Scorer<'a> {
-    fn new(directory: &ModelDirectory, files: &'a [String], read: &'a ReadOptions) -> Result<Self> {
-        let ranker = directory.ranker()?;
+    fn new(ranker: Ranker, files: &'a [String], read: &'a ReadOptions) -> Self {
         let labels = ranker.features().labels();
         let prediction = |label: &String| match labels.len() {
             1 => Field::new("prediction", DataType::Float32, false),
@@ -136,7 +136,7 @@ impl<'a> Scorer<'a> {
         };
         let line = Field::new("line", DataType::UInt64, false);
         let columns: Vec<Field> = std::iter::once(line).chain(labels.iter().map(prediction)).collect();
-        Ok(Self { columns: Arc::new(Schema::new(columns)), ranker, files, read })
+        Self { columns: Arc::new(Schema::new(columns)), ranker, files, read }
     }
 
     /// Scores all rows and gives them on, block by block.

@@ -12,7 +12,7 @@ use recmill_core::{
     features::{Features, FitReport, Schema},
     rankers::{DensePrecision, LearningConfig, RankerConfig, RankerModel},
 };
-use recmill_kernels::simd::has_bf16_products;
+use recmill_kernels::{Device, simd::has_bf16_products};
 use recmill_train::{
     Ended, EpochRecord, Progress,
     gradient::{Checkpoint, Descent, RankTraining, Rows, StepRecord},
@@ -88,7 +88,7 @@ pub(crate) struct RankFlags {
     #[arg(long, value_name = "N", default_value_t = versions_kept())]
     #[serde(default = "versions_kept")]
     keep: usize,
-    /// Where to compute: auto or cpu.
+    /// Where to compute: auto, cpu, cuda, cuda:N, wgpu or wgpu:N.
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceFlag::Auto)]
     device: DeviceFlag,
     /// Seed of all that is drawn at random; the same seed gives the same model, byte for byte.
@@ -202,7 +202,8 @@ impl<C: Args + Serialize + DeserializeOwned> OneRanker<C> {
 /// Trains as the flags say.
 fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option<&Checkpoint>) -> Result<()> {
     config.validate()?;
-    flags.device.choose_for(&format!("training {}", config.name()), false)?;
+    let (device, why) = flags.device.choose()?;
+    note!("{why}");
     let asked = Asked {
         data: &flags.data,
         holdout: flags.holdout,
@@ -212,8 +213,11 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
         keep: flags.keep,
     };
     asked.check(given)?;
-    if config.learning.dense_precision == DensePrecision::Bf16 && !has_bf16_products() {
-        note!("this processor has no products of bf16 (avx512_bf16): f32 is used");
+    if config.learning.dense_precision == DensePrecision::Bf16
+        && (device != Device::Cpu || !has_bf16_products())
+    {
+        let whose = if device == Device::Cpu { "this processor" } else { "training on a GPU" };
+        note!("{whose} has no products of bf16 (avx512_bf16): f32 is used");
     }
     if let Some(out) = &flags.out {
         directory::check_destination(out)?;
@@ -292,6 +296,7 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
         metric: &flags.valid_metric,
         patience: (flags.patience > 0).then_some(flags.patience),
         loader_threads: 1,
+        device,
         checkpoints: written.as_ref(),
         resume,
     };

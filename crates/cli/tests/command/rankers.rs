@@ -283,7 +283,6 @@ fn flags_that_contradict_each_other() {
         ("keep-none", "--keep 0"),
         ("bad-values", "--hidden 0 --dropout 1 --learning-rate 0 --batch-size 0 --epochs 0"),
         ("from", "--from model"),
-        ("device-wgpu", "--device wgpu:0"),
         ("schema-and-label", "--schema schema.toml"),
     ] {
         assert_screen!(format!("ranker-{name}"), train(flags));
@@ -361,7 +360,6 @@ fn what_a_ranker_cannot_do_and_what_it_alone_can() {
         ("predict-lacks", "predict model lacks.csv"),
         ("predict-user-column", "predict model rows.csv --user-column user"),
         ("predict-nowhere", "predict model rows.csv --output nowhere/scores.csv"),
-        ("predict-wgpu", "predict model rows.csv --device wgpu:0"),
     ] {
         assert_screen!(format!("ranker-{name}"), folder.screen(command));
     }
@@ -372,6 +370,34 @@ fn what_a_ranker_cannot_do_and_what_it_alone_can() {
         "list-model-evaluate-group",
         ratings.screen("evaluate model --test ratings.csv --group user_id")
     );
+}
+
+#[test]
+fn a_gpu_learns_and_scores_as_the_cpu_does() {
+    if let Err(reason) = recmill_kernels::Device::Wgpu(0).check() {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let folder = trained();
+    let learn =
+        format!("train deepfm rows.csv --label clicked --ignore bought --group user --out gpu {TINY}");
+    let said =
+        folder.screen(&format!("{learn} --device wgpu:0 --table-precision f16 --dense-precision bf16"));
+    assert!(said.contains("training on a GPU has no products of bf16"), "{said}");
+    for model in ["model", "gpu"] {
+        let score = |device: &str| folder.succeeds(&format!("predict {model} rows.csv --device {device}"));
+        let (on_cpu, on_gpu) = (scores_of_csv(&score("cpu")), scores_of_csv(&score("wgpu:0")));
+        assert!(!on_cpu.is_empty() && on_cpu.len() == on_gpu.len());
+        for (a, b) in on_cpu.iter().zip(&on_gpu) {
+            assert!(a.0 == b.0 && (a.1 - b.1).abs() < 1e-4, "{model}: {a:?} beside {b:?}");
+        }
+        let auc = |device: &str| {
+            let evaluated =
+                folder.succeeds(&format!("evaluate {model} --test rows.csv --json --device {device}"));
+            json(&evaluated)["metrics"]["auc"].as_f64().unwrap()
+        };
+        assert!((auc("cpu") - auc("wgpu:0")).abs() < 1e-3, "{model}");
+    }
 }
 
 #[test]

@@ -3,9 +3,11 @@
 //! A backend without a kernel takes the definitions as they stand. Every operation has its gradient beside it, so that
 //! `Autodiff` (see `autodiff`) calls one function backward, not one for each operation that it is made of.
 
-use burn::tensor::{Tensor, TensorPrimitive, activation::relu, backend::Backend, ops::FloatTensor};
+use burn::tensor::{Shape, Tensor, TensorPrimitive, activation::relu, backend::Backend, ops::FloatTensor};
+use recmill_kernels::{Buffer, Device};
 
 use super::{DenseRule, OptimizerState};
+use crate::Result;
 
 /// What follows a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +201,50 @@ pub trait DenseBackend: Backend {
     ) -> Tensor<Self, 1> {
         state.step_by_definition(parameter, gradient, rule)
     }
+}
+
+/// A backend whose tensors and our buffers can be each other, so that tables and networks meet without a copy.
+pub trait DeviceBackend: DenseBackend {
+    /// Returns what the backend calls `device`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when it is none of the backend's.
+    fn device(device: Device) -> Result<Self::Device>;
+
+    /// Makes a tensor of a buffer on such a device; `shape` has as many values.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] for a buffer on another.
+    fn from_buffer(buffer: Buffer<f32>, shape: Shape) -> Result<FloatTensor<Self>>;
+
+    /// Makes a buffer of a tensor: its values in order.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when there is no memory, or the device no longer answers.
+    fn into_buffer(tensor: FloatTensor<Self>) -> Result<Buffer<f32>>;
+
+    /// Waits for all that was asked of the device, and says whether it was done: only then are the numbers to be believed.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when it no longer answers.
+    fn check_answers(device: Device) -> Result<()>;
+}
+
+/// Makes a tensor `[rows, columns]` of a buffer.
+///
+/// # Errors
+/// As [`DeviceBackend::from_buffer`].
+pub fn matrix_of<B: DeviceBackend>(buffer: Buffer<f32>, columns: usize) -> Result<Tensor<B, 2>> {
+    let shape = Shape::new([buffer.len() / columns.max(1), columns]);
+    Ok(tensor(B::from_buffer(buffer, shape)?))
+}
+
+/// Makes a buffer of a tensor's values.
+///
+/// # Errors
+/// As [`DeviceBackend::into_buffer`].
+pub fn buffer_of<B: DeviceBackend, const D: usize>(values: Tensor<B, D>) -> Result<Buffer<f32>> {
+    B::into_buffer(primitive(values))
 }
 
 /// Wraps a backend's own tensor.

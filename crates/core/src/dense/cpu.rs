@@ -8,7 +8,7 @@ use burn::tensor::{Shape, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 use recmill_kernels::{
-    BatchNorm, BatchNormGradients as IntoNormGradients, ColumnStatistics, Linear,
+    BatchNorm, BatchNormGradients as IntoNormGradients, Buffer, ColumnStatistics, Device, Linear,
     LinearGradients as IntoGradients, LinearScratch, Products, batch_norm, batch_norm_backward,
     cross_layer_backward_into, cross_layer_into, dense_update, fm_second_order_backward_into,
     fm_second_order_into, linear, linear_backward, normalize, pairwise_dots_backward_into,
@@ -17,9 +17,10 @@ use recmill_kernels::{
 
 use super::{
     Activation, BatchNormGradients, BatchNormState, BatchNormed, Cpu, CrossGradients, DenseBackend,
-    DenseRule, LinearGradients, OptimizerState,
+    DenseRule, DeviceBackend, LinearGradients, OptimizerState,
     backend::{NORM_EPSILON, by_definition, primitive, tensor},
 };
+use crate::{Error, Result};
 
 thread_local! {
     static PRODUCTS: Cell<Products> = const { Cell::new(Products::F32) };
@@ -333,6 +334,29 @@ impl DenseBackend for Cpu {
             Ok(()) => tensor(made(values, [n])),
             Err(_) => state.step_by_definition(parameter, gradient, rule),
         }
+    }
+}
+
+impl DeviceBackend for Cpu {
+    fn device(device: Device) -> Result<Self::Device> {
+        match device {
+            Device::Cpu => Ok(Default::default()),
+            device => Err(recmill_kernels::Error::NotOnDevice { op: "a network on the CPU", device }.into()),
+        }
+    }
+
+    fn from_buffer(buffer: Buffer<f32>, shape: Shape) -> Result<FlexTensor> {
+        Ok(FlexTensor::from_data(TensorData::new(buffer.into_vec()?, shape)))
+    }
+
+    fn into_buffer(tensor: FlexTensor) -> Result<Buffer<f32>> {
+        let values = tensor.into_data().into_vec::<f32>();
+        let values = values.map_err(|_| Error::Inconsistent { what: "tensor", at: 0 })?;
+        Ok(Buffer::from_vec(values, "a tensor")?)
+    }
+
+    fn check_answers(_: Device) -> Result<()> {
+        Ok(())
     }
 }
 

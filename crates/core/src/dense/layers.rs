@@ -61,33 +61,44 @@ impl<'a, B: Backend> Initial<'a, B> {
 #[derive(Module, Debug)]
 pub struct Linear<B: Backend> {
     weight: Param<Tensor<B, 2>>,
-    bias: Param<Tensor<B, 1>>,
+    bias: Option<Param<Tensor<B, 1>>>,
 }
 
 impl<B: Backend> Linear<B> {
     /// Draws weights of variance `1 / (3 inputs)` and biases from as narrow a range (LeCun et al. 1998; what PyTorch does).
     pub fn new(inputs: usize, outputs: usize, initial: &mut Initial<'_, B>) -> Self {
         let bound = 1.0 / (inputs.max(1) as f64).sqrt();
-        Self { weight: initial.uniform([inputs, outputs], bound), bias: initial.uniform([outputs], bound) }
+        let (weight, bias) = (initial.uniform([inputs, outputs], bound), initial.uniform([outputs], bound));
+        Self { weight, bias: Some(bias) }
     }
 
     /// Draws weights of variance `2 / (inputs + outputs)` and sets biases to 0 (Glorot, Bengio 2010).
     pub fn glorot(inputs: usize, outputs: usize, initial: &mut Initial<'_, B>) -> Self {
+        let weights = Self::without_bias(inputs, outputs, initial);
+        Self { bias: Some(initial.constant([outputs], 0.0)), ..weights }
+    }
+
+    /// As [`Linear::glorot`], without biases: for a layer before [`BatchNorm`], which takes them out again. One there has no gradient
+    /// but what rounding leaves of it, and Adam, which knows only the sign of that, would drive it about.
+    pub fn without_bias(inputs: usize, outputs: usize, initial: &mut Initial<'_, B>) -> Self {
         let bound = (6.0 / (inputs + outputs).max(1) as f64).sqrt();
-        Self { weight: initial.uniform([inputs, outputs], bound), bias: initial.constant([outputs], 0.0) }
+        Self { weight: initial.uniform([inputs, outputs], bound), bias: None }
     }
 
     /// Sets weights and biases to 0: for a layer whose output is a score, so that all scores begin as equal.
     pub fn zeros(inputs: usize, outputs: usize, initial: &mut Initial<'_, B>) -> Self {
-        Self { weight: initial.constant([inputs, outputs], 0.0), bias: initial.constant([outputs], 0.0) }
+        let (weight, bias) = (initial.constant([inputs, outputs], 0.0), initial.constant([outputs], 0.0));
+        Self { weight, bias: Some(bias) }
     }
 }
 
 impl<B: DenseBackend> Linear<B> {
     /// Maps `[rows, inputs]` to `[rows, outputs]`.
     pub fn forward(&self, x: Tensor<B, 2>, activation: Activation) -> Tensor<B, 2> {
-        let (weight, bias) = (primitive(self.weight.val()), primitive(self.bias.val()));
-        tensor(B::linear_layer(primitive(x), weight, bias, activation))
+        let weight = self.weight.val();
+        let none = || Tensor::zeros([weight.dims()[1]], &x.device());
+        let bias = self.bias.as_ref().map_or_else(none, Param::val);
+        tensor(B::linear_layer(primitive(x), primitive(weight), primitive(bias), activation))
     }
 }
 
@@ -229,7 +240,10 @@ impl<B: Backend> Mlp<B> {
     ) -> Self {
         let mut width = inputs;
         let layers = hidden.iter().map(|&outputs| {
-            let layer = Linear::glorot(width, outputs, initial);
+            let layer = match options.batch_norm {
+                true => Linear::without_bias(width, outputs, initial),
+                false => Linear::glorot(width, outputs, initial),
+            };
             width = outputs;
             layer
         });

@@ -4,38 +4,46 @@ use std::sync::Mutex;
 
 use burn::tensor::{Tensor, TensorData};
 
-use recmill_kernels::Table;
+use recmill_kernels::{Device, Table};
 
-use super::{AnyNetwork, EmbeddingTables, Inputs, Lookup, Network, RankerConfig, Shape};
+use super::{
+    AnyNetwork, EmbeddingTables, Inputs, Lookup, Network, RankerConfig, Shape, copy_to,
+    placed::{PlacedNetwork, network_of},
+};
 use crate::{
     Parameters, Result,
-    dense::{self, Cpu, DenseBackend},
+    dense::{Cpu, DeviceBackend, buffer_of, matrix_of},
     features::{FeatureBatch, Features, FieldValues},
 };
 
 /// Scores rows of features.
 ///
-/// A row's scores do not depend on the rows beside it.
+/// On the CPU a row's scores do not depend on the rows beside it. On a GPU they are within rounding of those: there the number of
+/// rows may decide in which order a product is added up.
 #[derive(Debug)]
 pub struct Ranker {
     config: RankerConfig,
     features: Features,
     tables: EmbeddingTables,
-    network: Mutex<AnyNetwork<Cpu>>,
+    network: Mutex<PlacedNetwork>,
+    device: Device,
 }
 
 /// Rows that are scored at a time: what bounds the memory of a large batch.
-const SCORED_AT_ONCE: usize = 4096;
+fn scored_at_once(device: Device) -> usize {
+    if device == Device::Cpu { 4096 } else { 65_536 }
+}
 
 impl Ranker {
-    /// Puts together what training made.
+    /// Puts together what training made; it scores on the CPU until [`Ranker::score_on`] says otherwise.
     pub fn new(
         config: RankerConfig,
         features: Features,
         tables: EmbeddingTables,
         network: AnyNetwork<Cpu>,
     ) -> Self {
-        Self { config, features, tables, network: Mutex::new(network) }
+        let network = Mutex::new(PlacedNetwork::Cpu(network));
+        Self { config, features, tables, network, device: Device::Cpu }
     }
 
     /// Opens a model from its parameters.
@@ -46,9 +54,29 @@ impl Ranker {
     pub fn open(config: &RankerConfig, features: Features, mut parameters: Parameters) -> Result<Self> {
         let shape = Shape::of(&features);
         let tables = EmbeddingTables::take(&features, config.model.tables(&shape), &mut parameters)?;
-        let network = AnyNetwork::new(&config.model, &shape, 0, &Default::default());
-        let network = Mutex::new(dense::load_parameters(network, &mut parameters)?);
-        Ok(Self { config: config.clone(), features, tables, network })
+        let network = network_of(&mut parameters, &config.model, &shape, Device::Cpu)?;
+        Ok(Self::new(config.clone(), features, tables, network))
+    }
+
+    /// Moves tables and network to `device`, where rows are scored from now on.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when the device cannot be used, or has not the memory; then all stays where it was.
+    pub fn score_on(&mut self, device: Device) -> Result<()> {
+        if device == self.device {
+            return Ok(());
+        }
+        let shape = Shape::of(&self.features);
+        let moved = |table: &Option<Table>| {
+            table.as_ref().map(|table| copy_to(table, device, "an embedding table")).transpose()
+        };
+        let (embedding, first_order) = (moved(&self.tables.embedding)?, moved(&self.tables.first_order)?);
+        let network =
+            self.network.get_mut().map_err(|_| crate::Error::Inconsistent { what: "network", at: 0 })?;
+        *network = network.moved_to(device, &self.config.model, &shape)?;
+        self.tables = EmbeddingTables::new(&self.features, embedding, first_order);
+        self.device = device;
+        Ok(())
     }
 
     /// Returns which network it is and how it learned.
@@ -75,7 +103,7 @@ impl Ranker {
         let mut piece = FeatureBatch::default();
         let mut first = 0;
         while first < batch.rows {
-            let rows = (batch.rows - first).min(SCORED_AT_ONCE);
+            let rows = (batch.rows - first).min(scored_at_once(self.device));
             let piece = match rows == batch.rows {
                 true => batch,
                 false => {
@@ -93,7 +121,7 @@ impl Ranker {
         let network =
             self.network.lock().map_err(|_| crate::Error::Inconsistent { what: "network", at: 0 })?;
         let shape = Shape::of(&self.features);
-        let log_odds = log_odds(&*network, &self.tables, &shape, batch, &Default::default())?;
+        let log_odds = network.log_odds(self.device, &self.tables, &shape, batch)?;
         drop(network);
         for (at, x) in log_odds.iter().enumerate() {
             if !x.is_finite() {
@@ -109,12 +137,13 @@ impl Ranker {
     ///
     /// # Errors
     /// [`crate::Error::Kernel`] when there is no memory for a copy.
-    pub fn into_parts(self) -> Result<(RankerConfig, Features, Parameters)> {
+    pub fn into_parts(mut self) -> Result<(RankerConfig, Features, Parameters)> {
+        self.score_on(Device::Cpu)?;
         let mut parameters = Parameters::default();
         self.tables.put(&mut parameters);
         let network =
             self.network.into_inner().map_err(|_| crate::Error::Inconsistent { what: "network", at: 0 })?;
-        dense::put_parameters(&network, &mut parameters)?;
+        network.put(&mut parameters)?;
         Ok((self.config, self.features, parameters))
     }
 }
@@ -123,7 +152,7 @@ impl Ranker {
 ///
 /// # Errors
 /// [`crate::Error::Kernel`] when a category is past its field, or there is no memory.
-pub fn log_odds<B: DenseBackend, N: Network<B>>(
+pub fn log_odds<B: DeviceBackend, N: Network<B>>(
     network: &N,
     tables: &EmbeddingTables,
     shape: &Shape,
@@ -141,7 +170,7 @@ pub fn log_odds<B: DenseBackend, N: Network<B>>(
 ///
 /// # Errors
 /// [`crate::Error::Kernel`] when there is no memory.
-pub fn log_odds_of<B: DenseBackend, N: Network<B>>(
+pub fn log_odds_of<B: DeviceBackend, N: Network<B>>(
     network: &N,
     lookups: [Option<Lookup>; 2],
     shape: &Shape,
@@ -151,12 +180,8 @@ pub fn log_odds_of<B: DenseBackend, N: Network<B>>(
     if batch.rows == 0 {
         return Ok(Vec::new());
     }
-    let matrix = |values: Vec<f32>, columns: usize| {
-        Tensor::<B, 2>::from_data(TensorData::new(values, [batch.rows, columns]), device)
-    };
     let values = |lookup: Option<Lookup>| -> Result<Option<Tensor<B, 2>>> {
-        let Some(lookup) = lookup else { return Ok(None) };
-        Ok(Some(matrix(lookup.values.into_vec()?, lookup.bags.width())))
+        lookup.map(|lookup| matrix_of(lookup.values, lookup.bags.width())).transpose()
     };
     let [embedded, first_order] = lookups;
     let embedded = values(embedded)?.map(|flat| {
@@ -164,9 +189,12 @@ pub fn log_odds_of<B: DenseBackend, N: Network<B>>(
         flat.reshape([rows, shape.n_fields, width / shape.n_fields])
     });
     let first_order = values(first_order)?;
-    let numeric = (shape.n_numeric > 0).then(|| matrix(batch.numeric.clone(), shape.n_numeric));
+    let numeric = (shape.n_numeric > 0).then(|| {
+        let numbers = TensorData::new(batch.numeric.clone(), [batch.rows, shape.n_numeric]);
+        Tensor::from_data(numbers, device)
+    });
     let inputs = Inputs { embedded, first_order, numeric, training: None };
-    Ok(network.forward(&inputs).into_data().into_vec::<f32>().unwrap_or_default())
+    Ok(buffer_of(network.forward(&inputs))?.into_vec()?)
 }
 
 /// Copies rows `first .. first + rows` of a batch's features, which is all that scoring reads.

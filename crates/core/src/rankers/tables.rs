@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use recmill_kernels::{BagFeature, Bags, Buffer, Pooling, Table, embedding_bag};
+use recmill_kernels::{BagFeature, Bags, Buffer, Device, Pooling, RowType, Table, embedding_bag};
 
 use crate::{
     Parameter, Parameters, Result,
@@ -135,6 +135,20 @@ pub fn look_up(table: &Table, batch: &FeatureBatch, rows_of: impl Fn(usize) -> R
     let bags = Bags::new(&[table], &features)?;
     let values = embedding_bag(&[table], &bags)?;
     Ok(Lookup { bags, values })
+}
+
+/// Copies a table to `device` as the kernels there read it: on a GPU values of 16 bits come in pairs, so that a table of an odd
+/// dimension, such as one label's first-order weights, becomes f32.
+///
+/// # Errors
+/// [`crate::Error::Kernel`] when the device cannot be used, or has not the memory.
+pub fn copy_to(table: &Table, device: Device, what: &'static str) -> Result<Table> {
+    let of_16_bits = matches!(table.row_type(), RowType::F16 | RowType::Bf16);
+    let copied = match of_16_bits && table.dim() % 2 == 1 && device != Device::Cpu {
+        true => table.to_row_type(RowType::F32, what)?.try_copy(device, what),
+        false => table.try_copy(device, what),
+    };
+    Ok(copied?)
 }
 
 fn starts(features: &Features) -> Vec<u64> {

@@ -282,6 +282,14 @@ pub(super) fn features<R: Runtime>(client: &ComputeClient<R>) -> Features {
 }
 
 impl<R: Runtime> CubeStorage<R> {
+    pub(super) fn new(client: ComputeClient<R>, handle: Handle) -> Self {
+        Self { client, handle }
+    }
+
+    pub(super) fn parts(&self) -> (ComputeClient<R>, Handle) {
+        (self.client.clone(), self.handle.clone())
+    }
+
     pub(super) fn download<T: Pod>(&self, device: Device, len: usize) -> Result<Vec<T>> {
         let doing = "reading a buffer back";
         if is_lost(device) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use cubecl::cuda::CudaDevice;
-pub(crate) use cubecl::cuda::CudaRuntime;
+pub use cubecl::cuda::CudaRuntime;
 use cubecl::{Runtime, client::ComputeClient};
 use cudarc::driver;
 
@@ -17,6 +17,7 @@ use super::{
     Buffer, Storage,
     cube::{CubeStorage, Gpu, features, max_buffer_bytes, opening},
     nvrtc::{Compiler, Version},
+    shared::GpuRuntime,
 };
 use crate::{
     Device, Error, Result,
@@ -41,6 +42,19 @@ impl Gpu for CudaRuntime {
 
     fn wrap<T>(storage: CubeStorage<Self>) -> Storage<T> {
         Storage::Cuda(storage)
+    }
+}
+
+impl GpuRuntime for CudaRuntime {
+    fn runtime_device(device: Device) -> Result<CudaDevice> {
+        match device {
+            Device::Cuda(index) => Self::client_of(device).map(|_| CudaDevice::new(index)),
+            device => Err(Error::Unavailable { device, reason: "not a CUDA device".into() }),
+        }
+    }
+
+    fn device_called(device: &CudaDevice) -> Result<Device> {
+        Ok(Device::Cuda(device.index))
     }
 }
 

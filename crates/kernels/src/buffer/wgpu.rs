@@ -2,13 +2,14 @@
 
 use std::sync::LazyLock;
 
-pub(crate) use cubecl::wgpu::WgpuRuntime;
+pub use cubecl::wgpu::WgpuRuntime;
 use cubecl::wgpu::{AutoGraphicsApi, GraphicsApi, WgpuDevice};
 use cubecl::{Runtime, client::ComputeClient};
 
 use super::{
     Buffer, Storage,
     cube::{CubeStorage, Gpu, features, max_buffer_bytes, opening},
+    shared::GpuRuntime,
 };
 use crate::{
     Device, Error, Result,
@@ -30,6 +31,20 @@ impl Gpu for WgpuRuntime {
 
     fn wrap<T>(storage: CubeStorage<Self>) -> Storage<T> {
         Storage::Wgpu(storage)
+    }
+}
+
+impl GpuRuntime for WgpuRuntime {
+    fn runtime_device(device: Device) -> Result<WgpuDevice> {
+        client(device)?;
+        Ok(adapter(device)?.device.clone())
+    }
+
+    fn device_called(device: &WgpuDevice) -> Result<Device> {
+        let index = adapters().iter().position(|adapter| adapter.device == *device);
+        let none =
+            || Error::Unavailable { device: Device::Wgpu(0), reason: format!("{device:?} is not listed") };
+        index.map(Device::Wgpu).ok_or_else(none)
     }
 }
 
@@ -145,11 +160,15 @@ pub(crate) fn features_of(device: Device) -> Result<Features> {
     Ok(features(&client(device)?))
 }
 
-fn client(device: Device) -> Result<ComputeClient<WgpuRuntime>> {
+fn adapter(device: Device) -> Result<&'static Adapter> {
     let unavailable = |reason: &str| Error::Unavailable { device, reason: reason.into() };
     let Device::Wgpu(index) = device else { return Err(unavailable("not a graphics adapter")) };
-    let adapter =
-        adapters().get(index).ok_or_else(|| unavailable(&none_such("wgpu", index, adapters().len())))?;
+    adapters().get(index).ok_or_else(|| unavailable(&none_such("wgpu", index, adapters().len())))
+}
+
+fn client(device: Device) -> Result<ComputeClient<WgpuRuntime>> {
+    let unavailable = |reason: &str| Error::Unavailable { device, reason: reason.into() };
+    let adapter = adapter(device)?;
     if let Some(memory) = adapter.memory {
         memory::begin_budget(device, (memory as f64 * BUDGET_SHARE) as u64);
     }

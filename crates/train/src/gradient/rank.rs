@@ -2,14 +2,19 @@
 //!
 //! A [`RankTraining`] says what is trained of what; `rank_learner.rs` takes the steps.
 
-use std::sync::atomic::AtomicBool;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::AtomicBool,
+};
 
 use burn::{backend::Autodiff, module::AutodiffModule};
 use recmill_core::{
-    dense::{Cpu, DenseBackend},
+    Parameters,
+    dense::{Cpu, DeviceBackend, Gpu, load_parameters, put_parameters},
     features::{Examples, Features},
     rankers::{AnyNetwork, EmbeddingTables, LearningConfig, Network, Ranker, RankerConfig, Shape, TableDims},
 };
+use recmill_kernels::{CudaRuntime, Device, Table, WgpuRuntime};
 
 use super::{
     checkpoint::{Checkpoint, CheckpointOptions},
@@ -64,6 +69,8 @@ pub struct RankTraining<'a> {
     pub patience: Option<u32>,
     /// Threads that make batches ready.
     pub loader_threads: usize,
+    /// Where tables and network are while they learn; several ranks learn on the CPU.
+    pub device: Device,
     /// Where checkpoints are written, if any are.
     pub checkpoints: Option<&'a CheckpointOptions>,
     /// The checkpoint to go on from.
@@ -92,12 +99,13 @@ impl<'a> RankTraining<'a> {
             metric: "auc",
             patience: None,
             loader_threads: 1,
+            device: Device::Cpu,
             checkpoints: None,
             resume: None,
         }
     }
 
-    /// Trains the network of `config` on the CPU.
+    /// Trains the network of `config`, with the same first values on every device.
     ///
     /// # Errors
     /// As [`RankTraining::run_network`].
@@ -107,11 +115,37 @@ impl<'a> RankTraining<'a> {
         stop: &AtomicBool,
         progress: &mut dyn Progress,
     ) -> Result<(Ranker, Descent)> {
+        // burn panics where a device refuses; what has failed is the device, not the program.
+        let trained = catch_unwind(AssertUnwindSafe(|| match self.device {
+            Device::Cpu => None,
+            Device::Cuda(_) => Some(self.run_on::<Gpu<CudaRuntime>>(config, stop, progress)),
+            Device::Wgpu(_) => Some(self.run_on::<Gpu<WgpuRuntime>>(config, stop, progress)),
+        }));
+        match trained {
+            Ok(Some(trained)) => trained,
+            Ok(None) => self.run_on::<Cpu>(config, stop, progress),
+            Err(_) => {
+                Err(recmill_kernels::Error::DeviceLost { device: self.device, doing: "training" }.into())
+            }
+        }
+    }
+
+    fn run_on<B: DeviceBackend>(
+        &self,
+        config: &RankerConfig,
+        stop: &AtomicBool,
+        progress: &mut dyn Progress,
+    ) -> Result<(Ranker, Descent)> {
         let shape = Shape::of(self.features);
-        let network = AnyNetwork::<Autodiff<Cpu>>::new(&config.model, &shape, self.seed, &Default::default());
+        let device = B::device(self.device)?;
+        let network = AnyNetwork::<Autodiff<B>>::new(&config.model, &shape, self.seed, &device);
         let dims = config.model.tables(&shape);
-        let trained = self.run_network::<Cpu, _>(network, dims, stop, progress)?;
-        let ranker = Ranker::new(config.clone(), self.features.clone(), trained.tables, trained.network);
+        let trained = self.run_network::<B, _>(network, dims, stop, progress)?;
+        let mut parameters = Parameters::default();
+        put_parameters(&trained.network, &mut parameters)?;
+        let network = AnyNetwork::<Cpu>::new(&config.model, &shape, self.seed, &Default::default());
+        let network = load_parameters(network, &mut parameters)?;
+        let ranker = Ranker::new(config.clone(), self.features.clone(), trained.tables, network);
         Ok((ranker, trained.descent))
     }
 
@@ -178,7 +212,7 @@ impl<'a> RankTraining<'a> {
     ///
     /// # Determinism
     /// The same bits for the same seed and data on one device, whatever the loader's threads, resumed or not.
-    pub fn run_network<B: DenseBackend, N>(
+    pub fn run_network<B: DeviceBackend, N>(
         &self,
         network: N,
         dims: TableDims,
@@ -202,7 +236,7 @@ impl<'a> RankTraining<'a> {
     ///
     /// # Determinism
     /// The same bits for as many ranks; close to that for another number, by which sums are added in another order.
-    pub fn run_network_as<B: DenseBackend, N>(
+    pub fn run_network_as<B: DeviceBackend, N>(
         &self,
         ranks: &dyn Collective,
         network: N,
@@ -216,6 +250,10 @@ impl<'a> RankTraining<'a> {
     {
         if self.train.is_empty() {
             return Err(Error::NoData { what: "rows" });
+        }
+        if ranks.size() > 1 && self.device != Device::Cpu {
+            let op = "a training by several ranks";
+            return Err(recmill_kernels::Error::NotOnDevice { op, device: self.device }.into());
         }
         let task = RankTask { train: self.train };
         let mut learner = RankLearner::<B, N>::new(self, network, dims, ranks)?;
@@ -232,10 +270,12 @@ impl<'a> RankTraining<'a> {
             resume: self.resume,
         };
         let descent = descend(&task, &mut learner, &options, checkpoints, ranks, stop, progress)?;
+        B::check_answers(self.device)?;
         let mut tables = learner.tables;
         for table in [&mut tables.embedding, &mut tables.first_order] {
-            *table =
-                table.take().map(|shard| gather_shards(shard, ranks, "an embedding table")).transpose()?;
+            let what = "an embedding table";
+            let gather = |shard: Table| gather_shards(shard.moved_to(Device::Cpu, what)?, ranks, what);
+            *table = table.take().map(gather).transpose()?;
         }
         Ok(TrainedNetwork { network: learner.network.valid(), tables, descent })
     }

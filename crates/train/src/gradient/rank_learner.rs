@@ -17,9 +17,14 @@ use burn::{
 };
 use recmill_core::{
     Parameter, Parameters,
-    dense::{DenseBackend, Dropout, InTraining, copy_values, load_parameters, put_parameters, with_products},
+    dense::{
+        DeviceBackend, Dropout, InTraining, buffer_of, copy_values, load_parameters, matrix_of,
+        put_parameters, with_products,
+    },
     features::FeatureBatch,
-    rankers::{EmbeddingTables, Inputs, Lookup, Measuring, Network, Shape, TableDims, log_odds_of, sigmoid},
+    rankers::{
+        EmbeddingTables, Inputs, Lookup, Measuring, Network, Shape, TableDims, copy_to, log_odds_of, sigmoid,
+    },
 };
 use recmill_kernels::{Buffer, Device, SparseStep, Table};
 
@@ -73,7 +78,7 @@ impl Task for RankTask<'_> {
 }
 
 /// A network and its tables while they learn.
-pub(super) struct RankLearner<'a, B: DenseBackend, N> {
+pub(super) struct RankLearner<'a, B: DeviceBackend, N> {
     training: &'a RankTraining<'a>,
     shape: Shape,
     pub(super) network: N,
@@ -89,7 +94,7 @@ pub(super) struct RankLearner<'a, B: DenseBackend, N> {
     device: B::Device,
 }
 
-impl<'a, B: DenseBackend, N> RankLearner<'a, B, N>
+impl<'a, B: DeviceBackend, N> RankLearner<'a, B, N>
 where
     N: Network<Autodiff<B>> + AutodiffModule<Autodiff<B>>,
 {
@@ -110,7 +115,8 @@ where
             let (rows, seed, scale) = (rows as usize, training.seed, scale * (dim as f64).sqrt());
             let normal = factors::Normal { rows, dim, scale, seed, stream };
             let whole_row = |own: u64| own * size as u64 + rank as u64;
-            Ok(Some(normal.of_larger(learning.table_precision.row_type(), what, whole_row)?))
+            let drawn = normal.of_larger(learning.table_precision.row_type(), what, whole_row)?;
+            Ok(Some(placed(drawn, training.device, what)?))
         };
         let (embedding, first_order) =
             (table(dims.embedding, learning.init_scale)?, table(dims.first_order, 0.0)?);
@@ -127,7 +133,7 @@ where
             kept: None,
             dims,
             ranks,
-            device: Default::default(),
+            device: B::device(training.device)?,
             training,
             network,
         })
@@ -174,7 +180,7 @@ fn matrix<B: AutodiffBackend>(values: Vec<f32>, columns: usize, device: &B::Devi
     Tensor::from_data(TensorData::new(values, [rows, columns]), device)
 }
 
-impl<B: DenseBackend, N> Learn<RankTask<'_>> for RankLearner<'_, B, N>
+impl<B: DeviceBackend, N> Learn<RankTask<'_>> for RankLearner<'_, B, N>
 where
     N: Network<Autodiff<B>> + AutodiffModule<Autodiff<B>>,
     N::InnerModule: Network<B>,
@@ -187,10 +193,11 @@ where
         // Both tables have the same rows, and what was looked up is the same in both.
         let segment = lookups.iter().flatten().next().map(|lookup| lookup.bags.segment(0)).transpose()?;
         let mut bags = [None, None];
-        let mut values = [Vec::new(), Vec::new()];
+        let mut values: [Option<Tensor<B, 2>>; 2] = [None, None];
         for (at, lookup) in lookups.into_iter().enumerate() {
             if let Some(lookup) = lookup {
-                (bags[at], values[at]) = (Some(lookup.bags), lookup.values.into_vec()?);
+                values[at] = Some(matrix_of(lookup.values, lookup.bags.width())?);
+                bags[at] = Some(lookup.bags);
             }
         }
         let n = features.rows;
@@ -201,17 +208,15 @@ where
         let products = learning.dense_precision.products();
         let mut dense = DenseGradients::default();
         let mut statistics = BatchStatistics::default();
-        let mut of_tables = [Vec::new(), Vec::new()];
+        let mut of_tables: [Vec<Tensor<B, 2>>; 2] = [Vec::new(), Vec::new()];
         let mut loss = 0.0;
         for rows in pieces(n, learning.accumulate) {
             let mut leaf = |at: usize| {
-                let width = bags[at].as_ref()?.width();
-                let all = &mut values[at];
                 let own = match rows.len() == n {
-                    true => std::mem::take(all),
-                    false => all[rows.start * width..rows.end * width].to_vec(),
+                    true => values[at].take()?,
+                    false => values[at].clone()?.slice([rows.clone()]),
                 };
-                Some(matrix::<Autodiff<B>>(own, width, &self.device).require_grad())
+                Some(Tensor::<Autodiff<B>, 2>::from_inner(own).require_grad())
             };
             let leaves = [leaf(0), leaf(1)];
             let columns = shape.n_numeric;
@@ -232,7 +237,8 @@ where
             };
             let output = with_products(products, || self.network.forward(&inputs));
             statistics.add(training.take_statistics(), rows.len());
-            let log_odds = output.clone().inner().into_data().into_vec::<f32>().unwrap_or_default();
+            let log_odds = buffer_of(output.clone().inner())?.into_vec()?;
+            B::check_answers(self.training.device)?;
             let labels = &features.labels[rows.start * shape.n_labels..rows.end * shape.n_labels];
             let mut gradient = Vec::with_capacity(log_odds.len());
             for (place, (&z, &y)) in log_odds.iter().zip(labels).enumerate() {
@@ -248,11 +254,7 @@ where
             let gradients = with_products(products, || (output * gradient).sum().backward());
             dense.add(DenseGradients::of(&self.network, &gradients));
             for (all, leaf) in of_tables.iter_mut().zip(&leaves) {
-                let found = leaf.as_ref().and_then(|leaf| leaf.grad(&gradients));
-                if let Some(found) = found {
-                    let found = found.into_data().into_vec::<f32>().unwrap_or_default();
-                    if all.is_empty() { *all = found } else { all.extend(found) }
-                }
+                all.extend(leaf.as_ref().and_then(|leaf| leaf.grad(&gradients)));
             }
         }
         let mut loss = [loss];
@@ -272,11 +274,17 @@ where
             (&mut self.tables.embedding, &mut self.embedding, step(l2)),
             (&mut self.tables.first_order, &mut self.first_order, step(l2_alone)),
         ];
-        for (((table, steps, step), bags), gradient) in tables.into_iter().zip(&bags).zip(of_tables) {
+        for (((table, steps, step), bags), pieces) in tables.into_iter().zip(&bags).zip(of_tables) {
             if let (Some(table), Some(steps), Some(bags), Some(segment)) = (table, steps, bags, &segment) {
+                // A rank without rows of the batch has no pieces.
+                let joined = pieces.into_iter().reduce(|all, piece| Tensor::cat(vec![all, piece], 0));
+                let gradient = match joined {
+                    Some(gradient) => buffer_of(gradient)?,
+                    None => Buffer::zeros(bags.n_bags() * bags.width(), bags.device(), "a gradient")?,
+                };
                 match &fetch {
-                    Some(fetch) => fetch.step(table, steps, bags, segment, gradient, &step)?,
-                    None => steps.step(table, bags, segment, gradient, &step)?,
+                    Some(fetch) => fetch.step(table, steps, bags, segment, &gradient, &step)?,
+                    None => steps.step(table, bags, segment, &gradient, &step)?,
                 }
             }
         }
@@ -350,8 +358,8 @@ where
             tables.put(&mut kept);
             state.extend_prefixed(KEPT, kept);
         }
-        let ranks = self.ranks;
-        state.map_tables(|table| gather_shards(table, ranks, "a checkpoint"))
+        let (ranks, what) = (self.ranks, "a checkpoint");
+        state.map_tables(|table| gather_shards(table.moved_to(Device::Cpu, what)?, ranks, what))
     }
 
     fn put_state(&mut self, mut state: Parameters) -> Result<()> {
@@ -371,6 +379,10 @@ where
         let mut kept = state.take_prefixed(KEPT);
         self.kept = if kept.is_empty() { None } else { Some(read(&self.network, &mut kept)?) };
         (self.network, self.tables) = read(&self.network, &mut state)?;
+        for table in [&mut self.tables.embedding, &mut self.tables.first_order] {
+            let placed = |table| placed(table, self.training.device, "a checkpoint");
+            *table = table.take().map(placed).transpose()?;
+        }
         let steps = state.take_u64(STEPS)?.to_vec()?;
         let steps = |at: usize| steps.get(at).copied().unwrap_or(0);
         self.dense.put(state.take_prefixed(OF_DENSE), steps(0), self.sizes.len(), &self.device)?;
@@ -382,6 +394,14 @@ where
         self.embedding = of_table(&self.tables.embedding, OF_EMBEDDING, 1)?;
         self.first_order = of_table(&self.tables.first_order, OF_FIRST_ORDER, 2)?;
         Ok(())
+    }
+}
+
+/// Returns the table on the device that it learns on: itself on the CPU, where tables are drawn and read.
+fn placed(table: Table, device: Device, what: &'static str) -> Result<Table> {
+    match device {
+        Device::Cpu => Ok(table),
+        device => Ok(copy_to(&table, device, what)?),
     }
 }
 

@@ -140,12 +140,11 @@ impl<'a> Fetch<'a> {
         steps: &mut TableSteps,
         bags: &Bags,
         segment: &Segment,
-        gradient: Vec<f32>,
+        gradient: &Buffer<f32>,
         step: &SparseStep,
     ) -> Result<()> {
         let dim = shard.dim();
-        let gradient = Buffer::from_vec(gradient, "the gradient of embeddings")?;
-        let by_position = embedding_bag_backward(bags, &gradient)?.swap_remove(0).into_vec()?;
+        let by_position = embedding_bag_backward(bags, gradient)?.swap_remove(0).into_vec()?;
         let segment = segment.to_host()?;
         let mut sums = vec![0.0; self.n_distinct * dim];
         for (&place, positions) in segment.unique.iter().zip(segment.offsets.windows(2)) {

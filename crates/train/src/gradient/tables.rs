@@ -42,7 +42,7 @@ impl TableSteps {
         while let Some(state) = taken.take(&at_name(tables.len())) {
             let Parameter::Table(state) = state else { continue };
             // The files' row ranges are as long as suits each table alone.
-            let fits = state.chunk_rows() == table.chunk_rows();
+            let fits = (state.chunk_rows(), state.device()) == (table.chunk_rows(), table.device());
             let what = "an optimizer's state";
             tables.push(match fits {
                 true => state,
@@ -56,7 +56,7 @@ impl TableSteps {
     ///
     /// # Shapes
     /// - `bags`: what was looked up; `segment`: its positions by row
-    /// - `gradient`: `[batch, fields * dim]`, as the values that were returned
+    /// - `gradient`: `[batch, fields * dim]`, as the values that were returned, on the table's device
     ///
     /// # Errors
     /// [`crate::Error::Kernel`] with the row when a gradient is not finite.
@@ -65,11 +65,10 @@ impl TableSteps {
         table: &mut Table,
         bags: &Bags,
         segment: &Segment,
-        gradient: Vec<f32>,
+        gradient: &Buffer<f32>,
         step: &SparseStep,
     ) -> Result<()> {
-        let gradient = Buffer::from_vec(gradient, "the gradient of embeddings")?;
-        let by_position = embedding_bag_backward(bags, &gradient)?;
+        let by_position = embedding_bag_backward(bags, gradient)?;
         Ok(sparse_update(table, &mut self.state, segment, &by_position[0], step)?)
     }
 

@@ -1,0 +1,267 @@
+//! The operations on a GPU: burn's tensors and our kernels over the same memory.
+//!
+//! Products are burn's. A kernel that refuses, for want of memory, leaves the work to the definition out of burn's operations.
+
+use burn::tensor::{DType, Shape, TensorMetadata, ops::FloatTensor};
+use burn_cubecl::{CubeBackend, CubeRuntime, kernel::into_contiguous, tensor::CubeTensor};
+use recmill_kernels::{
+    Buffer, Device, GpuRuntime, check_answers, cross_layer, cross_layer_backward, fm_second_order,
+    fm_second_order_backward, pairwise_dots, pairwise_dots_backward,
+};
+
+use super::{CrossGradients, DenseBackend, DeviceBackend, backend::by_definition};
+use crate::Result;
+
+/// What is computed with on a GPU.
+pub type Gpu<R> = CubeBackend<R, f32, i32, u8>;
+
+type Kernel<T> = recmill_kernels::Result<T>;
+
+/// The buffer that shares a tensor's memory; a copy only where its values are in another order.
+fn buffer<R: GpuRuntime + CubeRuntime>(tensor: CubeTensor<R>) -> Kernel<Buffer<f32>> {
+    let device = R::device_called(&tensor.device)?;
+    let tensor = into_contiguous(tensor);
+    let len = tensor.shape().num_elements();
+    Buffer::from_shared::<R>(tensor.handle, len, device, "a tensor")
+}
+
+/// The tensor that shares a buffer's memory.
+fn tensor<R: GpuRuntime + CubeRuntime>(buffer: &Buffer<f32>, shape: Shape) -> Kernel<CubeTensor<R>> {
+    let shared = buffer.share::<R>()?;
+    Ok(CubeTensor::new_contiguous(shared.client, shared.device, shape, shared.handle, DType::F32))
+}
+
+/// Fields and values of a field of `[rows, fields, dim]`.
+fn fields<R: CubeRuntime>(x: &CubeTensor<R>) -> [usize; 3] {
+    x.shape().dims()
+}
+
+impl<R: GpuRuntime + CubeRuntime> DenseBackend for Gpu<R> {
+    fn second_order(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [rows, fields, dim] = fields(&x);
+        let kernel = || tensor(&fm_second_order(&buffer(x.clone())?, fields, dim)?, Shape::new([rows, 1]));
+        kernel().unwrap_or_else(|_| by_definition::second_order::<Self>(x.clone()))
+    }
+
+    fn second_order_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [_, fields, dim] = fields(&x);
+        let kernel = || {
+            let (of_x, gradient) = (buffer(x.clone())?, buffer(gradient.clone())?);
+            tensor(&fm_second_order_backward(&of_x, fields, dim, &gradient)?, x.shape())
+        };
+        kernel().unwrap_or_else(|_| by_definition::second_order_backward::<Self>(x.clone(), gradient.clone()))
+    }
+
+    fn pairwise_dots(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [rows, fields, dim] = fields(&x);
+        let shape = Shape::new([rows, fields * fields.saturating_sub(1) / 2]);
+        let kernel = || tensor(&pairwise_dots(&buffer(x.clone())?, fields, dim)?, shape);
+        kernel().unwrap_or_else(|_| by_definition::pairwise_dots::<Self>(x.clone()))
+    }
+
+    fn pairwise_dots_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [_, fields, dim] = fields(&x);
+        let kernel = || {
+            let (of_x, gradient) = (buffer(x.clone())?, buffer(gradient.clone())?);
+            tensor(&pairwise_dots_backward(&of_x, fields, dim, &gradient)?, x.shape())
+        };
+        kernel()
+            .unwrap_or_else(|_| by_definition::pairwise_dots_backward::<Self>(x.clone(), gradient.clone()))
+    }
+
+    fn cross(x0: FloatTensor<Self>, u: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let kernel = || {
+            let [of_x0, of_u, of_x] = [&x0, &u, &x].map(|tensor| buffer(tensor.clone()));
+            tensor(&cross_layer(&of_x0?, &of_u?, &of_x?)?, x.shape())
+        };
+        kernel().unwrap_or_else(|_| by_definition::cross::<Self>(x0.clone(), u.clone(), x.clone()))
+    }
+
+    fn cross_backward(
+        x0: FloatTensor<Self>,
+        u: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> CrossGradients<Self> {
+        let kernel = || {
+            let [of_x0, of_u, of] = [&x0, &u, &gradient].map(|tensor| buffer(tensor.clone()));
+            let (of_x0, of_u) = cross_layer_backward(&of_x0?, &of_u?, &of?)?;
+            let [of_x0, of_u] = [of_x0, of_u].map(|buffer| tensor(&buffer, x0.shape()));
+            Ok::<_, recmill_kernels::Error>(CrossGradients { x0: of_x0?, u: of_u?, x: gradient.clone() })
+        };
+        kernel().unwrap_or_else(|_| {
+            by_definition::cross_backward::<Self>(x0.clone(), u.clone(), gradient.clone())
+        })
+    }
+}
+
+impl<R: GpuRuntime + CubeRuntime> DeviceBackend for Gpu<R> {
+    fn device(device: Device) -> Result<Self::Device> {
+        Ok(R::runtime_device(device)?)
+    }
+
+    fn from_buffer(buffer: Buffer<f32>, shape: Shape) -> Result<FloatTensor<Self>> {
+        Ok(tensor(&buffer, shape)?)
+    }
+
+    fn into_buffer(tensor: FloatTensor<Self>) -> Result<Buffer<f32>> {
+        Ok(buffer(tensor)?)
+    }
+
+    fn check_answers(device: Device) -> Result<()> {
+        Ok(check_answers::<R>(device)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Tensor, TensorData};
+    use recmill_kernels::{CudaRuntime, WgpuRuntime, conformance::devices};
+
+    use super::*;
+    use crate::dense::{
+        Activation, BatchNormState, Cpu, DenseRule, OptimizerState,
+        backend::{primitive, tensor as wrap},
+        buffer_of, matrix_of,
+    };
+    use crate::rankers::DenseOptimizer;
+
+    /// Values of any shape, the same on every backend.
+    fn some<B: DenseBackend, const D: usize>(
+        shape: [usize; D],
+        salt: usize,
+        device: &B::Device,
+    ) -> FloatTensor<B> {
+        let n = shape.iter().product();
+        let values: Vec<f32> = (0..n).map(|at| ((at * 37 + salt * 11) % 23) as f32 / 11.0 - 1.0).collect();
+        primitive(Tensor::<B, D>::from_data(TensorData::new(values, shape), device))
+    }
+
+    /// Every operation's results, by name.
+    fn results<B: DeviceBackend>(device: &B::Device) -> Vec<(String, Vec<f32>)> {
+        let mut found = Vec::new();
+        let mut add = |what: String, values: FloatTensor<B>| {
+            found.push((what, buffer_of(wrap::<B, 2>(values)).unwrap().into_vec().unwrap()));
+        };
+        let row = |values: FloatTensor<B>| primitive(wrap::<B, 1>(values).unsqueeze::<2>());
+        for (rows, inputs, outputs) in [(1, 1, 1), (7, 5, 3), (40, 33, 18), (3, 1, 70)] {
+            for activation in [Activation::Identity, Activation::Relu] {
+                let what = |of: &str| format!("{of}, {activation:?}, {rows} x {inputs} x {outputs}");
+                let (x, w) =
+                    (some::<B, 2>([rows, inputs], 1, device), some::<B, 2>([inputs, outputs], 2, device));
+                let y = B::linear_layer(x.clone(), w.clone(), some::<B, 1>([outputs], 3, device), activation);
+                add(what("linear"), y.clone());
+                let g = some::<B, 2>([rows, outputs], 4, device);
+                let gradients = B::linear_layer_backward(x, w, y, g, activation, true);
+                add(what("linear weight"), gradients.weight);
+                add(what("linear bias"), row(gradients.bias));
+                add(what("linear x"), gradients.x.unwrap());
+            }
+        }
+        for (rows, fields, dim) in [(1, 1, 1), (5, 2, 3), (9, 27, 16), (3, 4, 33)] {
+            let what = |of: &str| format!("{of}, {rows} x {fields} x {dim}");
+            let flat = |values: FloatTensor<B>| primitive(wrap::<B, 3>(values).reshape([rows, fields * dim]));
+            let x = some::<B, 3>([rows, fields, dim], 5, device);
+            add(what("second order"), B::second_order(x.clone()));
+            let g = some::<B, 2>([rows, 1], 6, device);
+            add(what("second order backward"), flat(B::second_order_backward(x.clone(), g)));
+            if fields > 1 {
+                add(what("dots"), B::pairwise_dots(x.clone()));
+                let g = some::<B, 2>([rows, fields * (fields - 1) / 2], 7, device);
+                add(what("dots backward"), flat(B::pairwise_dots_backward(x, g)));
+            }
+        }
+        for (rows, width) in [(2, 3), (70, 16), (33, 1)] {
+            let what = |of: &str| format!("{of}, {rows} x {width}");
+            let columns = |salt| some::<B, 1>([width], salt, device);
+            let x = || some::<B, 2>([rows, width], 20, device);
+            for activation in [Activation::Identity, Activation::Relu] {
+                let normed = B::batch_norm(x(), columns(21), columns(22), activation);
+                add(what("batch norm"), normed.y.clone());
+                add(what("batch norm mean"), row(normed.mean.clone()));
+                add(what("batch norm variance"), row(normed.variance.clone()));
+                let statistics = [normed.mean.clone(), normed.variance.clone()];
+                add(what("normalize"), B::normalize(x(), [columns(21), columns(22)], statistics, activation));
+                let state = BatchNormState { x: x(), scale: columns(21), normed, activation };
+                let gradients = B::batch_norm_backward(state, some::<B, 2>([rows, width], 23, device));
+                add(what("batch norm backward"), gradients.x);
+                add(what("batch norm scale"), row(gradients.scale));
+                add(what("batch norm shift"), row(gradients.shift));
+            }
+            let [x0, u, g] = [8, 9, 11].map(|salt| some::<B, 2>([rows, width], salt, device));
+            add(what("cross"), B::cross(x0.clone(), u.clone(), x()));
+            let gradients = B::cross_backward(x0, u, g);
+            for (of, values) in [("x0", gradients.x0), ("u", gradients.u), ("x", gradients.x)] {
+                add(what(of), values);
+            }
+            // Columns of a wider tensor, and rows that were columns: memory in another order.
+            let a = wrap::<B, 2>(some::<B, 2>([rows, width + 3], 12, device)).slice([0..rows, 2..width + 2]);
+            let b = wrap::<B, 2>(some::<B, 2>([5, rows], 13, device)).transpose();
+            let joined = B::join(primitive(a.clone()), primitive(b.clone()));
+            add(what("join"), joined.clone());
+            for part in B::join_backward(joined, width) {
+                add(what("part"), part);
+            }
+            add(what("cross of views"), B::cross(primitive(a.clone()), primitive(a.clone()), primitive(a)));
+        }
+        for optimizer in
+            [DenseOptimizer::Sgd, DenseOptimizer::Adagrad, DenseOptimizer::Adam, DenseOptimizer::Adamw]
+        {
+            let mut state = OptimizerState::<B>::default();
+            let values = |salt| wrap::<B, 1>(some::<B, 1>([50], salt, device));
+            let mut parameter = values(12);
+            for step in 1..=4 {
+                let rule = DenseRule {
+                    optimizer,
+                    learning_rate: 0.1,
+                    weight_decay: 0.02,
+                    step,
+                    gradient_scale: 0.5,
+                };
+                parameter = B::optimizer_step(parameter, values(12 + step as usize), &mut state, &rule);
+            }
+            add(format!("{optimizer:?}"), primitive(parameter.unsqueeze::<2>()));
+        }
+        found
+    }
+
+    #[test]
+    fn every_device_has_the_operations_of_the_cpu() {
+        let expected = results::<Cpu>(&Default::default());
+        for device in devices() {
+            let found = match device {
+                Device::Cpu => continue,
+                Device::Cuda(_) => results::<Gpu<CudaRuntime>>(&Gpu::<CudaRuntime>::device(device).unwrap()),
+                Device::Wgpu(_) => results::<Gpu<WgpuRuntime>>(&Gpu::<WgpuRuntime>::device(device).unwrap()),
+            };
+            // Some devices multiply f32 in units that keep ten bits of a fraction.
+            let within = if matches!(device, Device::Cuda(_)) { 3e-3 } else { 2e-5 };
+            for ((what, ours), (_, expected)) in found.iter().zip(&expected) {
+                assert_eq!(ours.len(), expected.len(), "{what} on {device}");
+                for (a, b) in ours.iter().zip(expected) {
+                    assert!((a - b).abs() <= within * (1.0 + b.abs()), "{what} on {device}: {a} beside {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_buffer_and_a_tensor_are_the_same_memory() {
+        for device in devices() {
+            let Device::Wgpu(_) = device else { continue };
+            type Wgpu = Gpu<WgpuRuntime>;
+            let buffer = Buffer::from_slice(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], device, "a test").unwrap();
+            let matrix = matrix_of::<Wgpu>(buffer, 3).unwrap();
+            assert_eq!(matrix.dims(), [2, 3]);
+            let turned = buffer_of(matrix.clone().transpose()).unwrap();
+            assert_eq!(turned.into_vec().unwrap(), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+            let again = buffer_of(matrix.clone()).unwrap();
+            // What burn may change in place is not what a buffer still holds.
+            let more = matrix.add_scalar(1.0);
+            assert_eq!(again.into_vec().unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+            assert_eq!(buffer_of(more).unwrap().into_vec().unwrap(), [2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+            assert!(Wgpu::device(Device::Cpu).is_err());
+            let elsewhere = Buffer::from_vec(vec![1.0f32], "a test").unwrap();
+            assert!(matrix_of::<Wgpu>(elsewhere, 1).is_err());
+        }
+    }
+}
