@@ -6,10 +6,11 @@ mod rows;
 use std::sync::atomic::AtomicBool;
 
 use recmill_core::{
+    Parameter,
     directory::Config,
     rankers::{RankerConfig, RankerModel},
 };
-use recmill_kernels::{Device, conformance::devices};
+use recmill_kernels::{Device, RowType, conformance::devices};
 use recmill_train::{
     EpochRecord,
     conformance::cases,
@@ -95,8 +96,15 @@ fn a_device_goes_on_bit_by_bit_from_its_checkpoint_and_another_from_the_same() {
             let resumed = RankTraining { resume: Some(&checkpoint), ..training(&data, &config, device) };
             resumed.run(&config, &stop, &mut ()).unwrap().0
         };
-        assert_eq!(bits(go_on(device)), bits(whole), "{device}");
-        go_on(Device::Cpu);
+        let resumed = go_on(device);
+        assert_eq!(bits(resumed), bits(whole), "{device}");
+        for place in [Device::Cpu, device] {
+            let (_, _, parameters) = go_on(place).into_parts().unwrap();
+            for (name, parameter) in parameters.iter() {
+                let Parameter::Table(table) = parameter else { continue };
+                assert_eq!(table.row_type(), RowType::F16, "{name}, from {device} to {place}");
+            }
+        }
     }
 }
 

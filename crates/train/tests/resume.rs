@@ -212,6 +212,9 @@ fn a_checkpoint_of_another_training_is_refused() {
 
     let other = RankTraining { seed: 6, ..training(&data, &config) };
     assert!(matches!(refused(other, &config), Error::Resume { what: "seed", .. }));
+    let other = RankTraining { metric: "logloss", ..training(&data, &config) };
+    let error = refused(other, &config);
+    assert!(matches!(error, Error::Resume { what: "the metric of the best epoch", .. }), "{error}");
     let fewer = Data::new(&["both"], 149);
     let error = refused(training(&fewer, &config), &config);
     assert!(matches!(error, Error::Resume { what: "rows to learn from", .. }), "{error}");

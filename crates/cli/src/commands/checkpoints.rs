@@ -6,10 +6,14 @@ use std::{
 };
 
 use clap::Args;
-use recmill_core::{directory, directory::Config, features::Features, rankers::RankerConfig};
+use recmill_core::{
+    directory::{self, Config, ModelDirectory, Verify},
+    features::Features,
+    rankers::RankerConfig,
+};
 use recmill_train::{
     Error,
-    gradient::{Checkpoint, CheckpointOptions},
+    gradient::{Checkpoint, CheckpointOptions, Position},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -101,8 +105,25 @@ impl CheckpointFlags {
             out.with_file_name(name)
         };
         let folder = self.checkpoints.clone().or_else(|| self.resume.clone()).unwrap_or_else(beside);
-        directory::check_destination(&folder)?;
-        let has_some = directory::list_versions(&folder).is_ok_and(|(versions, _)| !versions.is_empty());
+        directory::check_destination(&folder).map_err(|error| {
+            Failure::failed(error.to_string()).hint("nothing has been written; choose another --checkpoints")
+        })?;
+        let versions = directory::list_versions(&folder).map(|(versions, _)| versions).unwrap_or_default();
+        let finished = |version: &u64| {
+            let path = folder.join("versions").join(version.to_string());
+            let opened = ModelDirectory::open(&path, Verify::Quick);
+            opened.is_ok_and(|model| {
+                serde_json::from_value::<Position>(model.manifest().config.progress.clone()).is_err()
+            })
+        };
+        if versions.iter().any(finished) {
+            return Err(Failure::usage(format!(
+                "{} holds a finished model, whose place checkpoints would take",
+                folder.display()
+            ))
+            .hint("choose another --checkpoints"));
+        }
+        let has_some = !versions.is_empty();
         if has_some && self.resume.is_none() {
             warning!(
                 "{} has checkpoints of an earlier training, and new ones will take their place; --resume {} goes on from them",
@@ -160,6 +181,32 @@ pub(super) fn compare(checkpoint: &Checkpoint, config: &RankerConfig) -> Result<
                 .hint(format!("leave --{flag} out, or train from the beginning without --resume")));
         }
         note!("going on with {name} {now}; the checkpoint has {was}");
+    }
+    Ok(())
+}
+
+/// Goes on with the checkpoint's choice of the best epoch; refuses another metric, which would compare what it did not measure.
+pub(super) fn inherit_choice(
+    checkpoint: &Checkpoint,
+    metric: &mut String,
+    patience: &mut u32,
+    given: &Given,
+) -> Result<()> {
+    let was = &checkpoint.position;
+    if !given.has("valid_metric") {
+        metric.clone_from(&was.metric);
+    } else if *metric != was.metric {
+        return Err(Failure::usage(format!(
+            "the checkpoint has --valid-metric {}, not `{metric}`",
+            was.metric
+        ))
+        .hint("leave --valid-metric out, or train from the beginning without --resume"));
+    }
+    let of_checkpoint = was.patience.unwrap_or(0);
+    if !given.has("patience") {
+        *patience = of_checkpoint;
+    } else if *patience != of_checkpoint {
+        note!("going on with patience {patience}; the checkpoint has {of_checkpoint}");
     }
     Ok(())
 }

@@ -283,6 +283,9 @@ fn flags_that_contradict_each_other() {
         ("keep-none", "--keep 0"),
         ("bad-values", "--hidden 0 --dropout 1 --learning-rate 0 --batch-size 0 --epochs 0"),
         ("from", "--from model"),
+        ("batch-norm-of-one", "--batch-norm --batch-size 1"),
+        ("checkpoints-of-model", "--checkpoint-steps 5 --checkpoints model"),
+        ("checkpoints-of-file", "--checkpoint-steps 5 --checkpoints rows.csv"),
         ("schema-and-label", "--schema schema.toml"),
     ] {
         assert_screen!(format!("ranker-{name}"), train(flags));

@@ -20,12 +20,13 @@ fn learned(folder: &Folder, model: &str) -> [Vec<u8>; 2] {
 #[test]
 fn a_training_that_is_killed_goes_on_to_the_same_model() {
     let folder = Folder::with_rows();
-    folder.succeeds(&format!("{TRAIN} {TINY} --out whole"));
+    let choice = "--valid-metric logloss --patience 0";
+    folder.succeeds(&format!("{TRAIN} {TINY} {choice} --out whole"));
     let expected = learned(&folder, "whole");
     for (at, steps) in [1, 2, 5, 11, 12, 13, 30].into_iter().enumerate() {
         let (model, checkpoints) = (format!("model{at}"), format!("model{at}.checkpoints"));
         let mut child = folder
-            .command(&format!("{TRAIN} {TINY} --out {model} --checkpoint-steps 1"))
+            .command(&format!("{TRAIN} {TINY} {choice} --out {model} --checkpoint-steps 1"))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -36,7 +37,7 @@ fn a_training_that_is_killed_goes_on_to_the_same_model() {
         child.kill().unwrap();
         assert!(!child.wait().unwrap().success());
         assert!(!folder.at(&model).exists());
-        // Hyper-parameters are those of the checkpoint.
+        // Hyper-parameters, and what says which epoch is the best, are those of the checkpoint.
         folder.succeeds(&format!(
             "train deepfm rows.csv --label clicked --ignore bought --out {model} --resume {checkpoints}"
         ));
@@ -54,6 +55,7 @@ fn wrong_ways_to_go_on() {
         ("resume-finished-model", format!("{again} --resume model")),
         ("resume-another-network", format!("{again} --resume model.checkpoints --hidden 16")),
         ("resume-another-model", format!("{} --resume model.checkpoints", again.replace("deepfm", "fm"))),
+        ("resume-another-metric", format!("{again} --resume model.checkpoints --valid-metric logloss")),
         ("resume-another-holdout", format!("{again} --resume model.checkpoints --holdout 0.2")),
         ("resume-other-columns", format!("{again} --resume model.checkpoints --ignore price")),
         ("resume-slower", format!("{again} --resume model.checkpoints --learning-rate 0.01 --epochs 4")),

@@ -69,6 +69,10 @@ pub struct Position {
     pub seconds: f64,
     /// The best epoch, and its score: the larger, the better.
     pub best: Option<(u32, f64)>,
+    /// The metric that says which epoch is the best.
+    pub metric: String,
+    /// Epochs without a better one after which training stops.
+    pub patience: Option<u32>,
     /// What the numbers above are counted in.
     pub counted: Counted,
 }
@@ -87,7 +91,7 @@ pub struct Counted {
 impl Position {
     pub(super) fn start(samples: u64, options: &DescentOptions) -> Self {
         let counted = Counted { samples, batch_size: options.batch_size as u64, seed: options.seed };
-        Self { counted, ..Self::default() }
+        Self { counted, metric: options.metric.clone(), patience: options.patience, ..Self::default() }
     }
 
     /// Returns the epoch that is under way, from 1.
@@ -148,15 +152,16 @@ impl Checkpoint {
     }
 
     /// Gives `learner` the state that was written, and returns the place to go on from.
-    pub(super) fn resume<T: Task, L: Learn<T>>(&self, learner: &mut L, begun: Counted) -> Result<Position> {
-        let was = self.position.counted;
+    pub(super) fn resume<T: Task, L: Learn<T>>(&self, learner: &mut L, begun: &Position) -> Result<Position> {
+        let (was, is) = (self.position.counted, begun.counted);
+        let number = |n: u64| n.to_string();
         for (what, got, expected) in [
-            ("rows to learn from", was.samples, begun.samples),
-            ("batch_size", was.batch_size, begun.batch_size),
-            ("seed", was.seed, begun.seed),
+            ("rows to learn from", number(was.samples), number(is.samples)),
+            ("batch_size", number(was.batch_size), number(is.batch_size)),
+            ("seed", number(was.seed), number(is.seed)),
+            ("the metric of the best epoch", self.position.metric.clone(), begun.metric.clone()),
         ] {
             if got != expected {
-                let (expected, got) = (expected.to_string(), got.to_string());
                 return Err(Error::Resume { what, expected, got });
             }
         }

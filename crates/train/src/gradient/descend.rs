@@ -155,7 +155,7 @@ pub fn descend<T: Task, L: Learn<T>>(
     let smaller_is_better = matches!(metric, "logloss" | "expected_calibration_error");
     let mut at = Position::start(n, options);
     if let Some(checkpoint) = checkpoints.resume {
-        at = checkpoint.resume(learner, at.counted)?;
+        at = checkpoint.resume(learner, &at)?;
     }
     let mut writer =
         checkpoints.write.map(|(options, features)| Writer::new(options, features, checkpoints.resume));

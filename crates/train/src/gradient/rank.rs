@@ -274,7 +274,12 @@ impl<'a> RankTraining<'a> {
         let mut tables = learner.tables;
         for table in [&mut tables.embedding, &mut tables.first_order] {
             let what = "an embedding table";
-            let gather = |shard: Table| gather_shards(shard.moved_to(Device::Cpu, what)?, ranks, what);
+            // A device may have had another type than was asked for: see `copy_to`.
+            let row_type = self.learning.table_precision.row_type();
+            let gather = |shard: Table| -> Result<Table> {
+                let table = gather_shards(shard.moved_to(Device::Cpu, what)?, ranks, what)?;
+                Ok(if table.row_type() == row_type { table } else { table.to_row_type(row_type, what)? })
+            };
             *table = table.take().map(gather).transpose()?;
         }
         Ok(TrainedNetwork { network: learner.network.valid(), tables, descent })
