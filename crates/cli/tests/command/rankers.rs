@@ -378,6 +378,7 @@ fn what_a_ranker_cannot_do_and_what_it_alone_can() {
 #[test]
 fn a_gpu_learns_and_scores_as_the_cpu_does() {
     if let Err(reason) = recmill_kernels::Device::Wgpu(0).check() {
+        assert!(std::env::var_os("RECMILL_REQUIRE_WGPU").is_none(), "{reason}");
         eprintln!("skipped: {reason}");
         return;
     }
