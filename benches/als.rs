@@ -27,7 +27,8 @@ fn als(criterion: &mut Criterion) {
         let gram_of_fixed = gram(&fixed).unwrap();
         let ridge = vec![0.1; N_ROWS];
         let (rows, fixed, gram_of_fixed, ridge) = (interactions.rows(), &fixed, &gram_of_fixed, &ridge);
-        let system = AlsSystem { rows, fixed, gram: gram_of_fixed, scale: 1.0, offset: 1.0, ridge };
+        let system =
+            AlsSystem { rows, fixed, gram: gram_of_fixed, base: 0.0, scale: 1.0, offset: 1.0, ridge };
         let mut solution = table(N_ROWS, dim, 2).unwrap();
         check(&system, dim);
 

@@ -55,7 +55,7 @@ fn half_step(
 ) -> Result<()> {
     let gram = gram(fixed)?;
     let ridge = vec![regularization; rows.n_rows()];
-    let system = AlsSystem { rows, fixed, gram: &gram, scale: alpha, offset: 1.0, ridge: &ridge };
+    let system = AlsSystem { rows, fixed, gram: &gram, base: 0.0, scale: alpha, offset: 1.0, ridge: &ridge };
     match solver {
         "cg" => als_cg(&system, solution, 3)?,
         "cholesky" => als_cholesky(&system, solution)?,

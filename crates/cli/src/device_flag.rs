@@ -104,12 +104,14 @@ fn best(gpus: &[About], check: impl Fn(Device) -> recmill_kernels::Result<()>) -
 }
 
 impl FromStr for DeviceFlag {
-    type Err = recmill_kernels::Error;
+    type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
         match text {
             "auto" => Ok(DeviceFlag::Auto),
-            text => text.parse().map(DeviceFlag::Only),
+            text => text.parse().map(DeviceFlag::Only).map_err(|_: Error| {
+                format!("expected auto, cpu, cuda, cuda:N, wgpu or wgpu:N, found `{text}`")
+            }),
         }
     }
 }

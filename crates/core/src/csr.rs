@@ -4,15 +4,70 @@
 //! row r = indices[indptr[r] .. indptr[r + 1]]  with  values[ the same range ]
 //! ```
 
+use std::{ops::Deref, sync::Arc};
+
 use crate::{Error, Result};
+
+/// Numbers that a matrix owns, or that somebody else keeps for it unchanged, such as an array of numpy.
+#[derive(Clone)]
+pub enum Values<T> {
+    /// The matrix's own.
+    Owned(Vec<T>),
+    /// Somebody else's.
+    Shared(Arc<dyn AsRef<[T]> + Send + Sync>),
+}
+
+impl<T> Deref for Values<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match self {
+            Self::Owned(values) => values,
+            Self::Shared(values) => (**values).as_ref(),
+        }
+    }
+}
+
+impl<T: Clone> Values<T> {
+    fn into_vec(self) -> Vec<T> {
+        match self {
+            Self::Owned(values) => values,
+            Self::Shared(values) => (*values).as_ref().to_vec(),
+        }
+    }
+}
+
+impl<T> Default for Values<T> {
+    fn default() -> Self {
+        Self::Owned(Vec::new())
+    }
+}
+
+impl<T> From<Vec<T>> for Values<T> {
+    fn from(values: Vec<T>) -> Self {
+        Self::Owned(values)
+    }
+}
+
+impl<T: PartialEq> PartialEq for Values<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<T: std::fmt::Debug> std::fmt::Debug for Values<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (**self).fmt(f)
+    }
+}
 
 /// Rows of (column, value) pairs; within a row the columns ascend and none is repeated.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Csr {
     n_columns: usize,
     indptr: Vec<u64>,
-    indices: Vec<u32>,
-    values: Vec<f32>,
+    indices: Values<u32>,
+    values: Values<f32>,
 }
 
 impl Csr {
@@ -22,6 +77,14 @@ impl Csr {
     /// [`Error::Inconsistent`] when `indptr` does not ascend from 0 to the number of values, or a row's columns do not
     /// ascend strictly within `n_columns`.
     pub fn new(n_columns: usize, indptr: Vec<u64>, indices: Vec<u32>, values: Vec<f32>) -> Result<Self> {
+        Self::of(n_columns, indptr, indices.into(), values.into())
+    }
+
+    /// As [`Csr::new`], of numbers that may be somebody else's.
+    ///
+    /// # Errors
+    /// As [`Csr::new`].
+    pub fn of(n_columns: usize, indptr: Vec<u64>, indices: Values<u32>, values: Values<f32>) -> Result<Self> {
         let broken = |what, row| Error::Inconsistent { what, at: row as u64 };
         if indices.len() != values.len() {
             return Err(broken("number of csr values", values.len()));
@@ -46,7 +109,7 @@ impl Csr {
 
     /// Returns the number of columns, the row pointers, the columns and the values.
     pub fn into_parts(self) -> (usize, Vec<u64>, Vec<u32>, Vec<f32>) {
-        (self.n_columns, self.indptr, self.indices, self.values)
+        (self.n_columns, self.indptr, self.indices.into_vec(), self.values.into_vec())
     }
 
     /// Returns the number of rows.
@@ -98,7 +161,7 @@ impl Csr {
     /// Cost: one pass to count and one to place, `8 * nnz + 8 * n_columns` bytes.
     pub fn transpose(&self) -> Self {
         let mut indptr = vec![0u64; self.n_columns + 1];
-        for &column in &self.indices {
+        for &column in self.indices.iter() {
             indptr[column as usize + 1] += 1;
         }
         for column in 0..self.n_columns {
@@ -116,7 +179,7 @@ impl Csr {
                 *at += 1;
             }
         }
-        Self { n_columns: self.n_rows(), indptr, indices, values }
+        Self { n_columns: self.n_rows(), indptr, indices: indices.into(), values: values.into() }
     }
 }
 
@@ -138,5 +201,16 @@ mod tests {
         assert!(Csr::new(3, vec![0, 2], vec![1, 1], vec![1.0, 1.0]).is_err());
         assert!(Csr::new(3, vec![0, 2, 1], vec![1], vec![1.0]).is_err());
         assert!(Csr::new(3, vec![], vec![], vec![]).is_err());
+    }
+
+    #[test]
+    fn numbers_that_somebody_else_keeps_are_as_good_as_its_own() {
+        let (indices, values) = (vec![0u32, 2, 1], vec![1.0f32, 2.0, 3.0]);
+        let own = Csr::new(3, vec![0, 2, 2, 3], indices.clone(), values.clone()).unwrap();
+        let shared = |values: Vec<f32>| Values::Shared(Arc::new(values));
+        let kept = Csr::of(3, vec![0, 2, 2, 3], Values::Shared(Arc::new(indices)), shared(values)).unwrap();
+        assert_eq!((&own, own.transpose()), (&kept, kept.transpose()));
+        assert_eq!(own.into_parts(), kept.into_parts());
+        assert!(Csr::of(3, vec![0, 1], vec![3].into(), shared(vec![1.0])).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Interactions as models learn from them: who, what, how much, when.
 
-use std::sync::OnceLock;
+use std::{borrow::Cow, sync::OnceLock};
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -18,8 +18,35 @@ pub struct Dataset {
     pub items: IdMap,
     by_user: Csr,
     times: Option<Vec<i64>>,
-    order: Vec<u32>,
+    order: Order,
     by_item: OnceLock<Csr>,
+}
+
+/// Which of a row's entries is older than which.
+#[derive(Debug)]
+enum Order {
+    /// For every row its entries from the oldest to the newest, counted from the row's start.
+    Listed(Vec<u32>),
+    /// As they stand: the numbers from 0 up to the length of the longest row.
+    AsTheyStand(Vec<u32>),
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self::AsTheyStand(Vec::new())
+    }
+}
+
+impl Order {
+    /// Returns the order of every row of `by_user`, row after row.
+    fn listed(&self, by_user: &Csr) -> Cow<'_, [u32]> {
+        match self {
+            Self::Listed(order) => Cow::Borrowed(order),
+            Self::AsTheyStand(_) => {
+                (0..by_user.n_rows()).flat_map(|user| 0..by_user.range(user).len() as u32).collect()
+            }
+        }
+    }
 }
 
 /// The parts of a [`Dataset`]; see [`Dataset::new`].
@@ -77,12 +104,32 @@ impl Dataset {
                 }
             }
         }
-        Ok(Self { users, items, by_user, times, order, by_item: OnceLock::new() })
+        Ok(Self { users, items, by_user, times, order: Order::Listed(order), by_item: OnceLock::new() })
+    }
+
+    /// Joins the parts of interactions without times, which are taken to be in the order in which they stand; for what
+    /// somebody else keeps in memory, as no array as long as the interactions is made.
+    ///
+    /// # Errors
+    /// [`Error::Inconsistent`] when the sizes do not agree.
+    pub fn without_times(users: IdMap, items: IdMap, by_user: Csr) -> Result<Self> {
+        if by_user.n_rows() != users.len() || by_user.n_columns() != items.len() {
+            return Err(Error::Inconsistent {
+                what: "number of users or items",
+                at: by_user.n_rows() as u64,
+            });
+        }
+        let longest = (0..by_user.n_rows()).map(|user| by_user.range(user).len()).max().unwrap_or(0);
+        let order = Order::AsTheyStand((0..longest as u32).collect());
+        Ok(Self { users, items, by_user, times: None, order, by_item: OnceLock::new() })
     }
 
     /// Returns the parts that [`Dataset::new`] joins.
     pub fn into_parts(self) -> DatasetParts {
-        let Self { users, items, by_user, times, order, .. } = self;
+        let Self { users, items, by_user, times, order, by_item } = self;
+        // Makes room for what may have to be copied.
+        drop(by_item);
+        let order = order.listed(&by_user).into_owned();
         DatasetParts { users, items, by_user, times, order }
     }
 
@@ -106,7 +153,7 @@ impl Dataset {
         add("indices", bytemuck::cast_slice(self.by_user.indices()));
         add("values", bytemuck::cast_slice(self.by_user.values()));
         add("times", self.times.as_deref().map_or(&[], bytemuck::cast_slice));
-        add("order", bytemuck::cast_slice(&self.order));
+        add("order", bytemuck::cast_slice(&self.order.listed(&self.by_user)));
         all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
@@ -137,6 +184,10 @@ impl Dataset {
 
     /// Returns the entries of row `user` from the oldest to the newest, counted from the row's start.
     pub fn order(&self, user: usize) -> &[u32] {
-        &self.order[self.by_user.range(user)]
+        let range = self.by_user.range(user);
+        match &self.order {
+            Order::Listed(order) => &order[range],
+            Order::AsTheyStand(order) => &order[..range.len()],
+        }
     }
 }

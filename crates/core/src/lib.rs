@@ -27,7 +27,7 @@ mod recommender;
 
 pub use audience::{Audience, Ids, Person, UserHistory};
 pub use batch::{Batch, Query, Row, Workspace, tie_key};
-pub use csr::Csr;
+pub use csr::{Csr, Values};
 pub use dataset::{Dataset, DatasetParts};
 pub use error::Error;
 pub use id_map::IdMap;

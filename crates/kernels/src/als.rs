@@ -1,15 +1,15 @@
 //! Alternating least squares: the system that each row of one side solves while the other side is fixed, and its loss.
 //!
 //! ```text
-//! a_i = scale |v_i|     b_i = offset + a_i where v_i > 0, else 0          over the entries (i, v_i) of row r
+//! a_i = base + scale |v_i|     b_i = offset + a_i where v_i > 0, else 0   over the entries (i, v_i) of row r
 //! (gram + Σ a_i y_i y_iᵀ + ridge_r I) x = Σ b_i y_i
 //!
 //! loss(x) = xᵀ gram x + Σ (a_i s_i² - 2 b_i s_i + b_i) + ridge_r xᵀx      s_i = xᵀ y_i
 //! ```
 //!
-//! `gram` is `YᵀY` times the weight of unobserved pairs. Confidence `1 + α v` over preference 1 is `scale = α`,
-//! `offset = 1`, weight 1; weight `v` over an unobserved weight `w` is `scale = 1`, `offset = 0`, weight `w`. A value that
-//! is not positive has preference 0 with its confidence.
+//! `gram` is `YᵀY` times the weight of unobserved pairs. Confidence `c + α v` over preference 1 is `base = c - 1`, `scale = α`,
+//! `offset = 1`, weight 1; weight `v` over an unobserved weight `w` is `base = 0`, `scale = 1`, `offset = 0`, weight `w`. A
+//! value that is not positive has preference 0 with its confidence.
 //!
 //! # Layout
 //!
@@ -54,6 +54,8 @@ pub struct AlsSystem<'a> {
     pub fixed: &'a Table,
     /// The unobserved weight times `YᵀY`, `[dim, dim]`.
     pub gram: &'a [f32],
+    /// What an observed pair weighs beside its value, on top of the unobserved weight; below 0 it weighs less than that.
+    pub base: f32,
     /// What a value is multiplied by to give its weight on top of the unobserved one.
     pub scale: f32,
     /// What an observed pair's target has on top of its weight.
@@ -67,7 +69,7 @@ impl AlsSystem<'_> {
     /// Returns `a` and `b` of an entry with value `value`.
     #[inline(always)]
     pub(crate) fn weights(&self, value: f32) -> (f32, f32) {
-        let a = self.scale * value.abs();
+        let a = self.scale.mul_add(value.abs(), self.base);
         (a, if value > 0.0 { self.offset + a } else { 0.0 })
     }
 
@@ -91,7 +93,9 @@ impl AlsSystem<'_> {
         if self.fixed.device() != solution.device() {
             return Err(Error::MixedDevices { op });
         }
-        for (what, value, least) in [("scale", self.scale, 0.0), ("offset", self.offset, f32::MIN)] {
+        let parameters =
+            [("base", self.base, f32::MIN), ("scale", self.scale, 0.0), ("offset", self.offset, f32::MIN)];
+        for (what, value, least) in parameters {
             if !(value >= least && value <= f32::MAX) {
                 let expected = if least == 0.0 { "finite and not negative" } else { "finite" };
                 return Err(Error::Parameter { op, what, expected, got: f64::from(value) });
@@ -240,7 +244,7 @@ pub(crate) fn instances_of(
             let fixed = &table_of(row_type, COLUMNS.into(), dim, device)?;
             let (gram, ridge) = (&vec![0.0; dim * dim][..], &[1.0; 3][..]);
             let rows = SparseRows { indptr: &indptr, indices: &indices, values: &values };
-            let system = AlsSystem { rows, fixed, gram, scale: 1.0, offset: 1.0, ridge };
+            let system = AlsSystem { rows, fixed, gram, base: 0.0, scale: 1.0, offset: 1.0, ridge };
             run(&system, &mut table_of(RowType::F32, 3, dim, device)?)
         })
     };

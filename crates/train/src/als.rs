@@ -12,7 +12,7 @@
 
 use recmill_core::{
     Csr, Dataset, Parameters,
-    models::{Als, AlsConfig, AlsSolver, Retriever},
+    models::{Als, AlsConfig, AlsSolver, AlsTerms, Retriever},
 };
 use recmill_kernels::{
     AlsSystem, Device, Table, als_block, als_block_bytes, als_cg, als_cholesky, als_gram_bytes, als_loss,
@@ -83,8 +83,8 @@ impl<'a> AlsLearner<'a> {
         gram: &'s [f32],
         ridge: &'s [f32],
     ) -> AlsSystem<'s> {
-        let terms = self.config.terms();
-        AlsSystem { rows: sparse_rows(rows), fixed, gram, scale: terms.scale, offset: terms.offset, ridge }
+        let AlsTerms { base, scale, offset, .. } = self.config.terms();
+        AlsSystem { rows: sparse_rows(rows), fixed, gram, base, scale, offset, ridge }
     }
 
     /// Returns `w YᵀY` of the side that is fixed.
@@ -121,6 +121,28 @@ impl<'a> AlsLearner<'a> {
         self.items = items;
         solved
     }
+}
+
+/// Returns the factors of `rows` with the factors of the other side fixed, solved exactly: what the last pass of a training
+/// over these rows would give.
+///
+/// # Shapes
+/// - `rows`: `[n_rows, fixed.rows()]`, users by items or items by users
+/// - returns: `[n_rows, factors]` on the device of `fixed`
+///
+/// # Errors
+/// [`crate::Error::Core`] when the configuration is not valid; [`crate::Error::Kernel`] when the sizes do not agree.
+pub fn solve_als(config: &AlsConfig, rows: &Csr, fixed: &Table) -> Result<Table> {
+    config.validate()?;
+    let AlsTerms { gram_weight, base, scale, offset } = config.terms();
+    let mut gram = gram(fixed)?;
+    gram.iter_mut().for_each(|value| *value *= gram_weight);
+    let ridge = ridge(config, rows);
+    let mut solution = Table::zeros(rows.n_rows() as u64, fixed.dim(), fixed.device(), "factors")?;
+    let system =
+        AlsSystem { rows: sparse_rows(rows), fixed, gram: &gram, base, scale, offset, ridge: &ridge };
+    als_cholesky(&system, &mut solution)?;
+    Ok(solution)
 }
 
 /// One ridge a row of `rows`, from how many pairs it has.

@@ -23,6 +23,7 @@ mod svd_als;
 mod training;
 mod validation;
 
+pub use als::solve_als;
 pub use data::Sizes;
 pub use error::Error;
 pub use fit::{Ended, FitOptions, Trained, Validation, fit};

@@ -11,7 +11,7 @@ const NAMELESS: [&str; 5] = ["base.rs", "utils.rs", "common.rs", "helpers.rs", "
 pub(crate) fn check() -> Result<(), String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut files = Vec::new();
-    for folder in ["crates", "benches", "examples"] {
+    for folder in ["crates", "benches", "examples", "python/src"] {
         collect(&root.join(folder), &mut files).map_err(|error| error.to_string())?;
     }
     let mut wrong = Vec::new();

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! cargo xtask check           all of it, in the order below
-//! cargo xtask check heads     one step: heads, format, lint, docs, test, cuda
+//! cargo xtask check heads     one step: heads, format, lint, docs, test, cuda, python
 //! ```
 
 mod cuda;
 mod heads;
+mod python;
 
 use std::process::{Command, ExitCode};
 
@@ -24,16 +25,20 @@ const RUSTDOC_FLAGS: &str = "-D warnings -A rustdoc::private-intra-doc-links";
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["check"] => {
-            heads::check().and_then(|()| STEPS.iter().try_for_each(run)).and_then(|()| cuda::check())
-        }
+        ["check"] => heads::check()
+            .and_then(|()| STEPS.iter().try_for_each(run))
+            .and_then(|()| cuda::check())
+            .and_then(|()| python::check()),
         ["check", "heads"] => heads::check(),
         ["check", "cuda"] => cuda::check(),
+        ["check", "python"] => python::check(),
         ["check", name] => match STEPS.iter().find(|step| step.0 == name) {
             Some(step) => run(step),
-            None => Err(format!("no such step: `{name}`; there are heads, format, lint, docs, test, cuda")),
+            None => Err(format!(
+                "no such step: `{name}`; there are heads, format, lint, docs, test, cuda, python"
+            )),
         },
-        _ => Err("usage: cargo xtask check [heads|format|lint|docs|test|cuda]".into()),
+        _ => Err("usage: cargo xtask check [heads|format|lint|docs|test|cuda|python]".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

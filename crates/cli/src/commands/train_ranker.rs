@@ -220,11 +220,6 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
         let whose = if device == Device::Cpu { "this processor" } else { "training on a GPU" };
         note!("{whose} has no products of bf16 (avx512_bf16): f32 is used");
     }
-    let normed = serde_json::to_value(&config.model).is_ok_and(|model| model["batch_norm"] == true);
-    if normed && config.learning.batch_size < 2 {
-        return Err(Failure::usage("--batch-norm needs a --batch-size of 2 or more")
-            .hint("the statistics of one row say nothing of the others"));
-    }
     if let Some(out) = &flags.out {
         directory::check_destination(out)?;
     }

@@ -4,7 +4,7 @@
 //! objectives, which are named and never mixed (`v` is the value of an interaction, `S` the observed pairs):
 //!
 //! ```text
-//! --alpha A              Σ_all c (p - x_u·y_i)² + λ (Σ|x_u|² + Σ|y_i|²)     c = 1 + A |v|, p = 1 if v > 0 on S; c = 1, p = 0 off S
+//! --alpha A              Σ_all c (p - x_u·y_i)² + λ (Σ|x_u|² + Σ|y_i|²)     c = C + A |v|, p = 1 if v > 0 on S; c = 1, p = 0 off S
 //! --unobserved-weight W  Σ_S |v| (p - x_u·y_i)² + W Σ_all (x_u·y_i)²
 //!                          + λ (Σ (n_u + W n_items)^nu |x_u|² + Σ (n_i + W n_users)^nu |y_i|²)
 //! ```
@@ -58,6 +58,11 @@ pub struct AlsConfig {
     #[cfg_attr(feature = "clap", arg(long, conflicts_with = "unobserved_weight"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f64>,
+    /// C, with --alpha only: an observed pair weighs this + alpha x value beside 1 for an unobserved one. 1 is the paper's;
+    /// the library implicit has 0.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().base_confidence))]
+    #[serde(skip_serializing_if = "is_one")]
+    pub base_confidence: f64,
     /// Weighs every pair with this much beside 1 x value for an observed one, instead of --alpha. Try 0.003 to 1: less
     /// for larger catalogues [default without --alpha: such that all pairs together weigh 10 times the observed
     /// values, at most half a mean value].
@@ -96,6 +101,7 @@ impl Default for AlsConfig {
             regularization: 0.005,
             regularization_exponent: 1.0,
             alpha: None,
+            base_confidence: 1.0,
             unobserved_weight: None,
             iterations: 10,
             solver: AlsSolver::Cg,
@@ -111,22 +117,29 @@ impl Default for AlsConfig {
 /// The weighting that a configuration names.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum AlsWeighting {
-    /// An observed pair weighs `1 + alpha * value`, an unobserved one 1.
+    /// An observed pair weighs `base_confidence + alpha * value`, an unobserved one 1.
     Alpha(f64),
     /// An observed pair weighs `1 * value` on top of this much on every pair.
     UnobservedWeight(f64),
 }
 
-/// The numbers of a row's problem: observed pairs have `a = scale * |v|` and `b = offset + a` (0 where `v <= 0`), and the
+/// The numbers of a row's problem: observed pairs have `a = base + scale * |v|` and `b = offset + a` (0 where `v <= 0`), and the
 /// Gram matrix of the fixed side enters `gram_weight` times.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AlsTerms {
     /// What the Gram matrix is multiplied by.
     pub gram_weight: f32,
+    /// Weight of an observed pair beside its value.
+    pub base: f32,
     /// Weight of an observed pair for each unit of value.
     pub scale: f32,
     /// What a positive pair's right-hand side has beyond its weight.
     pub offset: f32,
+}
+
+/// Whether a value need not be stored.
+fn is_one(value: &f64) -> bool {
+    *value == 1.0
 }
 
 /// How many times the observed values all pairs together weigh, where neither weighting is named.
@@ -141,7 +154,8 @@ impl AlsConfig {
     /// How much an unobserved pair should count depends on how many there are: with one number for every matrix, a set
     /// that is 60 times as sparse as another comes out a third worse (docs/quality.md).
     pub fn suited_to(&self, n_users: usize, n_items: usize, n_observed: usize, sum_of_values: f64) -> Self {
-        if self.alpha.is_some() || self.unobserved_weight.is_some() || n_observed == 0 {
+        let named = self.alpha.is_some() || self.unobserved_weight.is_some() || self.base_confidence != 1.0;
+        if named || n_observed == 0 {
             return self.clone();
         }
         let density = n_observed as f64 / (n_users as f64 * n_items as f64);
@@ -163,9 +177,12 @@ impl AlsConfig {
     /// Returns the terms of a row's problem.
     pub fn terms(&self) -> AlsTerms {
         match self.weighting() {
-            AlsWeighting::Alpha(alpha) => AlsTerms { gram_weight: 1.0, scale: alpha as f32, offset: 1.0 },
+            AlsWeighting::Alpha(alpha) => {
+                let base = (self.base_confidence - 1.0) as f32;
+                AlsTerms { gram_weight: 1.0, base, scale: alpha as f32, offset: 1.0 }
+            }
             AlsWeighting::UnobservedWeight(weight) => {
-                AlsTerms { gram_weight: weight as f32, scale: 1.0, offset: 0.0 }
+                AlsTerms { gram_weight: weight as f32, base: 0.0, scale: 1.0, offset: 0.0 }
             }
         }
     }
@@ -196,7 +213,11 @@ impl AlsConfig {
                 problems.add("unobserved_weight", "absent when alpha is given", "both");
             }
         }
+        problems.not_negative("base_confidence", self.base_confidence);
         if let Some(weight) = self.unobserved_weight {
+            if self.base_confidence != 1.0 {
+                problems.add("base_confidence", "1 when unobserved_weight is given", self.base_confidence);
+            }
             problems.not_negative("unobserved_weight", weight);
         }
         problems.at_least_one("iterations", self.iterations);
@@ -212,8 +233,9 @@ impl AlsConfig {
         match self.weighting() {
             AlsWeighting::Alpha(alpha) => format!(
                 "minimise sum over all (user, item) of c * (p - x_u . y_i)^2 + lambda * (sum |x_u|^2 + sum |y_i|^2); \
-                 observed: c = 1 + alpha * |value|, p = 1 if value > 0 else 0; unobserved: c = 1, p = 0; \
-                 alpha = {alpha}, lambda = {lambda}"
+                 observed: c = {} + alpha * |value|, p = 1 if value > 0 else 0; unobserved: c = 1, p = 0; \
+                 alpha = {alpha}, lambda = {lambda}",
+                self.base_confidence
             ),
             AlsWeighting::UnobservedWeight(weight) => format!(
                 "minimise sum over observed (user, item) of |value| * (p - x_u . y_i)^2 + w * sum over all (user, item) \
@@ -324,7 +346,7 @@ impl Retriever for Als {
                     ridge: self.config.ridge(history.len(), self.n_items()),
                 };
                 let pair = |value: f32| {
-                    let weight = terms.scale * value.abs();
+                    let weight = terms.scale.mul_add(value.abs(), terms.base);
                     (weight, if value > 0.0 { terms.offset + weight } else { 0.0 })
                 };
                 let pairs = history.iter().map(|&(item, value)| (item, pair(value)));

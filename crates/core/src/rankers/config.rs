@@ -114,6 +114,19 @@ impl RankerModel {
         matches!(self, Self::SharedBottom(_) | Self::Mmoe(_) | Self::Logistic(_))
     }
 
+    fn has_batch_norm(&self) -> bool {
+        match self {
+            Self::Logistic(_) | Self::Fm(_) | Self::AutoInt(_) => false,
+            Self::WideDeep(config) => config.batch_norm,
+            Self::DeepFm(config) => config.batch_norm,
+            Self::Dcn(config) => config.batch_norm,
+            Self::Dlrm(config) => config.batch_norm,
+            Self::FinalMlp(config) => config.batch_norm,
+            Self::SharedBottom(config) => config.batch_norm,
+            Self::Mmoe(config) => config.batch_norm,
+        }
+    }
+
     fn problems(&self, problems: &mut Problems) {
         match self {
             Self::Logistic(_) => {}
@@ -166,6 +179,10 @@ impl RankerConfig {
         let mut problems = Problems::new(self.name());
         self.model.problems(&mut problems);
         self.learning.problems(&mut problems);
+        // The statistics of one row say nothing of the others.
+        if self.model.has_batch_norm() && self.learning.batch_size == 1 {
+            problems.add("batch_size", "at least 2 with batch_norm", 1);
+        }
         problems.finish()
     }
 
@@ -249,6 +266,10 @@ mod tests {
         let learning =
             LearningConfig { batch_size: 0, learning_rate: Some(f64::NAN), ..LearningConfig::default() };
         let told = RankerConfig { model, learning }.validate().unwrap_err().to_string();
+        let normed = DeepFmConfig { batch_norm: true, ..DeepFmConfig::default() };
+        let learning = LearningConfig { batch_size: 1, ..LearningConfig::default() };
+        let normed = RankerConfig { model: RankerModel::DeepFm(normed), learning }.validate().unwrap_err();
+        assert!(normed.to_string().contains("batch_size must be at least 2 with batch_norm"), "{normed}");
         for field in ["embedding_dim", "hidden", "dropout", "batch_size", "learning_rate"] {
             assert!(told.contains(field), "{field}: {told}");
         }

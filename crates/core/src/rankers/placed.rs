@@ -1,5 +1,7 @@
 //! A network on the device that it scores on.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use recmill_kernels::{CudaRuntime, Device, WgpuRuntime};
 
 use super::{AnyNetwork, EmbeddingTables, RankerModel, Shape, log_odds};
@@ -70,9 +72,17 @@ fn log_odds_on<B: DeviceBackend>(
     shape: &Shape,
     batch: &FeatureBatch,
 ) -> Result<Vec<f32>> {
-    let log_odds = log_odds(network, tables, shape, batch, &B::device(device)?)?;
-    B::check_answers(device)?;
-    Ok(log_odds)
+    let score = || {
+        let log_odds = log_odds(network, tables, shape, batch, &B::device(device)?)?;
+        B::check_answers(device)?;
+        Ok(log_odds)
+    };
+    if device == Device::Cpu {
+        return score();
+    }
+    // burn panics where a device refuses; what has failed is the device, not the program.
+    catch_unwind(AssertUnwindSafe(score))
+        .unwrap_or_else(|_| Err(recmill_kernels::Error::DeviceLost { device, doing: "scoring" }.into()))
 }
 
 /// Makes a network on `device` of its parameters.

@@ -169,6 +169,7 @@ impl<'a, R: Gpu> Side<'a, R> {
             first as u32,
             block.n_tasks as u32,
             self.fixed.shift,
+            self.system.base,
             self.system.scale,
             self.system.offset,
             weigh == Weigh::Residual,
@@ -203,6 +204,7 @@ impl<'a, R: Gpu> Side<'a, R> {
             first as u32,
             block.n_tasks as u32,
             self.fixed.shift,
+            self.system.base,
             self.system.scale,
             self.system.offset,
             self.fixed.row_vectors,
@@ -289,6 +291,7 @@ fn pass_kernel<F: Float, N: Size>(
     vectors_first: u32,
     n_tasks: u32,
     shift: u32,
+    base: f32,
     scale: f32,
     offset: f32,
     #[comptime] residual: bool,
@@ -345,7 +348,7 @@ fn pass_kernel<F: Float, N: Size>(
             if unit < n {
                 let s = product(&parts, unit, tile);
                 let value = values[first + done + unit];
-                let a = scale * value.abs();
+                let a = fma(scale, value.abs(), base);
                 if comptime!(residual) {
                     let mut b = 0.0;
                     if value > 0.0 {
@@ -413,6 +416,7 @@ fn loss_kernel<F: Float, N: Size>(
     vectors_first: u32,
     n_tasks: u32,
     shift: u32,
+    base: f32,
     scale: f32,
     offset: f32,
     #[comptime] row_vectors: usize,
@@ -456,7 +460,7 @@ fn loss_kernel<F: Float, N: Size>(
             if unit < n {
                 let s = product(&parts, unit, tile);
                 let value = values[first + done + unit];
-                let a = scale * value.abs();
+                let a = fma(scale, value.abs(), base);
                 let mut b = 0.0;
                 if value > 0.0 {
                     b = offset + a;

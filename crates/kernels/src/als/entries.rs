@@ -277,6 +277,7 @@ impl<'a, R: Gpu> Fixed<'a, R> {
             fixed,
             self.queue.arg(self.op, &uploaded.indices)?,
             self.queue.arg(self.op, &uploaded.values)?,
+            system.base,
             system.scale,
             system.offset,
             self.shift,
@@ -350,6 +351,7 @@ pub(crate) struct Entries {
     pub(crate) fixed: Sequence<Array<Four>>,
     pub(crate) indices: Array<u32>,
     pub(crate) values: Array<f32>,
+    pub(crate) base: f32,
     pub(crate) scale: f32,
     pub(crate) offset: f32,
     pub(crate) shift: u32,
@@ -408,7 +410,8 @@ mod tests {
         let fixed = Table::from_f32(&[1.0], 1, Device::Cpu, "a test").unwrap();
         let ridge: Vec<f32> = (0..lengths.len()).map(|row| row as f32).collect();
         let rows = SparseRows { indptr: &indptr, indices: &indices, values: &values };
-        let system = AlsSystem { rows, fixed: &fixed, gram: &[0.0], scale: 1.0, offset: 1.0, ridge: &ridge };
+        let (gram, ridge) = (&[0.0][..], &ridge[..]);
+        let system = AlsSystem { rows, fixed: &fixed, gram, base: 0.0, scale: 1.0, offset: 1.0, ridge };
         for (entries, pieces, n_rows, chunk_rows) in [(1000, 100, 100, 16), (10, 2, 3, 16), (17, 1, 2, 4)] {
             let limits = Limits { entries, pieces, rows: n_rows, piece: 10 };
             let (mut at, mut open) = (0, 0);

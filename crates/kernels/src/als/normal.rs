@@ -95,17 +95,22 @@ impl Normal {
             let (columns, layout) = (range.clone(), (stride, padded));
             dispatch(level, Gather { fixed, indices, ahead, columns, to: z, layout });
             let (mut root, mut pulls) = ([0.0; BLOCK_ENTRIES], [0.0; BLOCK_ENTRIES]);
+            let mut below_zero = [false; BLOCK_ENTRIES];
             for (k, &value) in values.iter().enumerate() {
                 let (a, b) = system.weights(value);
-                root[k] = a.sqrt();
+                (root[k], below_zero[k]) = (a.abs().sqrt(), a < 0.0);
                 pulls[k] = pull(at + k, a, b);
             }
             let (pull, root) = (&pulls[..n_entries], &root[..n_entries]);
             dispatch(level, Weigh { rows: z, stride, pull, root, target });
-            dispatch(
-                level,
-                Syrk { z, z_stride: stride, c: matrix, c_stride: stride, n, update: Update::Add },
-            );
+            // All of them at once, unless some weigh less than what was not observed.
+            let mut begin = 0;
+            for run in below_zero[..n_entries].chunk_by(|a, b| a == b) {
+                let z = &z[begin * stride..][..run.len() * stride];
+                let update = if run[0] { Update::Subtract } else { Update::Add };
+                begin += run.len();
+                dispatch(level, Syrk { z, z_stride: stride, c: matrix, c_stride: stride, n, update });
+            }
         }
         let column = SolveArgs::target_column(n, lanes);
         for (to, &target) in matrix.chunks_exact_mut(stride).zip(&*target).take(n) {

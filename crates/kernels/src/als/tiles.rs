@@ -169,7 +169,7 @@ pub(crate) fn fixed_vector(entries: &Entries, entry: usize, vector: usize) -> Fo
 /// The weight `a` of an entry's product.
 #[cube]
 pub(crate) fn weight(entries: &Entries, entry: usize) -> f32 {
-    entries.scale * f32::abs(entries.values[entry])
+    fma(entries.scale, f32::abs(entries.values[entry]), entries.base)
 }
 
 /// The weight `b` of an entry's target, from its `a`.

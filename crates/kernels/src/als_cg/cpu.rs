@@ -210,11 +210,11 @@ impl Solver<'_> {
         (vector, sum): (&[f32], &mut [f32]),
         ahead: &[u32],
     ) {
-        let (scale, offset) = (self.system.scale, self.system.offset);
+        let AlsSystem { base, scale, offset, .. } = *self.system;
         let phase = if let Round::Step(step) = round { step } else { 0 };
         let ahead = Ahead { fixed: &self.fixed, indices: ahead, phases: self.steps.max(1), phase };
         let first = round == Round::First;
-        pass(self.level, Pass { source, values, scale, offset, first, vector, sum, ahead });
+        pass(self.level, Pass { source, values, base, scale, offset, first, vector, sum, ahead });
     }
 
     /// Notes a row that is not finite.

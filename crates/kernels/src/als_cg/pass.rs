@@ -32,6 +32,7 @@ pub(super) struct Pass<'a> {
     pub(super) source: Source<'a>,
     /// The value of each entry.
     pub(super) values: &'a [f32],
+    pub(super) base: f32,
     pub(super) scale: f32,
     pub(super) offset: f32,
     /// Whether this is the pass that makes the first residual.
@@ -188,6 +189,7 @@ unsafe fn in_place(rows: &[f32], first: u32, indices: &[u32], stride: usize, k: 
 /// What turns values and dot products into weights.
 #[derive(Clone, Copy)]
 struct Weigh<S: Simd> {
+    base: S::F32x8,
     scale: S::F32x8,
     offset: S::F32x8,
     first: bool,
@@ -196,7 +198,12 @@ struct Weigh<S: Simd> {
 impl<S: Simd> Weigh<S> {
     #[inline(always)]
     fn new(simd: S, work: &Pass<'_>) -> Self {
-        Self { scale: simd.splat_x8(work.scale), offset: simd.splat_x8(work.offset), first: work.first }
+        Self {
+            base: simd.splat_x8(work.base),
+            scale: simd.splat_x8(work.scale),
+            offset: simd.splat_x8(work.offset),
+            first: work.first,
+        }
     }
 
     /// The weights of eight entries.
@@ -208,7 +215,7 @@ impl<S: Simd> Weigh<S> {
         // SAFETY: the caller vouches for the values; `weights` has eight numbers.
         unsafe {
             let value = simd.load_x8(values);
-            let a = simd.mul_x8(self.scale, simd.abs_x8(value));
+            let a = simd.fma_x8(self.scale, simd.abs_x8(value), self.base);
             let w = match self.first {
                 false => simd.mul_x8(a, dots),
                 true => {

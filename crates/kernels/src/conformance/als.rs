@@ -118,7 +118,7 @@ impl Problem {
 
     fn system(&self) -> AlsSystem<'_> {
         let (fixed, gram, ridge) = (&self.fixed, &self.gram[..], &self.ridge[..]);
-        AlsSystem { rows: self.rows(), fixed, gram, scale: 0.75, offset: 1.0, ridge }
+        AlsSystem { rows: self.rows(), fixed, gram, base: -0.125, scale: 0.75, offset: 1.0, ridge }
     }
 
     /// The same equations on the CPU.

@@ -164,7 +164,8 @@ fn solver(
     let (n, nnz, d) = (rows.n_rows(), rows.nnz(), ground.factors);
     let gram = recmill_kernels::gram(&fixed)?;
     let ridge = vec![1.0; n];
-    let system = AlsSystem { rows, fixed: &fixed, gram: &gram, scale: 1.0, offset: 1.0, ridge: &ridge };
+    let system =
+        AlsSystem { rows, fixed: &fixed, gram: &gram, base: 0.0, scale: 1.0, offset: 1.0, ridge: &ridge };
     let mut solution = ground.table(n, 1)?;
     let seconds = ground.time(|| solve(&system, &mut solution))?;
     let [bytes, operations] = cost(n as f64, nnz as f64, d as f64);

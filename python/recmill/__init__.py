@@ -1,0 +1,74 @@
+"""Recommender models that train on any processor and serve the very file that was trained.
+
+A model learns from what users did, and answers with items::
+
+    >>> import numpy as np, scipy.sparse as sp
+    >>> import recmill
+    >>> likes = sp.random_array((200, 50), density=0.2, format="csr", dtype=np.float32, rng=0)
+    >>> model = recmill.AlternatingLeastSquares(factors=8, iterations=5, random_state=0, device="cpu")
+    >>> model.fit(likes, show_progress=False)
+    AlternatingLeastSquares(factors=8, iterations=5, random_state=0, device='cpu')
+    >>> ids, scores = model.recommend(3, likes[[3]], N=5)
+    >>> ids.shape, scores.dtype
+    ((5,), dtype('float32'))
+
+Where to go from here:
+
+===========================================  =====================================================================
+``AlternatingLeastSquares``                  matrix factorization, where every pair counts, seen or not
+``BayesianPersonalizedRanking``              matrix factorization that learns what comes before what
+``CosineRecommender`` and its like           items that are taken by the same users
+``Ease``, ``MostPopular``                    a dense model of items in closed form; what everybody takes
+``recmill.evaluation``                       splits and ranking metrics
+``recmill.load(path)``                       opens what ``model.save(path)`` or the command ``recmill train`` wrote
+``recmill.from_implicit(model)``             takes over a model of the library implicit
+``recmill.devices()``                        what can compute here
+===========================================  =====================================================================
+
+Users and items are rows and columns of a sparse matrix, named by their index, or texts of a table::
+
+    model.fit(table, user="user_id", item="item_id", value="rating")
+    model.recommend(["alice"], k=10).to_pandas()
+"""
+
+from __future__ import annotations
+
+from . import cpu, evaluation, utils
+from ._recmill import __version__
+from ._recommendations import Recommendations
+from ._recommender import Recommender, load
+from ._takeover import from_implicit
+from .als import AlternatingLeastSquares
+from .bpr import BayesianPersonalizedRanking
+from .closed_form import Ease, MostPopular
+from .devices import Device, devices
+from .exceptions import NotFittedError, ParameterWarning
+from .nearest_neighbours import (
+    BM25Recommender,
+    CosineRecommender,
+    ItemItemRecommender,
+    TFIDFRecommender,
+)
+
+__all__ = [
+    "AlternatingLeastSquares",
+    "BM25Recommender",
+    "BayesianPersonalizedRanking",
+    "CosineRecommender",
+    "Device",
+    "Ease",
+    "ItemItemRecommender",
+    "MostPopular",
+    "NotFittedError",
+    "ParameterWarning",
+    "Recommendations",
+    "Recommender",
+    "TFIDFRecommender",
+    "__version__",
+    "cpu",
+    "devices",
+    "evaluation",
+    "from_implicit",
+    "load",
+    "utils",
+]

@@ -1,0 +1,140 @@
+"""Sparse matrices, indices and tables of others, as the native part takes them."""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import warnings
+from typing import Any, Sequence, Tuple, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from .exceptions import ParameterWarning
+
+Csr = Tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], int]
+"""Row pointers (int64), columns (int32 or int64), values, number of columns."""
+
+Ints = Union[int, Sequence[int], npt.NDArray[Any]]
+
+
+def is_sparse(matrix: Any) -> bool:
+    """Whether this is a sparse matrix or array of scipy."""
+    return hasattr(matrix, "tocsr") and hasattr(matrix, "nnz")
+
+
+def is_table(data: Any) -> bool:
+    """Whether this is a table: of pandas, polars, pyarrow, or of anybody who speaks the Arrow C stream interface."""
+    return hasattr(data, "__arrow_c_stream__") or (hasattr(data, "columns") and hasattr(data, "to_numpy"))
+
+
+def as_csr(matrix: Any, name: str, warn: bool = False) -> Any:
+    """Return a sparse matrix of scipy by rows, each column once and ascending: itself where it is one already."""
+    if not is_sparse(matrix):
+        raise ValueError(f"{name} needs to be a sparse matrix of scipy, not {type(matrix).__name__}")
+    if matrix.ndim != 2:
+        raise ValueError(f"{name} needs to be two-dimensional, not of shape {matrix.shape}")
+    if matrix.format != "csr":
+        if warn:
+            message = f"{name} is a {type(matrix).__name__}: converted to CSR"
+            warnings.warn(message, ParameterWarning, stacklevel=3)
+        matrix = matrix.tocsr()
+    if matrix.dtype.kind not in "biuf":
+        raise ValueError(f"{name} needs numbers, not {matrix.dtype}")
+    # Before scipy reads rows by them.
+    indptr = matrix.indptr
+    if len(indptr) != matrix.shape[0] + 1 or indptr[0] != 0 or np.any(np.diff(indptr) < 0):
+        raise ValueError(f"{name} is not a sparse matrix by rows: its row pointers do not ascend from 0")
+    if indptr[-1] > min(len(matrix.indices), len(matrix.data)):
+        raise ValueError(f"{name} is not a sparse matrix by rows: its row pointers end past its values")
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return matrix
+
+
+def parts(matrix: Any, dtype: Any = np.float32) -> Csr:
+    """Take a canonical CSR matrix apart."""
+    with np.errstate(over="ignore"):  # What is too large becomes infinite, and is refused with its place.
+        values = np.ascontiguousarray(matrix.data, dtype=dtype)
+    indices = matrix.indices
+    if indices.dtype not in (np.int32, np.int64):
+        indices = indices.astype(np.int64)
+    n = int(matrix.indptr[-1])
+    return np.ascontiguousarray(matrix.indptr, np.int64), indices[:n], values[:n], matrix.shape[1]
+
+
+def as_indices(ids: Any, name: str) -> npt.NDArray[np.int64]:
+    """Return indices as an array of int64."""
+    array = np.asarray(ids)
+    if array.size == 0 and array.ndim == 1:
+        return np.empty(0, dtype=np.int64)
+    if array.dtype.kind not in "iu":
+        raise IndexError(f"{name} needs to be integers, not {array.dtype}: {ids!r}")
+    if array.ndim > 1:
+        raise ValueError(f"{name} needs to be one number or a list of them, not of shape {array.shape}")
+    return np.ascontiguousarray(np.atleast_1d(array), np.int64)
+
+
+def as_filter(ids: Any, name: str) -> npt.NDArray[np.int64] | None:
+    """Return different indices, ascending; ``None`` for ``None``."""
+    return None if ids is None else np.unique(as_indices(ids, name))
+
+
+def as_count(n: Any, name: str) -> int:
+    """Return a number of things."""
+    try:
+        count = operator.index(n)
+    except TypeError:
+        raise ValueError(f"{name} needs to be a whole number, not {n!r}") from None
+    if isinstance(n, bool) or count < 0:
+        raise ValueError(f"{name} needs to be at least 0, not {n!r}")
+    return count
+
+
+def as_json(config: dict[str, Any]) -> str:
+    """Return a configuration as JSON, which has no numbers that are not finite."""
+    for name, value in config.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} needs to be a finite number, not {value}")
+    return json.dumps(config)
+
+
+def stream(data: Any, columns: dict[str, str | None]) -> Any:
+    """Return a capsule of the Arrow C stream interface with the columns user, item, value and time of a table.
+
+    ``columns`` says which column of the table each of them is; those of ``None`` are left out.
+    """
+    named = {role: column for role, column in columns.items() if column is not None}
+    names = getattr(data, "column_names", None)
+    known = [str(column) for column in (getattr(data, "columns", []) if names is None else names)]
+    missing = [column for column in named.values() if known and column not in known]
+    if missing:
+        raise ValueError(f"the table has no column {missing[0]!r}, only {', '.join(known)}")
+    kind = type(data).__module__.split(".")[0]
+    if kind == "polars":
+        data = data.lazy().select(**{role: column for role, column in named.items()}).collect()
+        import polars as pl
+
+        data = data.select(pl.col(role).cast(pl.String) if role in ("user", "item") else pl.col(role) for role in named)
+        return data.__arrow_c_stream__()
+    import_error = "a table needs pyarrow here: pip install pyarrow"
+    try:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+    except ImportError as error:
+        raise ImportError(import_error) from error
+    if kind == "pandas":
+        table = pa.Table.from_pandas(data[list(dict.fromkeys(named.values()))], preserve_index=False)
+    else:
+        table = pa.table(data)
+    arrays = []
+    for role, column in named.items():
+        array = table.column(column)
+        if role in ("user", "item"):
+            if pa.types.is_dictionary(array.type):
+                array = pc.cast(array, array.type.value_type)
+            array = pc.cast(array, pa.string())
+        arrays.append(array)
+    return pa.table(arrays, names=list(named)).__arrow_c_stream__()

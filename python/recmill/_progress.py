@@ -1,0 +1,45 @@
+"""What a training tells: a bar, a callback, the log."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Callable
+
+log = logging.getLogger("recmill")
+
+
+class Watch:
+    """Hears of every epoch."""
+
+    def __init__(self, show: bool, callback: Callable[..., Any] | None, what: str):
+        self.callback = callback
+        self.device = "cpu"
+        self.what = what
+        self.bar = None
+        if show:
+            try:
+                from tqdm.auto import tqdm
+            except ImportError:
+                pass
+            else:
+                self.bar = tqdm
+
+    def __call__(self, epoch: int, epochs: int, seconds: float, loss: float | None, device: str | None) -> None:
+        if device is not None:
+            self.device = device
+            self.bar = self.bar(total=epochs, desc=self.what) if self.bar is not None else None
+            log.debug("fitting %s on %s, %d iterations", self.what, device, epochs)
+            return
+        if self.bar is not None:
+            if loss is not None:
+                self.bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+            self.bar.update(1)
+        if loss is not None:
+            log.info("%s: iteration %d, loss %.6g", self.what, epoch, loss)
+        if self.callback is not None:
+            self.callback(epoch - 1, seconds, loss)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None and hasattr(self.bar, "close") and not isinstance(self.bar, type):
+            self.bar.close()

@@ -1,0 +1,57 @@
+//! The native part of the Python package: converts, lets go of the interpreter, calls the library, maps errors.
+//!
+//! ```text
+//! arrays    numpy's numbers as ours, and back
+//! frame     tables of any library, by the Arrow C stream
+//! failure   our errors as Python's, and panics as errors
+//! threads   where work runs: pools that a fork leaves behind
+//! fit       training in a thread of its own, while Python stays responsive
+//! filters   which items may be in an answer
+//! model     a trained model: asked by index or by id, saved, opened
+//! pairs     items by items, as the neighbourhood recommenders of implicit define them
+//! ```
+//!
+//! What people type is in the Python files beside this crate; nothing here is meant to be called by them.
+
+mod arrays;
+mod failure;
+mod filters;
+mod fit;
+mod frame;
+mod model;
+mod pairs;
+mod threads;
+
+use pyo3::prelude::*;
+use recmill_kernels::{About, Device};
+
+/// Name, description, whether it can be used, why not, whether it is software.
+type Found = (String, String, bool, String, bool);
+
+/// Returns what computes here, the processor first.
+#[pyfunction]
+fn devices(py: Python<'_>) -> PyResult<Vec<Found>> {
+    failure::guarded(|| {
+        Ok(py.detach(|| {
+            let mut all = vec![("cpu".to_owned(), "the processor".to_owned(), true, String::new(), false)];
+            for About { device, about, software, .. } in Device::gpus() {
+                let refused = device.check().err().map(|error| error.to_string());
+                let (usable, why) = (refused.is_none(), refused.unwrap_or_default());
+                all.push((device.to_string(), about, usable, why, software));
+            }
+            all
+        }))
+    })
+}
+
+#[pymodule]
+fn _recmill(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<model::Model>()?;
+    module.add_function(wrap_pyfunction!(devices, module)?)?;
+    module.add_function(wrap_pyfunction!(fit::fit, module)?)?;
+    module.add_function(wrap_pyfunction!(fit::fit_frame, module)?)?;
+    module.add_function(wrap_pyfunction!(fit::default_config, module)?)?;
+    module.add_function(wrap_pyfunction!(pairs::all_pairs_knn, module)?)?;
+    Ok(())
+}

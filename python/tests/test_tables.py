@@ -1,0 +1,129 @@
+"""Tables of any library: users and items by id."""
+
+import numpy as np
+import pytest
+
+import recmill
+
+pandas = pytest.importorskip("pandas")
+polars = pytest.importorskip("polars")
+pyarrow = pytest.importorskip("pyarrow")
+
+
+def events():
+    rng = np.random.default_rng(1)
+    users = rng.integers(0, 40, 300)
+    items = 2 * rng.integers(0, 12, 300) + users % 2
+    return {
+        "who": [f"user-{user}" for user in users],
+        "what": items.tolist(),
+        "stars": rng.integers(1, 6, 300).astype(float).tolist(),
+        "when": (1_700_000_000 + np.arange(300)).tolist(),
+    }
+
+
+COLUMNS = {"user": "who", "item": "what", "value": "stars", "time": "when"}
+
+
+def fitted(table, **columns):
+    model = recmill.AlternatingLeastSquares(factors=2, iterations=10, random_state=2, device="cpu")
+    return model.fit(table, False, **(columns or COLUMNS))
+
+
+@pytest.mark.parametrize(
+    "make", [pandas.DataFrame, polars.DataFrame, pyarrow.table], ids=["pandas", "polars", "pyarrow"]
+)
+def test_every_library_gives_the_same_model(make):
+    expected = fitted(pyarrow.table(events()))
+    model = fitted(make(events()))
+    ids, scores = model.recommend(["user-3", "user-8"], k=3)
+    assert ids.shape == scores.shape == (2, 3)
+    np.testing.assert_array_equal(scores, expected.recommend(["user-3", "user-8"], k=3).scores)
+    assert all(int(item) % 2 == 1 for item in ids[0]) and all(int(item) % 2 == 0 for item in ids[1])
+
+
+def test_answers_become_a_table():
+    table = fitted(pandas.DataFrame(events())).recommend(["user-3", "user-8"], k=2).to_pandas()
+    assert table["query"].tolist() == ["user-3", "user-3", "user-8", "user-8"]
+    assert table["rank"].tolist() == [1, 2, 1, 2]
+    assert table["score"].is_monotonic_decreasing or table["score"].iloc[0] >= table["score"].iloc[1]
+
+
+def test_ids_are_texts_or_whole_numbers():
+    model = fitted(polars.DataFrame(events()))
+    ids, scores = model.recommend("user-3", k=4)
+    assert ids.shape == scores.shape == (4,)
+    assert model.similar_items(5, k=1).ids.tolist() == ["5"]
+    assert model.similar_items(["5", 6], k=1).ids.tolist() == [["5"], ["6"]]
+    assert model.similar_users("user-3", k=1).ids.tolist() == ["user-3"]
+    with pytest.raises(TypeError, match="an id is a text or a whole number, not 1.5"):
+        model.recommend([1.5])
+
+
+def test_an_unknown_id_is_a_key_error_with_the_id():
+    model = fitted(polars.DataFrame(events()))
+    with pytest.raises(KeyError, match="nobody"):
+        model.recommend(["user-3", "nobody"])
+    with pytest.raises(KeyError, match="999"):
+        model.similar_items(999)
+    with pytest.raises(KeyError, match="77"):
+        model.recommend("user-3", filter_items=[77])
+
+
+def test_who_came_later_is_known_by_a_history():
+    model = fitted(pandas.DataFrame(events()))
+    found = model.recommend(history=[1, 3, 5], k=3)
+    assert found.ids.shape == (3,) and {"1", "3", "5"}.isdisjoint(found.ids) and all(int(i) % 2 == 1 for i in found.ids)
+    several = model.recommend(history=[[1, 3, 5], [2]], k=3)
+    assert several.ids.shape == (2, 3) and several.ids[0].tolist() == found.ids.tolist()
+    for neither in ({}, {"userid": "user-3", "history": [1]}):
+        with pytest.raises(ValueError, match="userid or for history"):
+            model.recommend(**neither)
+
+
+def test_filters_are_by_id():
+    model = fitted(pandas.DataFrame(events()))
+    ids, _ = model.recommend("user-3", k=30, filter_already_liked_items=False, filter_items=[1, "3"])
+    assert {"1", "3"}.isdisjoint(ids.tolist())
+    ids, _ = model.recommend("user-3", k=3, filter_already_liked_items=False, items=[7, 9])
+    assert set(ids[:2]) == {"7", "9"} and ids[2] is None
+
+
+def test_a_saved_model_keeps_its_ids(tmp_path):
+    model = fitted(pandas.DataFrame(events()))
+    model.save(tmp_path / "model")
+    opened = recmill.load(tmp_path / "model")
+    np.testing.assert_array_equal(opened.recommend("user-3").ids, model.recommend("user-3").ids)
+
+
+def test_columns_are_named():
+    table = pandas.DataFrame(events())
+    with pytest.raises(ValueError, match="names of its columns"):
+        recmill.AlternatingLeastSquares(device="cpu").fit(table, False)
+    with pytest.raises(ValueError, match="no column 'whom', only who, what, stars, when"):
+        fitted(table, user="whom", item="what")
+    with pytest.raises(ValueError, match="name columns of a table"):
+        import scipy.sparse as sp
+
+        recmill.AlternatingLeastSquares(device="cpu").fit(sp.eye(3, format="csr"), False, user="who")
+
+
+@pytest.mark.parametrize("column", ["who", "stars"])
+def test_a_missing_value_is_named_with_its_row(column):
+    table = events()
+    table[column] = [None if row == 4 else value for row, value in enumerate(table[column])]
+    with pytest.raises(ValueError, match="5"):
+        fitted(polars.DataFrame(table, strict=False))
+
+
+def test_an_empty_table_is_refused():
+    with pytest.raises(ValueError, match="expected rows, found none"):
+        fitted(polars.DataFrame(events()).head(0))
+
+
+def test_categories_of_pandas_are_texts():
+    table = pandas.DataFrame(events())
+    table["who"] = table["who"].astype("category")
+    np.testing.assert_array_equal(
+        fitted(table).recommend("user-3").ids, fitted(pandas.DataFrame(events())).recommend("user-3").ids
+    )
