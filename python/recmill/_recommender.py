@@ -17,7 +17,6 @@ from ._recommendations import Recommendations
 from .exceptions import NotFittedError
 
 Self = TypeVar("Self", bound="Recommender")
-Arrays = "tuple[npt.NDArray[np.int32], npt.NDArray[Any]]"
 
 KINDS: dict[str, type[Recommender]] = {}
 """The class of each model of a model directory."""
@@ -36,6 +35,7 @@ class Recommender:
     device: str
     num_threads: int
     random_state: Any
+    use_gpu: bool = False
     _model: _recmill.Model | None = None
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -95,9 +95,8 @@ class Recommender:
     def _computes_loss(self) -> bool:
         return False
 
-    def _suits_itself(self) -> bool:
-        """Whether what the configuration leaves open is chosen to suit the data."""
-        return False
+    def _device(self) -> str:
+        return "cuda:0" if self.use_gpu and self.device == "auto" else self.device
 
     def _seed(self) -> int:
         state = self.random_state
@@ -115,7 +114,7 @@ class Recommender:
     def fit(
         self: Self,
         user_items: Any,
-        show_progress: Any = True,
+        show_progress: bool = True,
         callback: Callable[[int, float, float | None], Any] | None = None,
         *,
         user: str | None = None,
@@ -139,14 +138,14 @@ class Recommender:
 
         Ctrl-C ends the call within a second, and leaves the model as it was before.
         """
+        watch = Watch(bool(show_progress), callback, self.kind)
         how = {
-            "device": self.device,
+            "device": self._device(),
             "seed": self._seed(),
             "threads": self._threads(),
-            "suit": self._suits_itself(),
+            "loss": self._computes_loss(),
+            "told": watch,
         }
-        watch = Watch(bool(show_progress) if not is_sparse(show_progress) else True, callback, self.kind)
-        how |= {"loss": self._computes_loss(), "told": watch}
         config = as_json(self._config())
         try:
             if is_sparse(user_items) or not is_table(user_items):
@@ -341,10 +340,10 @@ class Recommender:
         ids, scores
             As :meth:`recommend`; a score is a cosine, or what the model's kind has for one.
         """
-        if recalculate_item or item_users is not None:
-            raise NotImplementedError(f"recalculate_item isn't supported by {type(self).__name__}")
         model = self._fitted
         n = as_count(N if k is None else k, "N")
+        if recalculate_item or item_users is not None:
+            return self._similar_to_recalculated(itemid, n, item_users, filter_items, items)
         if not model.by_index:
             queries, scalar = _texts(itemid)
             wanted = self._wanted(n, False, self._known_items(filter_items), self._known_items(items))
@@ -352,8 +351,18 @@ class Recommender:
             return self._named(queries, found, model.item_ids, scalar)
         scalar = np.ndim(itemid) == 0
         wanted = self._wanted(n, False, as_filter(filter_items, "filter_items"), as_filter(items, "items"))
-        ids, scores = model.similar_items(as_indices(itemid, "itemid"), wanted)
+        about = as_indices(itemid, "itemid")
+        ids, scores = model.similar_items(about, wanted)
+        ids, scores = self._with_itself(about, ids, scores)
         return self._shaped(ids, scores, scalar)
+
+    def _similar_to_recalculated(self, itemid: Any, n: int, item_users: Any, exclude: Any, only: Any) -> Any:
+        """Answer for items as they would be by who has had them."""
+        raise NotImplementedError(f"recalculate_item isn't supported by {type(self).__name__}")
+
+    def _with_itself(self, about: Any, ids: Any, scores: Any) -> Any:
+        """Return the answers about items with each item's likeness to itself, where that is not 1."""
+        return ids, scores
 
     def similar_users(
         self, userid: Any, N: int = 10, filter_users: Any = None, users: Any = None, *, k: int | None = None

@@ -101,7 +101,7 @@ class AlternatingLeastSquares(FactorRecommender):
         self.calculate_training_loss = calculate_training_loss
         self.num_threads = num_threads
         self.random_state = random_state
-        self.device = "cuda:0" if use_gpu and device == "auto" else device
+        self.device = device
         self.base_confidence = base_confidence
         self.unobserved_weight = unobserved_weight
         self.regularization_exponent = regularization_exponent
@@ -209,27 +209,15 @@ class AlternatingLeastSquares(FactorRecommender):
         solved, _ = self._solved(ids, item_users, "item_users", True)
         self._replace(self.user_factors, _with_rows(self.item_factors, ids, solved))
 
-    def similar_items(
-        self,
-        itemid: Any,
-        N: int = 10,
-        recalculate_item: bool = False,
-        item_users: Any = None,
-        filter_items: Any = None,
-        items: Any = None,
-        *,
-        k: int | None = None,
-    ) -> Any:
-        if not recalculate_item:
-            return super().similar_items(itemid, N, False, None, filter_items, items, k=k)
-        n, scalar = as_count(N if k is None else k, "N"), np.ndim(itemid) == 0
+    def _similar_to_recalculated(self, itemid: Any, n: int, item_users: Any, exclude: Any, only: Any) -> Any:
+        scalar = np.ndim(itemid) == 0
         queries = np.atleast_2d(self.recalculate_item(itemid, item_users))
         factors = self.item_factors
-        allowed = np.ones(len(factors), bool) if items is None else np.zeros(len(factors), bool)
-        if items is not None:
-            allowed[as_filter(items, "items")] = True
-        if filter_items is not None:
-            allowed[as_filter(filter_items, "filter_items")] = False
+        allowed = np.ones(len(factors), bool) if only is None else np.zeros(len(factors), bool)
+        if only is not None:
+            allowed[as_filter(only, "items")] = True
+        if exclude is not None:
+            allowed[as_filter(exclude, "filter_items")] = False
         choice = np.flatnonzero(allowed)
         norms = np.outer(np.linalg.norm(queries, axis=1), np.linalg.norm(factors[choice], axis=1))
         cosines = queries @ factors[choice].T / np.maximum(norms, 1e-30)

@@ -75,7 +75,7 @@ class BayesianPersonalizedRanking(FactorRecommender):
         self.num_threads = num_threads
         self.verify_negative_samples = verify_negative_samples
         self.random_state = random_state
-        self.device = "cuda:0" if use_gpu and device == "auto" else device
+        self.device = device
         self.negatives = negatives
         self.optimizer = optimizer
 

@@ -80,12 +80,7 @@ def leave_k_out_split(
     if train_only_size > 0.0:
         n_users = ratings.shape[0]
         eligible[random.choice(n_users, int(n_users * train_only_size), replace=False)] = False
-    # The K smallest of random numbers in each row.
-    rows = np.repeat(np.arange(ratings.shape[0]), counts)
-    order = np.lexsort((random.random(ratings.nnz), rows))
-    rank = np.empty(ratings.nnz, np.int64)
-    rank[order] = np.arange(ratings.nnz) - ratings.indptr[rows[order]]
-    return _cut(ratings, rows, eligible[rows] & (rank < K))
+    return _hold_out(ratings, np.where(eligible, K, 0), random)
 
 
 def leave_last_out(ratings: Any, times: Any) -> tuple[Any, Any]:
@@ -103,6 +98,15 @@ def leave_last_out(ratings: Any, times: Any) -> tuple[Any, Any]:
     held = np.zeros(ratings.nnz, bool)
     held[order[ratings.indptr[1:][counts >= 2] - 1]] = True
     return _cut(ratings, rows, held)
+
+
+def _hold_out(ratings: Any, n: npt.NDArray[Any], random: np.random.Generator) -> tuple[Any, Any]:
+    """Hold out as many values of each row as ``n`` says, drawn at random."""
+    rows = np.repeat(np.arange(ratings.shape[0]), np.diff(ratings.indptr))
+    order = np.lexsort((random.random(ratings.nnz), rows))
+    rank = np.empty(ratings.nnz, np.int64)
+    rank[order] = np.arange(ratings.nnz) - ratings.indptr[rows[order]]
+    return _cut(ratings, rows, rank < n[rows])
 
 
 def _cut(ratings: Any, rows: npt.NDArray[Any], held: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
@@ -131,6 +135,8 @@ def ranking_metrics_at_k(
         Of this library, or whatever has such a ``recommend``.
     train_user_items, test_user_items
         What users had before, which is not recommended, and what was held out; ``[n_users, n_items]``.
+    num_threads
+        As in implicit, and without effect: the model's own ``num_threads`` counts.
     """
     train, test = as_csr(train_user_items, "train_user_items"), as_csr(test_user_items, "test_user_items")
     if train.shape != test.shape:
@@ -248,12 +254,8 @@ def AUC_at_k(
 def _ndcg_of_hidden(model: Any, user_items: Any) -> float:
     """Hide a third of each row, at least one value of two, and find it from the rest."""
     counts = np.diff(user_items.indptr)
-    rows = np.repeat(np.arange(len(counts)), counts)
-    order = np.lexsort((np.random.default_rng(0).random(user_items.nnz), rows))
-    rank = np.empty(user_items.nnz, np.int64)
-    rank[order] = np.arange(user_items.nnz) - user_items.indptr[rows[order]]
     hidden = np.where(counts >= 2, np.maximum(counts // 3, 1), 0)
-    known, held = _cut(user_items, rows, rank < hidden[rows])
+    known, held = _hold_out(user_items, hidden, np.random.default_rng(0))
     users = np.flatnonzero(np.diff(held.indptr))
     sums = _Sums(min(10, user_items.shape[1]), user_items.shape[1])
     for first in range(0, len(users), USERS_AT_ONCE):

@@ -104,7 +104,7 @@ class ItemItemRecommender(Recommender):
     def fit(
         self: Self,
         user_items: Any,
-        show_progress: Any = True,
+        show_progress: bool = True,
         callback: Callable[..., Any] | None = None,
         *,
         user: str | None = None,
@@ -156,29 +156,12 @@ class ItemItemRecommender(Recommender):
         scores = np.where(found, np.take_along_axis(scores, order, axis=1), lowest)
         return (ids[0][found[0]], scores[0][found[0]]) if scalar else (ids, scores)
 
-    def similar_items(
-        self,
-        itemid: Any,
-        N: int = 10,
-        recalculate_item: bool = False,
-        item_users: Any = None,
-        filter_items: Any = None,
-        items: Any = None,
-        *,
-        k: int | None = None,
-    ) -> Any:
-        """Return the items most like an item, or each of several: itself among them, as in implicit."""
-        found = super().similar_items(itemid, N, recalculate_item, item_users, filter_items, items, k=k)
-        if not self._fitted.by_index:
-            return found
+    def _with_itself(self, about: Any, ids: Any, scores: Any) -> Any:
         # The item's own similarity is stored with the others; the native part has 1 in its place.
-        ids, scores = (np.atleast_2d(array) for array in found)
-        about = np.atleast_1d(np.asarray(itemid))
-        own: npt.NDArray[Any] = np.asarray(self.similarity.diagonal())[about]
+        own: npt.NDArray[Any] = np.asarray(self.similarity.diagonal(), np.float64)[about]
         scores = np.where(ids == about[:, None], own[:, None], scores)
         order = np.argsort(-scores, axis=1, kind="stable")
-        ids, scores = np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
-        return (ids[0], scores[0]) if np.ndim(itemid) == 0 else (ids, scores)
+        return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
 class CosineRecommender(ItemItemRecommender):

@@ -43,8 +43,6 @@ pub(crate) struct How {
     threads: usize,
     /// Whether the loss of each epoch is computed where that is a pass of its own.
     loss: bool,
-    /// Whether what the configuration leaves open is chosen to suit the data.
-    suit: bool,
     /// Called with `(epoch, epochs, seconds, loss)` after every epoch, and with epoch 0 and the device before.
     told: Option<Py<PyAny>>,
 }
@@ -54,8 +52,7 @@ pub(crate) struct How {
 pub(crate) fn fit(py: Python<'_>, config: &str, data: CsrArrays<'_>, how: How) -> PyResult<Model> {
     guarded(|| {
         let by_user = data.to_csr()?;
-        let (users, items) = (numbered(by_user.n_rows())?, numbered(by_user.n_columns())?);
-        let dataset = Dataset::without_times(users, items, by_user)?;
+        let dataset = apart(py, || by_place(by_user))?;
         run(py, config, dataset, how, true)
     })
 }
@@ -77,15 +74,6 @@ pub(crate) fn fit_frame(
     })
 }
 
-/// Returns the defaults of the model called `name` as JSON.
-#[pyfunction]
-pub(crate) fn default_config(name: &str) -> PyResult<String> {
-    match ModelConfig::default_of(name) {
-        Some(config) => Ok(serde_json::to_string(&config).unwrap_or_default()),
-        None => Err(pyo3::exceptions::PyKeyError::new_err(name.to_owned())),
-    }
-}
-
 /// Returns the ids `0`, `1` and so on.
 pub(crate) fn numbered(n: usize) -> Result<IdMap, Failure> {
     let mut ids = IdMap::default();
@@ -93,6 +81,12 @@ pub(crate) fn numbered(n: usize) -> Result<IdMap, Failure> {
         ids.get_or_insert(&index.to_string())?;
     }
     Ok(ids)
+}
+
+/// Returns the data set of a matrix whose users and items are known by their place.
+pub(crate) fn by_place(by_user: Csr) -> Result<Dataset, Failure> {
+    let (users, items) = (numbered(by_user.n_rows())?, numbered(by_user.n_columns())?);
+    Ok(Dataset::without_times(users, items, by_user)?)
 }
 
 /// Reads a configuration.
@@ -111,10 +105,7 @@ enum Told {
 }
 
 fn run(py: Python<'_>, config: &str, dataset: Dataset, how: How, by_index: bool) -> Result<Model, Failure> {
-    let mut config = parse(config)?;
-    if how.suit {
-        config = config.suited_to(&dataset);
-    }
+    let config = parse(config)?;
     let device = py.detach(|| chosen(&how.device, &config))?;
     let stop = Arc::new(AtomicBool::new(false));
     let (sender, receiver) = mpsc::channel();
@@ -202,7 +193,7 @@ impl Progress for Teller {
 
 /// Returns the same data in memory of its own: the caller's arrays may change once the model is there. What else was derived
 /// from them is dropped before.
-fn owned(dataset: Dataset, by_index: bool) -> Result<Dataset, Failure> {
+pub(crate) fn owned(dataset: Dataset, by_index: bool) -> Result<Dataset, Failure> {
     let DatasetParts { users, items, by_user, times, order } = dataset.into_parts();
     if !by_index {
         return Ok(Dataset::new(users, items, by_user, times, order)?);

@@ -51,7 +51,6 @@ fn _recmill(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(devices, module)?)?;
     module.add_function(wrap_pyfunction!(fit::fit, module)?)?;
     module.add_function(wrap_pyfunction!(fit::fit_frame, module)?)?;
-    module.add_function(wrap_pyfunction!(fit::default_config, module)?)?;
     module.add_function(wrap_pyfunction!(pairs::all_pairs_knn, module)?)?;
     Ok(())
 }

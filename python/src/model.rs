@@ -26,7 +26,7 @@ use crate::{
     arrays::{CsrArrays, matrix},
     failure::{Failure, guarded},
     filters::{Filters, Wanted, checked},
-    fit::{numbered, parse},
+    fit::{by_place, numbered, owned, parse},
     threads::{apart, on_threads},
 };
 
@@ -159,14 +159,6 @@ impl Model {
     }
 
     fn saved_at(&self, path: &Path, keep: usize) -> Result<PathBuf, Failure> {
-        let read;
-        let dataset = match &self.origin {
-            Origin::Data(dataset) => &**dataset,
-            Origin::Directory(directory) => {
-                read = directory.to_dataset()?;
-                &read
-            }
-        };
         let config = Config {
             model: serde_json::to_value(&self.config).unwrap_or_default(),
             objective: self.config.objective(),
@@ -174,13 +166,25 @@ impl Model {
             seed: self.seed,
             ..Config::default()
         };
-        let epochs: Vec<_> = self.epochs.iter().map(Into::into).collect();
+        // What was opened is written as it was, with all that belongs to it.
+        let (read, items, users);
+        let (dataset, config, epochs) = match &self.origin {
+            Origin::Data(dataset) => {
+                (items, users) = (None, None);
+                (&**dataset, config, self.epochs.iter().map(Into::into).collect())
+            }
+            Origin::Directory(directory) => {
+                read = directory.to_dataset()?;
+                (items, users) = (directory.item_attributes()?, directory.user_attributes()?);
+                (&read, directory.manifest().config.clone(), directory.epochs()?)
+            }
+        };
         let saved = Saved {
             config: &config,
             parameters: &self.retriever.parameters()?,
             dataset,
-            item_attributes: None,
-            user_attributes: None,
+            item_attributes: items.as_ref(),
+            user_attributes: users.as_ref(),
             epochs: &epochs,
             features: None,
         };
@@ -344,13 +348,10 @@ impl Model {
                     Buffer::from_slice(lists.indices(), Device::Cpu, what)?,
                     Buffer::from_slice(lists.values(), Device::Cpu, what)?,
                 )?;
-                let (n_items, indptr, indices, values) = by_user.into_parts();
-                let by_user = Csr::new(n_items, indptr, indices, values)?;
-                let (users, items) = (numbered(by_user.n_rows())?, numbered(n_items)?);
                 Self::fitted(Trained {
                     config: ModelConfig::ItemKnn(knn),
                     model: Box::new(model),
-                    dataset: Dataset::without_times(users, items, by_user)?,
+                    dataset: owned(by_place(by_user)?, true)?,
                     epochs: Vec::new(),
                     seed: 0,
                     by_index: true,

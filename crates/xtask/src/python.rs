@@ -1,8 +1,8 @@
 //! Builds the Python wheel, installs it into an environment of its own, and runs what is tested there.
 //!
 //! The wheel is one of the dev profile, with the dependencies that the other steps have built: maturin asks cargo for the one
-//! package, whose dependencies would get other features, hence other builds, than in the whole workspace. So maturin finds
-//! another `cargo` first, which builds the package along with those that `default-members` names.
+//! package, whose dependencies would get other features, hence other builds, than in the whole workspace. So maturin is
+//! given another `cargo`, which builds the package along with those that `default-members` names.
 
 use std::{
     env,
@@ -111,15 +111,10 @@ fn wheel(root: &Path, folder: &Path) -> Result<PathBuf, String> {
     fs::write(&cargo, CARGO).map_err(|error| error.to_string())?;
     let mut executable = Command::new("chmod");
     super::succeed(STEP, executable.arg("+x").arg(&cargo))?;
-    let path = env::join_paths(
-        std::iter::once(bin).chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())),
-    )
-    .map_err(|error| error.to_string())?;
     let mut maturin = Command::new(folder.join("environment/bin/maturin"));
     maturin.args(["build", "--profile", "dev", "--interpreter"]).arg(folder.join("environment/bin/python"));
     maturin.arg("--manifest-path").arg(root.join("python/Cargo.toml")).arg("--out").arg(&wheels);
-    maturin.env("PATH", path).env("RECMILL_CARGO", env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    maturin.env("CARGO", &cargo);
+    maturin.env("RECMILL_CARGO", env::var_os("CARGO").unwrap_or_else(|| "cargo".into())).env("CARGO", &cargo);
     super::succeed(STEP, &mut maturin)?;
     files(&wheels, "whl")?.pop().ok_or_else(|| format!("no wheel in {}", wheels.display()))
 }
