@@ -118,6 +118,8 @@ class ItemItemRecommender(Recommender):
         matrix = as_csr(user_items, "user_items", warn=True)
         if 0 in matrix.shape or matrix.nnz == 0:
             raise ValueError(f"user_items of shape {matrix.shape} has nothing to learn from")
+        if as_count(self.K, "K") < 1:
+            raise ValueError(f"K needs to be at least 1, not {self.K}")
         similarity = all_pairs_knn(self._weighted(matrix), self.K, self.num_threads, False)
         return self._taken(similarity, matrix)
 

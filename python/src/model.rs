@@ -7,7 +7,7 @@ use std::{
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::{
-    exceptions::{PyKeyError, PyValueError},
+    exceptions::{PyKeyError, PyMemoryError, PyValueError},
     prelude::*,
     types::{PyBytes, PyDict},
 };
@@ -19,7 +19,7 @@ use recmill_core::{
     models::{self, Als, AlsConfig, ItemKnn, ModelConfig, Retriever},
 };
 use recmill_kernels::{Buffer, Device, Table};
-use recmill_train::{EpochRecord, solve_als};
+use recmill_train::{EpochRecord, memory::available_bytes, solve_als};
 use serde_json::json;
 
 use crate::{
@@ -32,6 +32,8 @@ use crate::{
 
 /// Rows that are scored between two looks for a signal.
 const ROWS_AT_ONCE: usize = 2048;
+/// Bytes of answers for which it is worth looking how many are left.
+const MUCH: u64 = 1 << 26;
 /// What stands where there is no further answer, as in implicit.
 const NO_ITEM: i32 = -1;
 const NO_SCORE: f32 = -f32::MAX;
@@ -204,6 +206,12 @@ impl Model {
         let cells = n_rows.checked_mul(filters.n).ok_or_else(|| {
             PyValueError::new_err(format!("{n_rows} rows of {} answers are too many", filters.n))
         })?;
+        let asked = (cells as u64).saturating_mul(8);
+        let left = if asked > MUCH { available_bytes() } else { asked };
+        if asked > left {
+            let said = format!("{n_rows} rows of {} answers take {asked} bytes, {left} are left", filters.n);
+            return Err(PyMemoryError::new_err(said).into());
+        }
         let (mut ids, mut scores) = (vec![NO_ITEM; cells], vec![NO_SCORE; cells]);
         let mut workspace = self.workspaces.try_lock().ok().and_then(|mut all| all.pop()).unwrap_or_default();
         let mut begin = 0;
@@ -254,10 +262,6 @@ impl Model {
             self.users.len(),
             self.items.len()
         )))
-    }
-
-    fn parameters(&self) -> Result<Parameters, Failure> {
-        Ok(self.retriever.parameters()?)
     }
 }
 
@@ -438,13 +442,13 @@ impl Model {
     /// Returns a table or an array of the model by its name in the directory; `None` where it has none of this name.
     fn parameter<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
         guarded(|| {
-            let taken = apart(py, || Ok(self.parameters()?.take(name)))?;
+            if let Some(table) = self.retriever.table(name) {
+                let values = apart(py, || Ok(table.to_f32()?))?;
+                return Ok(Some(matrix(py, values, table.rows() as usize, table.dim())?.into_any()));
+            }
+            let taken = apart(py, || Ok(self.retriever.parameters()?.take(name)))?;
             Ok(match taken {
-                None => None,
-                Some(Parameter::Table(table)) => {
-                    let values = apart(py, || Ok(table.to_f32()?))?;
-                    Some(matrix(py, values, table.rows() as usize, table.dim())?.into_any())
-                }
+                None | Some(Parameter::Table(_)) => None,
                 Some(Parameter::F32(values)) => Some(values.to_vec()?.into_pyarray(py).into_any()),
                 Some(Parameter::U32(values)) => Some(values.to_vec()?.into_pyarray(py).into_any()),
                 Some(Parameter::U64(values)) => Some(values.to_vec()?.into_pyarray(py).into_any()),
@@ -554,10 +558,8 @@ impl Model {
                 true => ("item_users", "users", self.users.len(), "user_factors"),
             };
             self.check_columns(rows.n_columns(), name, what, count)?;
-            let solve = || -> Result<_, Failure> {
-                let fixed = self.parameters()?.take_table(fixed)?;
-                Ok(solve_als(config, &rows, &fixed)?.to_f32()?)
-            };
+            let Some(fixed) = self.retriever.table(fixed) else { return Ok(None) };
+            let solve = || Ok::<_, Failure>(solve_als(config, &rows, fixed)?.to_f32()?);
             let solved = py.detach(|| on_threads(threads, solve))??;
             Ok(Some(matrix(py, solved, rows.n_rows(), config.factors)?))
         })
@@ -612,7 +614,8 @@ impl Model {
         if let Some(made) = self.alike.get() {
             return Ok(Some(made));
         }
-        let Some(Parameter::Table(users)) = self.parameters()?.take("user_factors") else { return Ok(None) };
+        let Some(users) = self.retriever.table("user_factors") else { return Ok(None) };
+        let users = users.try_copy(Device::Cpu, "users who are alike")?;
         let config = AlsConfig { factors: users.dim(), ..AlsConfig::default() };
         let nobody = Table::zeros(0, users.dim(), Device::Cpu, "no factors")?;
         let made = Als::new(config, nobody, users)?;

@@ -122,6 +122,25 @@ def test_splits_hold_out_what_they_say(likes):
             evaluation.leave_k_out_split(small, **bad)
 
 
+def test_what_was_opened_is_saved_with_all_that_belongs_to_it(als, tmp_path):
+    """A model that came from a directory goes to another with the same files: schema, metrics, epochs, attributes."""
+    first = als.save(tmp_path / "first")
+    again = recmill.load(first).save(tmp_path / "again")
+    for name in ("history.jsonl", "history.safetensors", "model.safetensors", "users.names"):
+        assert (tmp_path / "first/versions/1" / name).read_bytes() == (
+            tmp_path / "again/versions/1" / name
+        ).read_bytes()
+    assert again.endswith("1")
+
+
+def test_use_gpu_counts_whenever_it_is_set(likes):
+    model = recmill.AlternatingLeastSquares(factors=2).set_params(use_gpu=True)
+    assert model.get_params()["device"] == "auto"
+    if not any(device.name == "cuda:0" and device.usable for device in recmill.devices()):
+        with pytest.raises(RuntimeError, match="cuda:0 cannot be used"):
+            model.fit(likes, False)
+
+
 def test_devices_are_listed():
     found = recmill.devices()
     assert found[0] == recmill.Device("cpu", found[0].description, True, "", False)

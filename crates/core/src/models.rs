@@ -22,7 +22,7 @@ pub use item_knn::{ItemKnn, ItemKnnConfig, Measure, NeighboursOf};
 pub use most_popular::{Count, MostPopular, MostPopularConfig};
 pub use svd::{Svd, SvdConfig, SvdFactors, SvdSolver, ValueRange};
 
-use recmill_kernels::Device;
+use recmill_kernels::{Device, Table};
 
 use crate::{Batch, ItemIndex, Parameters, Result, UserIndex, Workspace};
 
@@ -84,6 +84,13 @@ pub trait Retriever: Send + Sync {
     /// [`crate::Error::Kernel`] when there is no memory for it.
     fn warm_up(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// Returns a table of the model where it lies, by its name in [`Retriever::parameters`]; `None` where it has none of this
+    /// name.
+    fn table(&self, name: &str) -> Option<&Table> {
+        let _ = name;
+        None
     }
 
     /// Returns what the model directory stores.

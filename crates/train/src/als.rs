@@ -75,26 +75,6 @@ impl<'a> AlsLearner<'a> {
             )
     }
 
-    /// Returns the equations of one side with the factors of the other fixed.
-    fn system<'s>(
-        &self,
-        rows: &'s Csr,
-        fixed: &'s Table,
-        gram: &'s [f32],
-        ridge: &'s [f32],
-    ) -> AlsSystem<'s> {
-        let AlsTerms { base, scale, offset, .. } = self.config.terms();
-        AlsSystem { rows: sparse_rows(rows), fixed, gram, base, scale, offset, ridge }
-    }
-
-    /// Returns `w YᵀY` of the side that is fixed.
-    fn gram(&self, fixed: &Table) -> Result<Vec<f32>> {
-        let weight = self.config.terms().gram_weight;
-        let mut gram = gram(fixed)?;
-        gram.iter_mut().for_each(|value| *value *= weight);
-        Ok(gram)
-    }
-
     fn solve(&self, system: &AlsSystem<'_>, solution: &mut Table, solver: AlsSolver) -> Result<()> {
         match solver {
             AlsSolver::Cg => als_cg(system, solution, self.config.cg_steps)?,
@@ -106,8 +86,8 @@ impl<'a> AlsLearner<'a> {
 
     fn solve_users(&mut self, solver: AlsSolver) -> Result<()> {
         let mut users = std::mem::replace(&mut self.users, empty(&self.items)?);
-        let gram = self.gram(&self.items)?;
-        let system = self.system(self.data.by_user(), &self.items, &gram, &self.user_ridge);
+        let gram = weighted_gram(self.config, &self.items)?;
+        let system = system(self.config, self.data.by_user(), &self.items, &gram, &self.user_ridge);
         let solved = self.solve(&system, &mut users, solver);
         self.users = users;
         solved
@@ -115,8 +95,8 @@ impl<'a> AlsLearner<'a> {
 
     fn solve_items(&mut self) -> Result<()> {
         let mut items = std::mem::replace(&mut self.items, empty(&self.users)?);
-        let gram = self.gram(&self.users)?;
-        let system = self.system(self.data.by_item(), &self.users, &gram, &self.item_ridge);
+        let gram = weighted_gram(self.config, &self.users)?;
+        let system = system(self.config, self.data.by_item(), &self.users, &gram, &self.item_ridge);
         let solved = self.solve(&system, &mut items, self.config.solver);
         self.items = items;
         solved
@@ -134,15 +114,30 @@ impl<'a> AlsLearner<'a> {
 /// [`crate::Error::Core`] when the configuration is not valid; [`crate::Error::Kernel`] when the sizes do not agree.
 pub fn solve_als(config: &AlsConfig, rows: &Csr, fixed: &Table) -> Result<Table> {
     config.validate()?;
-    let AlsTerms { gram_weight, base, scale, offset } = config.terms();
-    let mut gram = gram(fixed)?;
-    gram.iter_mut().for_each(|value| *value *= gram_weight);
-    let ridge = ridge(config, rows);
+    let (gram, ridge) = (weighted_gram(config, fixed)?, ridge(config, rows));
     let mut solution = Table::zeros(rows.n_rows() as u64, fixed.dim(), fixed.device(), "factors")?;
-    let system =
-        AlsSystem { rows: sparse_rows(rows), fixed, gram: &gram, base, scale, offset, ridge: &ridge };
-    als_cholesky(&system, &mut solution)?;
+    als_cholesky(&system(config, rows, fixed, &gram, &ridge), &mut solution)?;
     Ok(solution)
+}
+
+/// Returns `w YᵀY` of the side that is fixed.
+fn weighted_gram(config: &AlsConfig, fixed: &Table) -> Result<Vec<f32>> {
+    let weight = config.terms().gram_weight;
+    let mut gram = gram(fixed)?;
+    gram.iter_mut().for_each(|value| *value *= weight);
+    Ok(gram)
+}
+
+/// Returns the equations of `rows` with the factors of the other side fixed.
+fn system<'s>(
+    config: &AlsConfig,
+    rows: &'s Csr,
+    fixed: &'s Table,
+    gram: &'s [f32],
+    ridge: &'s [f32],
+) -> AlsSystem<'s> {
+    let AlsTerms { base, scale, offset, .. } = config.terms();
+    AlsSystem { rows: sparse_rows(rows), fixed, gram, base, scale, offset, ridge }
 }
 
 /// One ridge a row of `rows`, from how many pairs it has.
@@ -163,8 +158,8 @@ impl Learner for AlsLearner<'_> {
     }
 
     fn loss(&mut self) -> Result<Option<f64>> {
-        let gram = self.gram(&self.items)?;
-        let system = self.system(self.data.by_user(), &self.items, &gram, &self.user_ridge);
+        let gram = weighted_gram(self.config, &self.items)?;
+        let system = system(self.config, self.data.by_user(), &self.items, &gram, &self.user_ridge);
         Ok(Some(als_loss(&system, &self.users)? + als_penalty(&self.items, &self.item_ridge)?))
     }
 

@@ -153,6 +153,11 @@ pub(crate) fn save_in_sizes(
 
 /// Refuses a folder that holds anything but a model directory, finished or not.
 fn check_ours(disk: &Disk, root: &Path) -> Result<()> {
+    // Joined to other names it would stand for the current folder, whatever that holds.
+    if root.as_os_str().is_empty() {
+        let reason = std::io::ErrorKind::InvalidInput;
+        return Err(std::io::Error::new(reason, "the path of the model directory is empty").into());
+    }
     let mut names = match fs_err::metadata(root) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error.into()),

@@ -370,6 +370,14 @@ impl Retriever for Als {
         self.items.warm_up()
     }
 
+    fn table(&self, name: &str) -> Option<&Table> {
+        match name {
+            "user_factors" => Some(&self.users),
+            "item_factors" => Some(self.items.table()),
+            _ => None,
+        }
+    }
+
     fn parameters(&self) -> Result<Parameters> {
         let mut parameters = Parameters::default();
         parameters.insert("user_factors", Parameter::Table(self.config.precision.store(&self.users)?));

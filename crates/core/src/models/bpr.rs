@@ -268,6 +268,14 @@ impl Retriever for Bpr {
         self.items.warm_up()
     }
 
+    fn table(&self, name: &str) -> Option<&Table> {
+        match name {
+            "user_factors" => Some(&self.users),
+            "item_factors" => Some(self.items.table()),
+            _ => None,
+        }
+    }
+
     fn parameters(&self) -> Result<Parameters> {
         let mut parameters = Parameters::default();
         let precision = self.config.precision;

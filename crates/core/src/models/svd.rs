@@ -311,6 +311,14 @@ impl Retriever for Svd {
         self.items.warm_up()
     }
 
+    fn table(&self, name: &str) -> Option<&Table> {
+        match name {
+            "user_factors" => Some(&self.users),
+            "item_factors" => Some(self.items.table()),
+            _ => None,
+        }
+    }
+
     fn parameters(&self) -> Result<Parameters> {
         let mut parameters = Parameters::default();
         let precision = self.config.precision;
