@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import Any
 
@@ -18,6 +19,28 @@ from .nearest_neighbours import (
 )
 
 KNN = {kind.__name__: kind for kind in (BM25Recommender, CosineRecommender, ItemItemRecommender, TFIDFRecommender)}
+
+
+class Products(AlternatingLeastSquares):
+    """Factors of a model that learns in a way of its own: asked and kept, but nothing is learnt or solved from them."""
+
+    def fit(self, *arguments: Any, **named: Any) -> Any:
+        """Refuse: what these factors were learnt by is not known here."""
+        raise NotImplementedError("factors that were taken over are asked and kept, not fitted")
+
+    def recommend(self, userid: Any = None, user_items: Any = None, *arguments: Any, **named: Any) -> Any:
+        """As of any model, of users who have factors."""
+        given = inspect.signature(super().recommend).bind(userid, user_items, *arguments, **named)
+        if given.arguments.get("recalculate_user"):
+            raise NotImplementedError("recalculate_user isn't supported by factors that were taken over")
+        return super().recommend(userid, user_items, *arguments, **named)
+
+    def explain(self, *arguments: Any, **named: Any) -> Any:
+        """Refuse: an explanation is of an objective."""
+        raise NotImplementedError("explain isn't supported by factors that were taken over")
+
+    def _solved(self, ids: Any, matrix: Any, name: str, of_items: bool) -> Any:
+        raise NotImplementedError("nothing is solved from factors that were taken over")
 
 
 def from_implicit(model: Any) -> Recommender:
@@ -64,8 +87,7 @@ def _factors(attributes: dict[str, Any]) -> Recommender:
         params = {name: attributes[name] for name in kept if attributes.get(name) is not None}
         model = BayesianPersonalizedRanking(factors=users.shape[1] - 1, **params)
         return model._replace(users[:, :-1], items[:, :-1], items[:, -1])
-    # Whatever else scores by the product of two vectors.
-    return AlternatingLeastSquares(factors=users.shape[1])._replace(users, items)
+    return Products(factors=users.shape[1])._replace(users, items)
 
 
 def _knn(name: str, attributes: dict[str, Any]) -> Recommender:

@@ -78,6 +78,33 @@ def test_bias_and_similarity_of_implicit_are_taken_over(likes):
         recmill.from_implicit(object.__new__(type("Empty", (), {"item_factors": None})))
 
 
+def test_factors_of_another_kind_are_asked_and_kept_but_not_solved(likes, tmp_path):
+    rng = np.random.default_rng(0)
+
+    class Lmf:
+        user_factors = rng.normal(size=(120, 6)).astype(np.float32)
+        item_factors = rng.normal(size=(60, 6)).astype(np.float32)
+
+        def __init__(self):
+            self.neg_prop = 30
+
+    model = recmill.from_implicit(Lmf())
+    scores = Lmf.user_factors @ Lmf.item_factors.T
+    np.testing.assert_array_equal(model.recommend(np.arange(120), N=4)[0], np.argsort(-scores, axis=1)[:, :4])
+    assert recmill.load(model.save(tmp_path / "model")).n_items_ == 60
+    refused = (
+        lambda: model.fit(likes),
+        lambda: model.recommend(0, likes[[0]], recalculate_user=True),
+        lambda: model.recommend(0, likes[[0]], 10, True, None, True),
+        lambda: model.recalculate_user(0, likes[[0]]),
+        lambda: model.partial_fit_users([0], likes[[0]]),
+        lambda: model.explain(0, likes, 1),
+    )
+    for ask in refused:
+        with pytest.raises(NotImplementedError, match="taken over"):
+            ask()
+
+
 class Fixed:
     """Recommends the same to everybody."""
 
