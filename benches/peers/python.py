@@ -1,12 +1,13 @@
 """The Python package beside implicit, from Python: fit, recommend for many and for one, BPR, import time. One matrix, one run.
 
-    pip install ./python implicit==0.7.3 tqdm
+    pip install ./python implicit==0.7.3 skrecsys==0.9.0 tqdm
     python benches/peers/python.py                       # all of it
-    python benches/peers/python.py --only one,import     # some: als, many, one, bpr, import
+    python benches/peers/python.py --only one,import     # some: als, many, one, bpr, skrecsys, import
 
 The matrix is the one of ml20m.py, kept under --work. Both sides take turns; a ratio is the median over the pairs of a turn. Both have 2
 threads, and BLAS, which implicit multiplies with, has as many. `one` is the median of 1,000 calls for one user with the row sliced
-beforehand; `bpr` holds out one item a user and prints both ndcg@10.
+beforehand; `bpr` holds out one item a user and prints both ndcg@10. `skrecsys` is BPR beside that library (CPython 3.11 and later), its ids
+left out: what is timed is what its `fit` calls once they are numbers.
 """
 
 import argparse
@@ -85,6 +86,13 @@ def one(matrix, turns):
     yield "recommend 10 of 26,744 for one user, us", *in_turn(lambda: median(ours), lambda: median(theirs), turns)
 
 
+def ndcg(model, train, test):
+    """Returns the ndcg@10 of the one item held out, of every so many users."""
+    some = numpy.zeros(train.shape[0], bool)
+    some[:: max(1, train.shape[0] // 20_000)] = True
+    return evaluation.ndcg_at_k(model, train, test.multiply(some[:, None]).tocsr(), K=10, show_progress=False)
+
+
 def bpr(matrix, turns):
     train, test = evaluation.leave_k_out_split(matrix, 1, random_state=0)
     params = {"factors": 64, "iterations": 10, "learning_rate": 0.05, "random_state": 0, "num_threads": THREADS}
@@ -95,12 +103,26 @@ def bpr(matrix, turns):
         lambda: seconds(lambda: theirs.fit(train, show_progress=False)),
     ]
     yield "bpr fit, 64 factors, 10 epochs, s", *in_turn(*fits, max(1, turns - 2))
-    some = numpy.zeros(matrix.shape[0], bool)
-    some[:: max(1, matrix.shape[0] // 20_000)] = True
-    keep = test.multiply(some[:, None]).tocsr()
     for name, model in (("recmill", ours), ("implicit", theirs)):
-        found = evaluation.ndcg_at_k(model, train, keep, K=10, show_progress=False)
-        print(f"{name}: ndcg@10 {found:.4f} of one held-out item")
+        print(f"{name}: ndcg@10 {ndcg(model, train, test):.4f} of one held-out item")
+
+
+def skrecsys(matrix, turns):
+    from scipy.sparse import csr_array
+    from skrecsys.recommendation import BayesianPersonalizedRanking as SkrecsysBpr
+
+    train, test = evaluation.leave_k_out_split(matrix, 1, random_state=0)
+    ours = recmill.BayesianPersonalizedRanking(
+        factors=64, iterations=10, learning_rate=0.05, random_state=0, num_threads=THREADS, device="cpu"
+    )
+    theirs = SkrecsysBpr(n_factors=64, max_iter=10, learning_rate=0.05, random_state=0, n_jobs=THREADS)
+    array = csr_array(train)
+    fits = [lambda: seconds(lambda: ours.fit(train, False)), lambda: seconds(lambda: theirs._fit(array))]
+    yield "bpr fit beside skrecsys, 64 factors, 10 epochs, s", *in_turn(*fits, max(1, turns - 2))
+    taken = recmill.BayesianPersonalizedRanking(factors=64)
+    taken._replace(theirs.user_factors_, theirs.item_factors_, theirs.item_bias_)
+    for name, model in (("recmill", ours), ("skrecsys", taken)):
+        print(f"{name}: ndcg@10 {ndcg(model, train, test):.4f} of one held-out item")
 
 
 def importing(_, turns):
@@ -113,7 +135,7 @@ def importing(_, turns):
     yield "import in a new process, ms", ours * 1e3, theirs * 1e3, ratio
 
 
-PARTS = {"als": als, "many": many, "one": one, "bpr": bpr, "import": importing}
+PARTS = {"als": als, "many": many, "one": one, "bpr": bpr, "skrecsys": skrecsys, "import": importing}
 
 
 def main():
@@ -127,14 +149,16 @@ def main():
     rows = []
     for part in arguments.only.split(","):
         for what, ours, theirs, ratio in PARTS[part](matrix, arguments.turns):
-            print(f"{what}: recmill {ours:.4g}, implicit {theirs:.4g}, ratio {ratio:.2f}", flush=True)
+            other = "skrecsys" if part == "skrecsys" else "implicit"
+            print(f"{what}: recmill {ours:.4g}, {other} {theirs:.4g}, ratio {ratio:.2f}", flush=True)
             date = datetime.date.today().isoformat()
             rows.append(
                 {
                     "date": date,
                     "what": what,
                     "recmill": f"{ours:.5g}",
-                    "implicit": f"{theirs:.5g}",
+                    "peer": other,
+                    "theirs": f"{theirs:.5g}",
                     "ratio": f"{ratio:.3f}",
                 }
             )

@@ -17,8 +17,11 @@ Where to go from here:
 ===========================================  =====================================================================
 ``AlternatingLeastSquares``                  matrix factorization, where every pair counts, seen or not
 ``BayesianPersonalizedRanking``              matrix factorization that learns what comes before what
+``LogisticMatrixFactorization``              matrix factorization that learns how likely an item is taken
+``Svd``                                      matrix factorization that predicts ratings
 ``CosineRecommender`` and its like           items that are taken by the same users
 ``Ease``, ``MostPopular``                    a dense model of items in closed form; what everybody takes
+``DeepFM``, ``DCNv2``, ``recmill.rankers``     models that score rows of features: clicks, purchases, fraud
 ``recmill.evaluation``                       splits and ranking metrics
 ``recmill.load(path)``                       opens what ``model.save(path)`` or the command ``recmill train`` wrote
 ``recmill.from_implicit(model)``             takes over a model of the library implicit
@@ -33,7 +36,8 @@ Users and items are rows and columns of a sparse matrix, named by their index, o
 
 from __future__ import annotations
 
-from . import cpu, evaluation, utils
+from . import cpu, evaluation, rankers, utils
+from ._cuda import point_to_packages
 from ._recmill import __version__
 from ._recommendations import Recommendations
 from ._recommender import Recommender, load
@@ -43,32 +47,63 @@ from .bpr import BayesianPersonalizedRanking
 from .closed_form import Ease, MostPopular
 from .devices import Device, devices
 from .exceptions import NotFittedError, ParameterWarning
+from .lmf import LogisticMatrixFactorization
 from .nearest_neighbours import (
     BM25Recommender,
     CosineRecommender,
     ItemItemRecommender,
     TFIDFRecommender,
 )
+from .rankers import (
+    DLRM,
+    AutoInt,
+    DCNv2,
+    DeepFM,
+    FactorizationMachine,
+    FinalMLP,
+    Logistic,
+    MMoE,
+    Ranker,
+    SharedBottom,
+    WideDeep,
+)
+from .svd import Svd
+
+point_to_packages()
 
 __all__ = [
     "AlternatingLeastSquares",
+    "AutoInt",
     "BM25Recommender",
     "BayesianPersonalizedRanking",
     "CosineRecommender",
+    "DCNv2",
+    "DLRM",
+    "DeepFM",
     "Device",
     "Ease",
+    "FactorizationMachine",
+    "FinalMLP",
     "ItemItemRecommender",
+    "Logistic",
+    "LogisticMatrixFactorization",
+    "MMoE",
     "MostPopular",
     "NotFittedError",
     "ParameterWarning",
+    "Ranker",
     "Recommendations",
     "Recommender",
+    "SharedBottom",
+    "Svd",
     "TFIDFRecommender",
+    "WideDeep",
     "__version__",
     "cpu",
     "devices",
     "evaluation",
     "from_implicit",
     "load",
+    "rankers",
     "utils",
 ]

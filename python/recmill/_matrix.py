@@ -24,11 +24,6 @@ def is_sparse(matrix: Any) -> bool:
     return hasattr(matrix, "tocsr") and hasattr(matrix, "nnz")
 
 
-def is_table(data: Any) -> bool:
-    """Whether this is a table: of pandas, polars, pyarrow, or of anybody who speaks the Arrow C stream interface."""
-    return hasattr(data, "__arrow_c_stream__") or (hasattr(data, "columns") and hasattr(data, "to_numpy"))
-
-
 def as_csr(matrix: Any, name: str, warn: bool = False) -> Any:
     """Return a sparse matrix of scipy by rows, each column once and ascending: itself where it is one already."""
     if not is_sparse(matrix):
@@ -93,48 +88,16 @@ def as_count(n: Any, name: str) -> int:
     return count
 
 
+def as_choice(value: Any, name: str, choices: Sequence[str]) -> str:
+    """Return one of these words."""
+    if value not in choices:
+        raise ValueError(f"{name} needs to be one of {', '.join(choices)}, not {value!r}")
+    return str(value)
+
+
 def as_json(config: dict[str, Any]) -> str:
     """Return a configuration as JSON, which has no numbers that are not finite."""
     for name, value in config.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} needs to be a finite number, not {value}")
     return json.dumps(config)
-
-
-def stream(data: Any, columns: dict[str, str | None]) -> Any:
-    """Return a capsule of the Arrow C stream interface with the columns user, item, value and time of a table.
-
-    ``columns`` says which column of the table each of them is; those of ``None`` are left out.
-    """
-    named = {role: column for role, column in columns.items() if column is not None}
-    names = getattr(data, "column_names", None)
-    known = [str(column) for column in (getattr(data, "columns", []) if names is None else names)]
-    missing = [column for column in named.values() if known and column not in known]
-    if missing:
-        raise ValueError(f"the table has no column {missing[0]!r}, only {', '.join(known)}")
-    kind = type(data).__module__.split(".")[0]
-    if kind == "polars":
-        data = data.lazy().select(**{role: column for role, column in named.items()}).collect()
-        import polars as pl
-
-        data = data.select(pl.col(role).cast(pl.String) if role in ("user", "item") else pl.col(role) for role in named)
-        return data.__arrow_c_stream__()
-    import_error = "a table needs pyarrow here: pip install pyarrow"
-    try:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-    except ImportError as error:
-        raise ImportError(import_error) from error
-    if kind == "pandas":
-        table = pa.Table.from_pandas(data[list(dict.fromkeys(named.values()))], preserve_index=False)
-    else:
-        table = pa.table(data)
-    arrays = []
-    for role, column in named.items():
-        array = table.column(column)
-        if role in ("user", "item"):
-            if pa.types.is_dictionary(array.type):
-                array = pc.cast(array, array.type.value_type)
-            array = pc.cast(array, pa.string())
-        arrays.append(array)
-    return pa.table(arrays, names=list(named)).__arrow_c_stream__()

@@ -24,7 +24,8 @@ class Watch:
             else:
                 self.bar = tqdm
 
-    def __call__(self, epoch: int, epochs: int, seconds: float, loss: float | None, device: str | None) -> None:
+    def __call__(self, done: float, epochs: int, seconds: float, loss: float | None, device: str | None) -> None:
+        """Hear that so many epochs are done: none yet, a part of one, or one more."""
         if device is not None:
             self.device = device
             self.bar = self.bar(total=epochs, desc=self.what) if self.bar is not None else None
@@ -33,11 +34,13 @@ class Watch:
         if self.bar is not None:
             if loss is not None:
                 self.bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
-            self.bar.update(1)
+            self.bar.update(round(done - self.bar.n, 2))
+        if not float(done).is_integer():
+            return
         if loss is not None:
-            log.info("%s: iteration %d, loss %.6g", self.what, epoch, loss)
+            log.info("%s: iteration %d, loss %.6g", self.what, done, loss)
         if self.callback is not None:
-            self.callback(epoch - 1, seconds, loss)
+            self.callback(int(done) - 1, seconds, loss)
 
     def close(self) -> None:
         """Take the bar away."""

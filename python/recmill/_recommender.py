@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from typing import Any, Callable, ClassVar, Iterable, Sequence, TypeVar, cast
@@ -11,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _recmill
-from ._matrix import as_count, as_csr, as_filter, as_indices, as_json, is_sparse, is_table, parts, stream
+from ._estimator import Estimator
+from ._matrix import as_count, as_csr, as_filter, as_indices, as_json, is_sparse, parts
 from ._progress import Watch
 from ._recommendations import Recommendations
+from ._table import events, is_table
 from .exceptions import NotFittedError
 
 Self = TypeVar("Self", bound="Recommender")
@@ -22,8 +23,8 @@ KINDS: dict[str, type[Recommender]] = {}
 """The class of each model of a model directory."""
 
 
-class Recommender:
-    """What all models have in common.
+class Recommender(Estimator):
+    """What all models that find items have in common.
 
     Hyper-parameters are the constructor's keywords and attributes of the same names, as in scikit-learn; what fitting finds has
     a trailing underscore.
@@ -32,47 +33,14 @@ class Recommender:
     kind: ClassVar[str] = ""
     """The model's name in a model directory."""
 
-    device: str
-    num_threads: int
-    random_state: Any
-    use_gpu: bool = False
     _model: _recmill.Model | None = None
+    _renamed: ClassVar[dict[str, str]] = {}
+    """What the constructor calls a hyper-parameter otherwise than the model directory."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         if "kind" in vars(cls):
             KINDS.setdefault(cls.kind, cls)
-
-    # Parameters, in scikit-learn's manner.
-
-    @classmethod
-    def _names(cls) -> list[str]:
-        return [name for name in inspect.signature(cls).parameters]
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the hyper-parameters by name."""
-        return {name: getattr(self, name) for name in self._names()}
-
-    def set_params(self: Self, **params: Any) -> Self:
-        """Change hyper-parameters; they take effect when the model is fitted."""
-        known = self._names()
-        for name, value in params.items():
-            if name not in known:
-                raise ValueError(f"{type(self).__name__} has no parameter {name!r}, only {', '.join(known)}")
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        defaults = inspect.signature(type(self)).parameters
-        shown = []
-        for name, value in self.get_params().items():
-            default = defaults[name].default
-            if value is not default and repr(value) != repr(default):
-                shown.append(f"{name}={value!r}")
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return self._model is not None
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import InputTags, Tags, TargetTags
@@ -94,22 +62,6 @@ class Recommender:
 
     def _computes_loss(self) -> bool:
         return False
-
-    def _device(self) -> str:
-        return "cuda:0" if self.use_gpu and self.device == "auto" else self.device
-
-    def _seed(self) -> int:
-        state = self.random_state
-        if isinstance(state, (int, np.integer)) and not isinstance(state, bool):
-            if not 0 <= state < 2**63:
-                raise ValueError(f"random_state needs to be from 0 to 2**63 - 1, not {state}")
-            return int(state)
-        if isinstance(state, np.random.RandomState):
-            return int(state.randint(0, 2**31 - 1))
-        return int(np.random.default_rng(state).integers(2**63))
-
-    def _threads(self) -> int:
-        return as_count(self.num_threads, "num_threads")
 
     def fit(
         self: Self,
@@ -139,13 +91,7 @@ class Recommender:
         Ctrl-C ends the call within a second, and leaves the model as it was before.
         """
         watch = Watch(bool(show_progress), callback, self.kind)
-        how = {
-            "device": self._device(),
-            "seed": self._seed(),
-            "threads": self._threads(),
-            "loss": self._computes_loss(),
-            "told": watch,
-        }
+        how = self._how(watch, self._computes_loss())
         config = as_json(self._config())
         try:
             if is_sparse(user_items) or not is_table(user_items):
@@ -154,10 +100,7 @@ class Recommender:
                 matrix = as_csr(user_items, "user_items", warn=True)
                 self._model = _recmill.fit(config, parts(matrix), how)
             else:
-                if user is None or item is None:
-                    raise ValueError("a table needs the names of its columns: fit(table, user=.., item=..)")
-                columns = {"user": user, "item": item, "value": value, "time": time}
-                self._model = _recmill.fit_frame(config, stream(user_items, columns), how)
+                self._model = _recmill.fit_frame(config, events(user_items, user, item, value, time), how)
         finally:
             watch.close()
         self.device_ = watch.device
@@ -279,12 +222,12 @@ class Recommender:
         if (users is None) == (history is None):
             raise ValueError("recommend for userid or for history, one of them")
         if users is not None:
-            queries, scalar = _texts(users)
+            queries, scalar = texts(users)
             found = model.recommend(model.user_indices(queries), None, refold, wanted)
         else:
             several = _is_listed(history) and any(_is_listed(one) for one in history)
             scalar = not several
-            histories = [_texts(one)[0] for one in (history if several else [history])]
+            histories = [texts(one)[0] for one in (history if several else [history])]
             queries = [", ".join(one) for one in histories]
             columns = [np.unique(model.item_indices(one)) for one in histories]
             indptr = np.cumsum([0, *map(len, columns)], dtype=np.int64)
@@ -294,7 +237,7 @@ class Recommender:
         return self._named(queries, found, model.item_ids, scalar)
 
     def _known_items(self, ids: Any) -> npt.NDArray[np.int64] | None:
-        return None if ids is None else np.unique(self._fitted.item_indices(_texts(ids)[0]))
+        return None if ids is None else np.unique(self._fitted.item_indices(texts(ids)[0]))
 
     def _named(
         self,
@@ -345,9 +288,10 @@ class Recommender:
         if recalculate_item or item_users is not None:
             return self._similar_to_recalculated(itemid, n, item_users, filter_items, items)
         if not model.by_index:
-            queries, scalar = _texts(itemid)
+            queries, scalar = texts(itemid)
             wanted = self._wanted(n, False, self._known_items(filter_items), self._known_items(items))
-            found = model.similar_items(model.item_indices(queries), wanted)
+            about = model.item_indices(queries)
+            found = self._with_itself(about, *model.similar_items(about, wanted))
             return self._named(queries, found, model.item_ids, scalar)
         scalar = np.ndim(itemid) == 0
         wanted = self._wanted(n, False, as_filter(filter_items, "filter_items"), as_filter(items, "items"))
@@ -378,9 +322,9 @@ class Recommender:
             asked, scalar = as_indices(userid, "userid"), np.ndim(userid) == 0
             exclude, only = as_filter(filter_users, "filter_users"), as_filter(users, "users")
         else:
-            queries, scalar = _texts(userid)
+            queries, scalar = texts(userid)
             asked = model.user_indices(queries)
-            known = [None if ids is None else model.user_indices(_texts(ids)[0]) for ids in (filter_users, users)]
+            known = [None if ids is None else model.user_indices(texts(ids)[0]) for ids in (filter_users, users)]
             exclude, only = (None if ids is None else np.unique(ids) for ids in known)
         found = model.similar_users(asked, self._wanted(n, False, exclude, only))
         if found is None:
@@ -438,7 +382,8 @@ class Recommender:
     def _params_of(cls, config: dict[str, Any]) -> dict[str, Any]:
         """Return the constructor's keywords for a configuration."""
         names = cls._names()
-        return {name: value for name, value in config.items() if name in names}
+        named = {cls._renamed.get(name, name): value for name, value in config.items()}
+        return {name: value for name, value in named.items() if name in names}
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if not name.startswith("_cached_")}
@@ -474,7 +419,25 @@ class FactorRecommender(Recommender):
         return self._refreshed()
 
 
-def load(path: str | os.PathLike[str], *, verify: bool = False) -> Recommender:
+class BiasedFactorRecommender(FactorRecommender):
+    """What models with biases beside the vectors have in common."""
+
+    def _joined(self, name: str, *columns: str | float) -> npt.NDArray[np.float32]:
+        """Return factors with columns beside them: arrays of the model by name, or numbers."""
+        cached = f"_cached_joined_{name}"
+        if cached not in vars(self):
+            factors = self._fitted.parameter(name)
+            beside = []
+            for column in columns:
+                values = self._fitted.parameter(column) if isinstance(column, str) else column
+                beside.append(np.full(len(factors), 0.0 if values is None else values, np.float32))
+            joined = np.column_stack([factors, *beside])
+            joined.flags.writeable = False
+            setattr(self, cached, joined)
+        return cast("npt.NDArray[np.float32]", getattr(self, cached))
+
+
+def load(path: str | os.PathLike[str], *, verify: bool = False) -> Any:
     """Open a model directory that :meth:`Recommender.save` or the command ``recmill train`` wrote.
 
     Its files are mapped, not read: it opens at once whatever its size. With ``verify`` every byte is compared with its hash.
@@ -484,8 +447,12 @@ def load(path: str | os.PathLike[str], *, verify: bool = False) -> Recommender:
         from ._takeover import read_npz
 
         return read_npz(path)
-    model = _recmill.Model.open(os.fspath(path), verify)
+    model = _recmill.open(os.fspath(path), verify)
     kind = json.loads(model.config)["model"]
+    if isinstance(model, _recmill.Ranker):
+        from .rankers import RANKERS
+
+        return RANKERS[kind]._of(model)
     return KINDS.get(kind, Stored)._of(model)
 
 
@@ -504,7 +471,7 @@ def _is_listed(ids: Any) -> bool:
     )
 
 
-def _texts(ids: Any) -> tuple[list[str], bool]:
+def texts(ids: Any) -> tuple[list[str], bool]:
     """Return ids as texts, and whether it was a single one."""
     if _is_listed(ids):
         return [_text(one) for one in cast(Sequence[Any], ids)], False

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ._matrix import parts
 from ._recommender import Recommender
 from .als import AlternatingLeastSquares
 from .bpr import BayesianPersonalizedRanking
@@ -98,4 +99,4 @@ def _knn(name: str, attributes: dict[str, Any]) -> Recommender:
     model = kind(**{param: value for param, value in params.items() if param in kind._names()})
     similarity = csr_matrix(attributes["similarity"])
     similarity.sort_indices()
-    return model._taken(similarity, csr_matrix((0, similarity.shape[0]), dtype=np.float32))
+    return model._taken(similarity, parts(csr_matrix((0, similarity.shape[0]), dtype=np.float32)))

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ._matrix import as_count
-from ._recommender import FactorRecommender
+from ._matrix import as_choice, as_count
+from ._recommender import BiasedFactorRecommender
 from .als import check_dtype
 
 __all__ = ["BayesianPersonalizedRanking"]
 
 
-class BayesianPersonalizedRanking(FactorRecommender):
+class BayesianPersonalizedRanking(BiasedFactorRecommender):
     """Matrix factorization that learns the order of pairs: what a user took before what they did not (Rendle et al. 2009).
 
     Parameters
@@ -87,29 +87,17 @@ class BayesianPersonalizedRanking(FactorRecommender):
             "learning_rate": float(self.learning_rate),
             "regularization": float(self.regularization),
             "iterations": as_count(self.iterations, "iterations"),
-            "negatives": self.negatives,
-            "optimizer": self.optimizer,
+            "negatives": as_choice(self.negatives, "negatives", ("uniform", "popularity")),
+            "optimizer": as_choice(self.optimizer, "optimizer", ("sgd", "adagrad")),
             "item_bias": True,
         }
 
     @property
     def user_factors(self) -> Any:
         """``[n_users, factors + 1]`` float32, the last column 1; ``None`` before fitting."""
-        return None if self._model is None else self._with_column("user_factors", None)
+        return None if self._model is None else self._joined("user_factors", 1.0)
 
     @property
     def item_factors(self) -> Any:
         """``[n_items, factors + 1]`` float32, the last column the bias; ``None`` before fitting."""
-        return None if self._model is None else self._with_column("item_factors", "item_bias")
-
-    def _with_column(self, name: str, column: str | None) -> Any:
-        cached = f"_cached_joined_{name}"
-        if cached not in vars(self):
-            factors = self._fitted.parameter(name)
-            bias = np.ones(len(factors), np.float32) if column is None else self._fitted.parameter(column)
-            if bias is None:
-                bias = np.zeros(len(factors), np.float32)
-            joined = np.column_stack([factors, bias])
-            joined.flags.writeable = False
-            setattr(self, cached, joined)
-        return getattr(self, cached)
+        return None if self._model is None else self._joined("item_factors", "item_bias")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._matrix import as_choice
 from ._recommender import Recommender
 
 __all__ = ["Ease", "MostPopular"]
@@ -63,4 +64,5 @@ class MostPopular(Recommender):
         self.random_state = random_state
 
     def _config(self) -> dict[str, Any]:
-        return {"model": "most-popular", **({} if self.count is None else {"count": self.count})}
+        given = {} if self.count is None else {"count": as_choice(self.count, "count", ("users", "values"))}
+        return {"model": "most-popular", **given}

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _recmill
-from ._matrix import as_count, as_csr, is_table, parts
+from ._matrix import as_count, as_csr, is_sparse, parts
+from ._table import events, is_table
 from ._recommender import Recommender
 
 __all__ = [
@@ -112,21 +113,33 @@ class ItemItemRecommender(Recommender):
         value: str | None = None,
         time: str | None = None,
     ) -> Self:
-        """Learn from a sparse matrix of scipy, ``[n_users, n_items]``, and return the model itself."""
-        if is_table(user_items):
-            raise ValueError("fit takes a sparse matrix here; the command `recmill train item-knn` takes tables")
-        matrix = as_csr(user_items, "user_items", warn=True)
+        """Learn from a sparse matrix of scipy, ``[n_users, n_items]``, or a table; return the model itself.
+
+        Parameters are those of :meth:`Recommender.fit`.
+        """
+        history: Any
+        if is_sparse(user_items) or not is_table(user_items):
+            if any((user, item, value, time)):
+                raise ValueError("user, item, value and time name columns of a table")
+            matrix = as_csr(user_items, "user_items", warn=True)
+            history = parts(matrix)
+        else:
+            from scipy.sparse import csr_matrix
+
+            history = _recmill.read_events(events(user_items, user, item, value, time))
+            indptr, items, values, n_items = history.matrix()
+            matrix = csr_matrix((values, items, indptr), shape=(len(indptr) - 1, n_items))
         if 0 in matrix.shape or matrix.nnz == 0:
             raise ValueError(f"user_items of shape {matrix.shape} has nothing to learn from")
         if as_count(self.K, "K") < 1:
             raise ValueError(f"K needs to be at least 1, not {self.K}")
         similarity = all_pairs_knn(self._weighted(matrix), self.K, self.num_threads, False)
-        return self._taken(similarity, matrix)
+        return self._taken(similarity, history)
 
     def _taken(self: Self, similarity: Any, history: Any) -> Self:
         neighbours = max(1, int(np.diff(similarity.indptr).max(initial=0)))
         config = {"model": "item-knn", "neighbours": neighbours, "neighbours_of": "history", "binary": False}
-        self._model = _recmill.Model.of_neighbours(json.dumps(config), parts(similarity), parts(history))
+        self._model = _recmill.Model.of_neighbours(json.dumps(config), parts(similarity), history)
         self._refreshed()
         self._cached_similarity = similarity
         return self

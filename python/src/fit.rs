@@ -1,50 +1,37 @@
-//! Training in a thread of its own: Python hears of every epoch, and Ctrl-C is answered at once.
-//!
-//! The caller's thread waits without the interpreter and wakes a few times a second to see whether a signal has come. After one it
-//! leaves: training ends behind its back after the epoch that it is in, and its work is thrown away.
+//! Training a model that finds items, from a matrix or a table.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
-    time::Duration,
-};
+use std::sync::Arc;
 
-use pyo3::{exceptions::PyRuntimeError, prelude::*};
+use pyo3::prelude::*;
 use recmill_core::{
     Csr, Dataset, DatasetParts, IdMap,
     models::{ModelConfig, Retriever},
 };
 use recmill_kernels::Device;
-use recmill_train::{EpochRecord, Plan, Progress, Training};
+use recmill_train::Training;
 
 use crate::{
     arrays::CsrArrays,
-    failure::{Failure, guarded, of_panic},
-    frame,
+    background::in_background,
+    failure::{Failure, guarded},
+    frame::Frame,
     model::{Model, Trained},
-    threads::{apart, on_threads},
+    threads::apart,
 };
-
-/// How often the caller's thread looks for a signal.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// How a model is to be trained, beside its hyper-parameters.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub(crate) struct How {
     /// A device, or `auto`.
-    device: String,
-    seed: u64,
+    pub(crate) device: String,
+    pub(crate) seed: u64,
     /// 0 for as many as there are processors.
-    threads: usize,
+    pub(crate) threads: usize,
     /// Whether the loss of each epoch is computed where that is a pass of its own.
     loss: bool,
-    /// Called with `(epoch, epochs, seconds, loss)` after every epoch, and with epoch 0 and the device before.
-    told: Option<Py<PyAny>>,
+    /// See [`in_background`].
+    pub(crate) told: Option<Py<PyAny>>,
 }
 
 /// Trains the model of `config` on a sparse matrix of users by items.
@@ -57,19 +44,14 @@ pub(crate) fn fit(py: Python<'_>, config: &str, data: CsrArrays<'_>, how: How) -
     })
 }
 
-/// Trains the model of `config` on a table with columns `user`, `item` and perhaps `value` and `time`, given as an Arrow C
-/// stream.
+/// Trains the model of `config` on a table with columns `user`, `item` and perhaps `value` and `time`; see [`Frame::of`].
 #[pyfunction]
-pub(crate) fn fit_frame(
-    py: Python<'_>,
-    config: &str,
-    stream: &Bound<'_, PyAny>,
-    how: How,
-) -> PyResult<Model> {
+pub(crate) fn fit_frame(py: Python<'_>, config: &str, table: &Bound<'_, PyAny>, how: How) -> PyResult<Model> {
     guarded(|| {
         let parsed: ModelConfig = parse(config)?;
-        let batches = frame::read(stream)?;
-        let dataset = apart(py, || frame::dataset(batches, &parsed))?;
+        let frame = Frame::of(table)?;
+        let dataset = apart(py, || frame.dataset(&parsed))?;
+        drop(frame);
         run(py, config, dataset, how, false)
     })
 }
@@ -97,98 +79,20 @@ pub(crate) fn parse(config: &str) -> Result<ModelConfig, Failure> {
     Ok(parsed)
 }
 
-/// What the training thread says.
-enum Told {
-    Planned(u32, Device),
-    Epoch(EpochRecord),
-    Done(Box<PyResult<Trained>>),
-}
-
 fn run(py: Python<'_>, config: &str, dataset: Dataset, how: How, by_index: bool) -> Result<Model, Failure> {
     let config = parse(config)?;
-    let device = py.detach(|| chosen(&how.device, &config))?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let (sender, receiver) = mpsc::channel();
-    let receiver = Mutex::new(receiver);
-    let work = {
-        let (config, stop, sender, seed, loss) = (config, stop.clone(), sender.clone(), how.seed, how.loss);
-        move || -> Result<Trained, Failure> {
-            let mut training = Training::new(&config, &dataset);
-            (training.device, training.seed, training.loss) = (device, seed, loss);
-            let done = training.run(None, &stop, &mut Teller(sender))?;
-            let model: Box<dyn Retriever> = done.model;
-            Ok(Trained {
-                config,
-                model,
-                dataset: owned(dataset, by_index)?,
-                epochs: done.epochs,
-                seed,
-                by_index,
-            })
-        }
-    };
-    let threads = how.threads;
-    std::thread::Builder::new()
-        .name("recmill-fit".into())
-        .spawn(move || {
-            let done = catch_unwind(AssertUnwindSafe(|| on_threads(threads, work)));
-            let done = match done {
-                Ok(Ok(Ok(trained))) => Ok(trained),
-                Ok(Ok(Err(failure))) => Err(PyErr::from(failure)),
-                Ok(Err(error)) => Err(error),
-                Err(panic) => Err(of_panic(&*panic)),
-            };
-            // Nobody listens any more after a signal.
-            let _ = sender.send(Told::Done(Box::new(done)));
-        })
-        .map_err(|error| PyRuntimeError::new_err(format!("a thread cannot be started: {error}")))?;
-    let ended = wait(py, &receiver, how.told.as_ref());
-    if ended.is_err() {
-        stop.store(true, Ordering::Relaxed);
-    }
-    Model::fitted(ended?)
-}
-
-fn wait(
-    py: Python<'_>,
-    receiver: &Mutex<mpsc::Receiver<Told>>,
-    told: Option<&Py<PyAny>>,
-) -> PyResult<Trained> {
-    let mut epochs = 0;
-    let tell = |arguments: (u32, u32, f64, Option<f64>, Option<String>)| match told {
-        Some(told) => told.call1(py, arguments).map(drop),
-        None => Ok(()),
-    };
-    loop {
-        match py.detach(|| match receiver.lock() {
-            Ok(receiver) => receiver.recv_timeout(LOOK),
-            Err(_) => Err(mpsc::RecvTimeoutError::Disconnected),
-        }) {
-            Ok(Told::Planned(planned, device)) => {
-                epochs = planned;
-                tell((0, epochs, 0.0, None, Some(device.to_string())))?;
-            }
-            Ok(Told::Epoch(record)) => tell((record.epoch, epochs, record.seconds, record.loss, None))?,
-            Ok(Told::Done(done)) => return *done,
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => {
-                return Err(PyRuntimeError::new_err("the training thread is gone"));
-            }
-        }
-        py.check_signals()?;
-    }
-}
-
-struct Teller(mpsc::Sender<Told>);
-
-impl Progress for Teller {
-    fn planned(&mut self, plan: &Plan) {
-        let _ = self.0.send(Told::Planned(plan.epochs, plan.device));
-    }
-
-    fn epoch(&mut self, record: &EpochRecord) {
-        let _ = self.0.send(Told::Epoch(record.clone()));
-    }
+    let on_gpu = recmill_train::trains_on_gpu(&config);
+    let device = py.detach(|| chosen(&how.device, on_gpu))?;
+    let (seed, loss) = (how.seed, how.loss);
+    let trained = in_background(py, how.threads, how.told.as_ref(), move |stop, teller| {
+        let mut training = Training::new(&config, &dataset);
+        (training.device, training.seed, training.loss) = (device, seed, loss);
+        let done = training.run(None, stop, teller)?;
+        let model: Box<dyn Retriever> = done.model;
+        let dataset = Arc::new(owned(dataset, by_index)?);
+        Ok(Trained { config, model, dataset, epochs: done.epochs, seed, by_index })
+    })?;
+    Model::fitted(trained)
 }
 
 /// Returns the same data in memory of its own: the caller's arrays may change once the model is there. What else was derived
@@ -203,10 +107,9 @@ pub(crate) fn owned(dataset: Dataset, by_index: bool) -> Result<Dataset, Failure
     Ok(Dataset::without_times(users, items, Csr::new(n_columns, indptr, indices, values)?)?)
 }
 
-/// Returns the device that `device` names; for `auto` the first GPU that can be used where the model learns on one, hardware
-/// only, and otherwise the processor.
-fn chosen(device: &str, config: &ModelConfig) -> Result<Device, Failure> {
-    let on_gpu = recmill_train::trains_on_gpu(config);
+/// Returns the device that `device` names; for `auto` the first GPU that can be used where `on_gpu` says that the model learns on
+/// one, hardware only, and otherwise the processor.
+pub(crate) fn chosen(device: &str, on_gpu: bool) -> Result<Device, Failure> {
     if device == "auto" {
         let usable = |about: &recmill_kernels::About| !about.software && about.device.check().is_ok();
         let gpu = if on_gpu { Device::gpus().into_iter().find(usable) } else { None };

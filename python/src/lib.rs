@@ -1,28 +1,35 @@
 //! The native part of the Python package: converts, lets go of the interpreter, calls the library, maps errors.
 //!
 //! ```text
-//! arrays    numpy's numbers as ours, and back
-//! frame     tables of any library, by the Arrow C stream
-//! failure   our errors as Python's, and panics as errors
-//! threads   where work runs: pools that a fork leaves behind
-//! fit       training in a thread of its own, while Python stays responsive
-//! filters   which items may be in an answer
-//! model     a trained model: asked by index or by id, saved, opened
-//! pairs     items by items, as the neighbourhood recommenders of implicit define them
+//! arrays      numpy's numbers as ours, and back
+//! frame       tables of any library, by the Arrow C stream or by column
+//! failure     our errors as Python's, and panics as errors
+//! threads     where work runs: pools that a fork leaves behind
+//! background  training in a thread of its own, while Python stays responsive
+//! fit         training a model that finds items
+//! filters     which items may be in an answer
+//! model       a model that finds items: asked by index or by id, saved, opened
+//! pairs       items by items, as the neighbourhood recommenders of implicit define them
+//! ranker      a model that scores rows: trained, asked, saved, opened
+//! unpacked    a model's files in memory, for pickles
 //! ```
 //!
 //! What people type is in the Python files beside this crate; nothing here is meant to be called by them.
 
 mod arrays;
+mod background;
 mod failure;
 mod filters;
 mod fit;
 mod frame;
 mod model;
 mod pairs;
+mod ranker;
 mod threads;
+mod unpacked;
 
 use pyo3::prelude::*;
+use recmill_core::directory::{ModelDirectory, Verify};
 use recmill_kernels::{About, Device};
 
 /// Name, description, whether it can be used, why not, whether it is software.
@@ -44,13 +51,33 @@ fn devices(py: Python<'_>) -> PyResult<Vec<Found>> {
     })
 }
 
+/// Opens a model directory, or one version of it: a model that finds items, or one that scores rows.
+#[pyfunction]
+#[pyo3(signature = (path, verify = false))]
+fn open(py: Python<'_>, path: std::path::PathBuf, verify: bool) -> PyResult<Py<PyAny>> {
+    failure::guarded(|| {
+        let verify = if verify { Verify::Full } else { Verify::Quick };
+        let directory = threads::apart(py, || Ok(ModelDirectory::open(path, verify)?))?;
+        Ok(match directory.is_ranker() {
+            true => Py::new(py, ranker::Ranker::opened(py, directory, None)?)?.into_any(),
+            false => Py::new(py, model::Model::opened(py, directory, None)?)?.into_any(),
+        })
+    })
+}
+
 #[pymodule]
 fn _recmill(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<model::Model>()?;
+    module.add_class::<ranker::Ranker>()?;
+    module.add_class::<frame::Events>()?;
+    module.add_function(wrap_pyfunction!(open, module)?)?;
     module.add_function(wrap_pyfunction!(devices, module)?)?;
     module.add_function(wrap_pyfunction!(fit::fit, module)?)?;
     module.add_function(wrap_pyfunction!(fit::fit_frame, module)?)?;
+    module.add_function(wrap_pyfunction!(frame::read_events, module)?)?;
     module.add_function(wrap_pyfunction!(pairs::all_pairs_knn, module)?)?;
+    module.add_function(wrap_pyfunction!(ranker::fit_ranker, module)?)?;
+    module.add_function(wrap_pyfunction!(ranker::ranker_defaults, module)?)?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2,
 use pyo3::{
     exceptions::{PyKeyError, PyMemoryError, PyValueError},
     prelude::*,
-    types::{PyBytes, PyDict},
+    types::PyDict,
 };
 use rayon::prelude::*;
 use recmill_core::{
@@ -27,11 +27,15 @@ use crate::{
     failure::{Failure, guarded},
     filters::{Filters, Wanted, checked},
     fit::{by_place, numbered, owned, parse},
-    threads::{apart, on_threads},
+    frame::Events,
+    threads::{apart, here, on_threads},
+    unpacked::{files_of, unpack},
 };
 
 /// Rows that are scored between two looks for a signal.
 const ROWS_AT_ONCE: usize = 2048;
+/// Products below which one question is answered by the thread that asks it.
+const FEW_PRODUCTS: u64 = 8 << 20;
 /// Bytes of answers for which it is worth looking how many are left.
 const MUCH: u64 = 1 << 26;
 /// What stands where there is no further answer, as in implicit.
@@ -42,7 +46,7 @@ const NO_SCORE: f32 = -f32::MAX;
 pub(crate) struct Trained {
     pub(crate) config: ModelConfig,
     pub(crate) model: Box<dyn Retriever>,
-    pub(crate) dataset: Dataset,
+    pub(crate) dataset: Arc<Dataset>,
     pub(crate) epochs: Vec<EpochRecord>,
     pub(crate) seed: u64,
     pub(crate) by_index: bool,
@@ -118,7 +122,6 @@ impl Ids for ItemsOf {
 impl Model {
     pub(crate) fn fitted(trained: Trained) -> Result<Self, Failure> {
         let Trained { config, model, dataset, epochs, seed, by_index } = trained;
-        let dataset = Arc::new(dataset);
         Ok(Self {
             config,
             retriever: model,
@@ -135,14 +138,19 @@ impl Model {
         })
     }
 
-    fn opened(directory: ModelDirectory, unpacked: Option<tempfile::TempDir>) -> Result<Self, Failure> {
+    pub(crate) fn opened(
+        py: Python<'_>,
+        directory: ModelDirectory,
+        unpacked: Option<tempfile::TempDir>,
+    ) -> Result<Self, Failure> {
         let config: ModelConfig =
             serde_json::from_value(directory.manifest().config.model.clone()).map_err(|error| {
                 let path = directory.path().display();
                 PyValueError::new_err(format!("{path}: no model that recommends items: {error}"))
             })?;
         let (users, items) = (directory.users().clone(), directory.items().clone());
-        let retriever = models::open(&config, directory.parameters()?, users.len(), items.len())?;
+        let (n_users, n_items) = (users.len(), items.len());
+        let retriever = apart(py, || Ok(models::open(&config, directory.parameters()?, n_users, n_items)?))?;
         let saved = &directory.manifest().config;
         Ok(Self {
             config,
@@ -214,34 +222,35 @@ impl Model {
         }
         let (mut ids, mut scores) = (vec![NO_ITEM; cells], vec![NO_SCORE; cells]);
         let mut workspace = self.workspaces.try_lock().ok().and_then(|mut all| all.pop()).unwrap_or_default();
+        let products = retriever.table("item_factors").map_or(0, |table| table.rows() * table.dim() as u64);
+        let alone = n_rows == 1 && products < FEW_PRODUCTS;
         let mut begin = 0;
         while begin < n_rows {
             let end = (begin + ROWS_AT_ONCE).min(n_rows);
             let out = begin * filters.n..end * filters.n;
-            py.detach(|| {
-                on_threads(filters.threads, || {
-                    let rows = match end - begin {
-                        1 => vec![question(begin)?],
-                        _ => (begin..end).into_par_iter().map(&question).collect::<Result<_, _>>()?,
-                    };
-                    let batch = Batch { rows };
-                    retriever.score(&batch, &mut workspace)?;
-                    if filters.n > 0 {
-                        let ids = ids[out.clone()].chunks_exact_mut(filters.n);
-                        let scores = scores[out].chunks_exact_mut(filters.n);
-                        for (at, (ids, scores)) in ids.zip(scores).enumerate() {
-                            let own = first(&batch.rows[at]);
-                            let (items, of_items) = workspace.answer(at);
-                            let found = items.iter().copied().zip(of_items.iter().copied());
-                            let all = own.into_iter().chain(found).zip(ids.iter_mut().zip(scores));
-                            for ((item, score), (id, of_id)) in all {
-                                (*id, *of_id) = (item.0 as i32, score);
-                            }
+            let work = || -> Result<(), Failure> {
+                let rows = match end - begin {
+                    1 => vec![question(begin)?],
+                    _ => (begin..end).into_par_iter().map(&question).collect::<Result<_, _>>()?,
+                };
+                let batch = Batch { rows };
+                retriever.score(&batch, &mut workspace)?;
+                if filters.n > 0 {
+                    let ids = ids[out.clone()].chunks_exact_mut(filters.n);
+                    let scores = scores[out].chunks_exact_mut(filters.n);
+                    for (at, (ids, scores)) in ids.zip(scores).enumerate() {
+                        let own = first(&batch.rows[at]);
+                        let (items, of_items) = workspace.answer(at);
+                        let found = items.iter().copied().zip(of_items.iter().copied());
+                        let all = own.into_iter().chain(found).zip(ids.iter_mut().zip(scores));
+                        for ((item, score), (id, of_id)) in all {
+                            (*id, *of_id) = (item.0 as i32, score);
                         }
                     }
-                    Ok::<(), Failure>(())
-                })
-            })??;
+                }
+                Ok(())
+            };
+            py.detach(|| if alone { here(work) } else { on_threads(filters.threads, work) })??;
             py.check_signals()?;
             begin = end;
         }
@@ -265,20 +274,17 @@ impl Model {
     }
 }
 
+/// What users had before: by index, or by the ids of a table.
+#[derive(FromPyObject)]
+enum History<'py> {
+    Events(Bound<'py, Events>),
+    Matrix(CsrArrays<'py>),
+}
+
 type Answers<'py> = (Bound<'py, PyArray2<i32>>, Bound<'py, PyArray2<f32>>);
 
 #[pymethods]
 impl Model {
-    /// Opens a model directory, or one version of it.
-    #[staticmethod]
-    #[pyo3(signature = (path, verify = false))]
-    fn open(py: Python<'_>, path: PathBuf, verify: bool) -> PyResult<Self> {
-        guarded(|| {
-            let verify = if verify { Verify::Full } else { Verify::Quick };
-            apart(py, || Self::opened(ModelDirectory::open(path, verify)?, None))
-        })
-    }
-
     /// Makes a model of factors: `[n_users, factors]`, `[n_items, factors]`. Ids and histories are those of `like` as far as
     /// they go; what is beyond has its index for an id, and no history.
     #[staticmethod]
@@ -316,7 +322,7 @@ impl Model {
             let like = like.map(|like| like.get());
             apart(py, || {
                 let model = models::open(&config, parameters, n_users, n_items)?;
-                let dataset = resized(like, n_users, n_items)?;
+                let dataset = Arc::new(resized(like, n_users, n_items)?);
                 Self::fitted(Trained {
                     config,
                     model,
@@ -330,20 +336,27 @@ impl Model {
     }
 
     /// Makes a model of neighbour lists: item `i` is like `indices[indptr[i] .. indptr[i + 1]]`, each with its similarity;
-    /// `history` is the matrix of users by items that it comes from.
+    /// `history` is the matrix of users by items that it comes from, or the table's interactions.
     #[staticmethod]
     fn of_neighbours(
         py: Python<'_>,
         config: &str,
         neighbours: CsrArrays<'_>,
-        history: CsrArrays<'_>,
+        history: History<'_>,
     ) -> PyResult<Self> {
         guarded(|| {
             let ModelConfig::ItemKnn(knn) = parse(config)? else {
                 return Err(PyValueError::new_err("no configuration of item-knn").into());
             };
             let lists = neighbours.to_csr()?;
-            let by_user = history.to_csr()?;
+            let by_index = matches!(history, History::Matrix(_));
+            let dataset = match history {
+                History::Events(events) => events.get().dataset.clone(),
+                History::Matrix(matrix) => {
+                    let by_user = matrix.to_csr()?;
+                    apart(py, || Ok(Arc::new(owned(by_place(by_user)?, true)?)))?
+                }
+            };
             apart(py, || {
                 let what = "neighbours";
                 let model = ItemKnn::new(
@@ -355,10 +368,10 @@ impl Model {
                 Self::fitted(Trained {
                     config: ModelConfig::ItemKnn(knn),
                     model: Box::new(model),
-                    dataset: owned(by_place(by_user)?, true)?,
+                    dataset,
                     epochs: Vec::new(),
                     seed: 0,
-                    by_index: true,
+                    by_index,
                 })
             })
         })
@@ -368,38 +381,15 @@ impl Model {
     #[staticmethod]
     fn of_files(py: Python<'_>, files: &Bound<'_, PyDict>) -> PyResult<Self> {
         guarded(|| {
-            let folder = tempfile::tempdir().map_err(PyErr::from)?;
-            for (name, bytes) in files {
-                let (name, bytes): (String, Vec<u8>) = (name.extract()?, bytes.extract()?);
-                if Path::new(&name).file_name().is_none_or(|file| file.to_str() != Some(&name)) {
-                    return Err(PyValueError::new_err(format!("`{name}` is no name of a file")).into());
-                }
-                fs_err::write(folder.path().join(name), bytes).map_err(PyErr::from)?;
-            }
-            apart(py, || Self::opened(ModelDirectory::open(folder.path(), Verify::Full)?, Some(folder)))
+            let folder = unpack(files)?;
+            let directory = apart(py, || Ok(ModelDirectory::open(folder.path(), Verify::Full)?))?;
+            Self::opened(py, directory, Some(folder))
         })
     }
 
     /// Returns the files of the model as a directory would hold them, by name.
     fn files<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        guarded(|| {
-            let read = apart(py, || -> Result<Vec<(String, Vec<u8>)>, Failure> {
-                let folder = tempfile::tempdir().map_err(PyErr::from)?;
-                let version = self.saved_at(&folder.path().join("model"), 1)?;
-                let mut read = Vec::new();
-                for entry in fs_err::read_dir(version).map_err(PyErr::from)? {
-                    let entry = entry.map_err(PyErr::from)?;
-                    let bytes = fs_err::read(entry.path()).map_err(PyErr::from)?;
-                    read.push((entry.file_name().to_string_lossy().into_owned(), bytes));
-                }
-                Ok(read)
-            })?;
-            let files = PyDict::new(py);
-            for (name, bytes) in read {
-                files.set_item(name, PyBytes::new(py, &bytes))?;
-            }
-            Ok(files)
-        })
+        guarded(|| files_of(py, |path| self.saved_at(path, 1)))
     }
 
     /// Adds a version to the model directory at `path`, and returns the version's folder.
@@ -538,6 +528,34 @@ impl Model {
             let users = checked(users.as_slice().map_err(PyErr::from)?, "user", self.users.len())?;
             let Some(alike) = apart(py, || self.users_as_items())? else { return Ok(None) };
             self.similar(py, alike, &users, &filters).map(Some)
+        })
+    }
+
+    /// Returns the value that each of `users` gives the item beside it; -1 for one that the model does not know. `None` for a
+    /// model that predicts no values.
+    fn predict<'py>(
+        &self,
+        py: Python<'py>,
+        users: PyReadonlyArray1<'py, i64>,
+        items: PyReadonlyArray1<'py, i64>,
+    ) -> PyResult<Option<Bound<'py, PyArray1<f32>>>> {
+        guarded(|| {
+            let (users, items) =
+                (users.as_slice().map_err(PyErr::from)?, items.as_slice().map_err(PyErr::from)?);
+            let known = |ids: &[i64], what, count| -> PyResult<Vec<Option<u32>>> {
+                let one =
+                    |&id: &i64| if id == -1 { Ok(None) } else { Ok(checked(&[id], what, count)?.pop()) };
+                ids.iter().map(one).collect()
+            };
+            let users = known(users, "user", self.users.len())?;
+            let items = known(items, "item", self.items.len())?;
+            let pairs: Vec<_> =
+                users.into_iter().zip(items).map(|(u, i)| (u.map(UserIndex), i.map(ItemIndex))).collect();
+            let values = apart(py, || {
+                let mut values = Vec::new();
+                Ok(self.retriever.predict(&pairs, &mut values)?.then_some(values))
+            })?;
+            Ok(values.map(|values| values.into_pyarray(py)))
         })
     }
 

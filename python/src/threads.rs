@@ -3,7 +3,10 @@
 //! A child has none of its parent's threads, so a pool that the parent made would wait for ever: a pool is known by the process
 //! that made it, and another process makes its own. No lock is involved, as a fork may come while one is held.
 
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::{
+    cell::OnceCell,
+    sync::atomic::{AtomicPtr, AtomicUsize, Ordering},
+};
 
 use pyo3::{PyResult, Python, exceptions::PyRuntimeError};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -12,6 +15,9 @@ use crate::failure::Failure;
 
 /// More threads than this are as many as this.
 const MOST: usize = 256;
+
+/// Threads of Python's that become a pool of one; what rayon keeps of each stays when it ends.
+const MOST_HERE: usize = 256;
 
 struct OfProcess {
     process: u32,
@@ -34,6 +40,26 @@ pub(crate) fn apart<T: Send>(
 /// Runs `work` on so many threads, or on as many as there are processors for 0.
 pub(crate) fn on_threads<T: Send>(n_threads: usize, work: impl FnOnce() -> T + Send) -> PyResult<T> {
     Ok(pool(n_threads)?.install(work))
+}
+
+/// Runs `work` on the calling thread itself: what takes less time than waking another does.
+///
+/// The thread becomes a pool of one, which it stays in a child of `fork`.
+pub(crate) fn here<T: Send>(work: impl FnOnce() -> T + Send) -> PyResult<T> {
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static ALONE: OnceCell<Option<ThreadPool>> = const { OnceCell::new() };
+    }
+    ALONE.with(|alone| {
+        let make = || {
+            let few = MADE.fetch_add(1, Ordering::Relaxed) < MOST_HERE;
+            few.then(|| ThreadPoolBuilder::new().num_threads(1).use_current_thread().build().ok())?
+        };
+        match alone.get_or_init(make) {
+            Some(pool) => Ok(pool.install(work)),
+            None => on_threads(0, work),
+        }
+    })
 }
 
 fn pool(n_threads: usize) -> PyResult<&'static ThreadPool> {

@@ -34,6 +34,8 @@ def every_model():
         recmill.AlternatingLeastSquares(factors=8, iterations=6, **cpu),
         recmill.AlternatingLeastSquares(factors=8, iterations=6, unobserved_weight=0.3, **cpu),
         recmill.BayesianPersonalizedRanking(factors=8, iterations=60, learning_rate=0.05, **cpu),
+        recmill.LogisticMatrixFactorization(factors=8, iterations=40, **cpu),
+        recmill.Svd(factors=8, iterations=40, **cpu),
         recmill.Ease(**cpu),
         recmill.MostPopular(**cpu),
         recmill.CosineRecommender(K=30),

@@ -90,9 +90,11 @@ def test_a_child_of_fork_answers_and_fits():
         model = recmill.AlternatingLeastSquares(factors=8, iterations=3, random_state=0, device="cpu")
         model.fit(likes, False)
         expected = model.recommend(np.arange(300), likes)[0]
+        one = model.recommend(7, likes[[7]])[0]
         child = os.fork()
         if child == 0:
-            same = np.array_equal(model.recommend(np.arange(300), likes)[0], expected)
+            same = np.array_equal(model.recommend(7, likes[[7]])[0], one)
+            same &= np.array_equal(model.recommend(np.arange(300), likes)[0], expected)
             model.fit(likes, False)
             os._exit(0 if same and np.array_equal(model.recommend(np.arange(300), likes)[0], expected) else 1)
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if sys.version_info >= (3, 9) else 1)

@@ -127,3 +127,45 @@ def test_categories_of_pandas_are_texts():
     np.testing.assert_array_equal(
         fitted(table).recommend("user-3").ids, fitted(pandas.DataFrame(events())).recommend("user-3").ids
     )
+
+
+@pytest.mark.parametrize("kind", ["CosineRecommender", "TFIDFRecommender", "BM25Recommender", "ItemItemRecommender"])
+def test_neighbours_of_a_table_are_those_of_its_matrix(kind, tmp_path):
+    from scipy.sparse import csr_matrix
+
+    table = pandas.DataFrame(events())
+    model = getattr(recmill, kind)(K=5).fit(table, False, **COLUMNS)
+    users, items = (sorted(set(table[name]), key=str) for name in ("who", "what"))
+    summed = table.groupby(["who", "what"])["stars"].sum().reset_index()
+    rows = [users.index(who) for who in summed["who"]]
+    columns = [items.index(what) for what in summed["what"]]
+    matrix = csr_matrix((summed["stars"].astype(np.float32), (rows, columns)))
+    plain = getattr(recmill, kind)(K=5).fit(matrix, False)
+    at = users.index("user-8")
+    ids, scores = plain.recommend(at, matrix[[at]], N=4)
+    answer = model.recommend("user-8", k=4)
+    np.testing.assert_allclose(answer.scores, scores, rtol=1e-5)
+    if len(set(scores)) == len(scores):
+        assert answer.ids.tolist() == [str(items[item]) for item in ids]
+    first = model.similar_items(5, k=1)
+    assert first.ids.tolist() == ["5"]
+    np.testing.assert_allclose(first.scores, plain.similar_items(items.index(5), N=1)[1], rtol=1e-5)
+    model.save(tmp_path / "model")
+    opened = recmill.load(tmp_path / "model")
+    assert opened.recommend("user-8", k=4).ids.tolist() == answer.ids.tolist()
+
+
+def test_columns_of_pandas_own_types_and_of_plain_lists_are_the_same():
+    plain = events()
+    expected = fitted(plain).recommend("user-8", k=3)
+    times = pandas.to_datetime(plain["when"], unit="s")
+    for frame in (
+        pandas.DataFrame(plain).astype({"who": "string", "what": "Int64", "stars": "Float32"}),
+        pandas.DataFrame(plain | {"when": times}),
+        pandas.DataFrame(plain | {"when": times.tz_localize("UTC").tz_convert("Asia/Tokyo")}),
+        pandas.DataFrame(plain).set_index("when", drop=False).astype({"what": "uint8"}),
+        pandas.DataFrame(plain | {"what": [float(item) for item in plain["what"]]}),
+    ):
+        answer = fitted(frame).recommend("user-8", k=3)
+        assert answer.ids.tolist() == expected.ids.tolist()
+        np.testing.assert_allclose(answer.scores, expected.scores, rtol=1e-6)

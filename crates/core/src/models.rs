@@ -11,15 +11,19 @@ mod ease;
 mod factors;
 mod fold_in;
 mod item_knn;
+mod lmf;
 mod most_popular;
+mod pair_factors;
 mod svd;
 
 pub use als::{Als, AlsConfig, AlsSolver, AlsTerms, AlsWeighting};
-pub use bpr::{Bpr, BprConfig, FOLD_IN_NEGATIVES, Negatives, Optimizer};
+pub use bpr::{Bpr, BprConfig, Negatives, Optimizer};
 pub use config::{ConfigProblem, ModelConfig, Precision, Problems, open};
 pub use ease::{Ease, EaseConfig};
 pub use item_knn::{ItemKnn, ItemKnnConfig, Measure, NeighboursOf};
+pub use lmf::{Lmf, LmfConfig};
 pub use most_popular::{Count, MostPopular, MostPopularConfig};
+pub use pair_factors::FOLD_IN_NEGATIVES;
 pub use svd::{Svd, SvdConfig, SvdFactors, SvdSolver, ValueRange};
 
 use recmill_kernels::{Device, Table};

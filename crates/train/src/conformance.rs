@@ -9,7 +9,7 @@ use recmill_core::{
     Dataset,
     data::synthetic::{Synthetic, SyntheticOptions},
     evaluate::EvaluateOptions,
-    models::{AlsConfig, AlsSolver, BprConfig, ItemKnnConfig, ModelConfig},
+    models::{AlsConfig, AlsSolver, BprConfig, ItemKnnConfig, LmfConfig, ModelConfig},
 };
 use recmill_kernels::{
     Device,
@@ -28,6 +28,7 @@ pub fn cases() -> Vec<Case> {
         Case { name: "whole/als by Cholesky", run: |device| compare(device, &als(AlsSolver::Cholesky)) },
         Case { name: "whole/als by blocks", run: |device| compare(device, &als(AlsSolver::Block)) },
         Case { name: "whole/bpr", run: |device| compare(device, &bpr()) },
+        Case { name: "whole/lmf", run: |device| compare(device, &lmf()) },
         Case { name: "whole/item-knn", run: |device| compare(device, &item_knn()) },
     ]
 }
@@ -39,6 +40,10 @@ fn als(solver: AlsSolver) -> ModelConfig {
 
 fn bpr() -> ModelConfig {
     ModelConfig::Bpr(BprConfig { factors: 24, iterations: 8, ..BprConfig::default() })
+}
+
+fn lmf() -> ModelConfig {
+    ModelConfig::Lmf(LmfConfig { factors: 24, iterations: 8, ..LmfConfig::default() })
 }
 
 fn item_knn() -> ModelConfig {

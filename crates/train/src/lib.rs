@@ -5,7 +5,6 @@
 //! [`Progress`].
 
 mod als;
-mod bpr;
 pub mod conformance;
 mod data;
 mod ease;
@@ -17,6 +16,7 @@ mod item_knn;
 mod learner;
 pub mod memory;
 mod most_popular;
+mod pairwise;
 mod progress;
 mod svd;
 mod svd_als;

@@ -7,8 +7,8 @@ use recmill_kernels::Device;
 
 use crate::{
     Error, FitOptions, Learner, Plan, Prediction, Progress, Result, Trained, Validation, als::AlsLearner,
-    bpr::BprLearner, data::Sizes, ease::EaseLearner, fit, item_knn::ItemKnnLearner, memory::available_bytes,
-    most_popular::MostPopularLearner, svd::SvdLearner,
+    data::Sizes, ease::EaseLearner, fit, item_knn::ItemKnnLearner, memory::available_bytes,
+    most_popular::MostPopularLearner, pairwise::PairwiseLearner, svd::SvdLearner,
 };
 
 /// One training: what of, what from, and how to decide when it is done.
@@ -96,7 +96,8 @@ impl<'a> Training<'a> {
         }
         Ok(match self.config {
             ModelConfig::Als(config) => Box::new(AlsLearner::new(config, data, seed, device)?),
-            ModelConfig::Bpr(config) => Box::new(BprLearner::new(config, data, seed, device)?),
+            ModelConfig::Bpr(config) => Box::new(PairwiseLearner::new(config, data, seed, device)?),
+            ModelConfig::Lmf(config) => Box::new(PairwiseLearner::new(config, data, seed, device)?),
             ModelConfig::ItemKnn(config) => Box::new(ItemKnnLearner::new(config, data, device)),
             ModelConfig::Ease(config) => Box::new(EaseLearner::new(config, data)?),
             ModelConfig::MostPopular(config) => Box::new(MostPopularLearner::new(config, data)),
@@ -109,7 +110,8 @@ impl<'a> Training<'a> {
 pub fn predict(config: &ModelConfig, sizes: &Sizes) -> Prediction {
     match config {
         ModelConfig::Als(config) => AlsLearner::predict(config, sizes),
-        ModelConfig::Bpr(config) => BprLearner::predict(config, sizes),
+        ModelConfig::Bpr(config) => PairwiseLearner::predict(config, sizes),
+        ModelConfig::Lmf(config) => PairwiseLearner::predict(config, sizes),
         ModelConfig::ItemKnn(config) => ItemKnnLearner::predict(config, sizes),
         ModelConfig::Ease(_) => EaseLearner::predict(sizes),
         ModelConfig::MostPopular(_) => MostPopularLearner::predict(sizes),
@@ -119,14 +121,16 @@ pub fn predict(config: &ModelConfig, sizes: &Sizes) -> Prediction {
 
 /// Returns whether the model has a way of learning on a GPU.
 pub fn trains_on_gpu(config: &ModelConfig) -> bool {
-    matches!(config, ModelConfig::Als(_) | ModelConfig::Bpr(_) | ModelConfig::ItemKnn(_))
+    use ModelConfig::{Als, Bpr, ItemKnn, Lmf};
+    matches!(config, Als(_) | Bpr(_) | Lmf(_) | ItemKnn(_))
 }
 
 /// Returns the bytes that training allocates on a GPU, for models that learn there.
 fn predict_on_gpu(config: &ModelConfig, sizes: &Sizes) -> Option<Prediction> {
     match config {
         ModelConfig::Als(config) => Some(AlsLearner::predict_on_gpu(config, sizes)),
-        ModelConfig::Bpr(config) => Some(BprLearner::predict_on_gpu(config, sizes)),
+        ModelConfig::Bpr(config) => Some(PairwiseLearner::predict_on_gpu(config, sizes)),
+        ModelConfig::Lmf(config) => Some(PairwiseLearner::predict_on_gpu(config, sizes)),
         ModelConfig::ItemKnn(_) => Some(ItemKnnLearner::predict_on_gpu(sizes)),
         _ => None,
     }
@@ -137,6 +141,7 @@ fn epochs(config: &ModelConfig) -> u32 {
     let iterations = match config {
         ModelConfig::Als(config) => config.iterations,
         ModelConfig::Bpr(config) => config.iterations,
+        ModelConfig::Lmf(config) => config.iterations,
         ModelConfig::Svd(config) => config.iterations,
         ModelConfig::ItemKnn(_) | ModelConfig::Ease(_) | ModelConfig::MostPopular(_) => 1,
     };

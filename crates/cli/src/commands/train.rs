@@ -17,7 +17,9 @@ use recmill_core::{
     data::{ReadOptions, ReadReport, Repeats},
     directory::{self, Config, Epoch, ModelDirectory, Saved, Verify},
     evaluate::{EvaluateOptions, Evaluation},
-    models::{AlsConfig, BprConfig, EaseConfig, ItemKnnConfig, ModelConfig, MostPopularConfig, SvdConfig},
+    models::{
+        AlsConfig, BprConfig, EaseConfig, ItemKnnConfig, LmfConfig, ModelConfig, MostPopularConfig, SvdConfig,
+    },
     rankers::{
         AutoIntConfig, DcnConfig, DeepFmConfig, DlrmConfig, FinalMlpConfig, FmConfig, LogisticConfig,
         MmoeConfig, RankerModel, SharedBottomConfig, WideDeepConfig,
@@ -58,6 +60,8 @@ pub(crate) enum Train {
     Als(OneModel<AlsConfig>),
     /// Matrix factorization that learns to rank pairs of items.
     Bpr(OneModel<BprConfig>),
+    /// Matrix factorization that learns how likely a user is to take an item.
+    Lmf(OneModel<LmfConfig>),
     /// The items most like those a user had.
     ItemKnn(OneModel<ItemKnnConfig>),
     /// A dense model of items in closed form; memory grows with the square of the catalogue.
@@ -109,6 +113,7 @@ impl Train {
         match self {
             Train::Als(model) => model.run("als", given, ModelConfig::Als),
             Train::Bpr(model) => model.run("bpr", given, ModelConfig::Bpr),
+            Train::Lmf(model) => model.run("lmf", given, ModelConfig::Lmf),
             Train::ItemKnn(model) => model.run("item-knn", given, ModelConfig::ItemKnn),
             Train::Ease(model) => model.run("ease", given, ModelConfig::Ease),
             Train::MostPopular(model) => model.run("most-popular", given, ModelConfig::MostPopular),
@@ -277,7 +282,7 @@ fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<(Device, String)> {
 
 fn without_values(files: &[String]) -> Failure {
     Failure::failed(format!("svd predicts values, and {} has none", files.join(", "))).hint(
-        "name their column with --value-column; als, bpr, item-knn and ease learn from what has no values",
+        "name their column with --value-column; als, bpr, lmf, item-knn and ease learn from what has no values",
     )
 }
 

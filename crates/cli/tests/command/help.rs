@@ -10,6 +10,7 @@ fn help() {
         "train",
         "train als",
         "train bpr",
+        "train lmf",
         "train item-knn",
         "train ease",
         "train most-popular",

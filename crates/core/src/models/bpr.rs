@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Fold-in: `x` minimises the same objective with the items fixed, each item of the history against a fixed sample of
-//! [`FOLD_IN_NEGATIVES`] items spread evenly over the catalogue, whatever the negatives of training. It depends on the
+//! [`FOLD_IN_NEGATIVES`](super::FOLD_IN_NEGATIVES) items spread evenly over the catalogue, whatever the negatives of training. It depends on the
 //! history alone.
 //!
 //! Source: Rendle, Freudenthaler, Gantner, Schmidt-Thieme 2009.
@@ -16,11 +16,8 @@
 use recmill_kernels::{Buffer, Device, Table};
 use serde::{Deserialize, Serialize};
 
-use super::{Precision, Problems, Retriever, factors::FactorItems, factors::check_tables, fold_in};
-use crate::{Batch, Parameter, Parameters, Query, Result, Workspace};
-
-/// Items that stand for all the others when a history is folded in.
-pub const FOLD_IN_NEGATIVES: usize = 512;
+use super::{Precision, Problems, Retriever, fold_in, pair_factors::PairFactors};
+use crate::{Batch, Parameters, Result, Workspace};
 
 /// How the item that a user did not take is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +29,16 @@ pub enum Negatives {
     /// In proportion to the item's interactions, to the power of --negatives-exponent.
     #[default]
     Popularity,
+}
+
+impl Negatives {
+    /// Says it within an objective.
+    pub(crate) fn drawn(self, exponent: f64) -> String {
+        match self {
+            Self::Uniform => "uniformly".to_owned(),
+            Self::Popularity => format!("by popularity^{exponent}"),
+        }
+    }
 }
 
 /// How a gradient becomes a step.
@@ -128,10 +135,7 @@ impl BprConfig {
     /// Returns the objective in full, as config.json and `inspect` print it.
     pub fn objective(&self) -> String {
         let bias = if self.item_bias { (" + b_i", " + b_i^2 + b_j^2") } else { ("", "") };
-        let drawn = match self.negatives {
-            Negatives::Uniform => "uniformly".to_owned(),
-            Negatives::Popularity => format!("by popularity^{}", self.negatives_exponent),
-        };
+        let drawn = self.negatives.drawn(self.negatives_exponent);
         format!(
             "minimise sum over observed (u, i) and drawn j of -ln sigmoid(s_ui - s_uj) + lambda / 2 * (|x_u|^2 + |y_i|^2 \
              + |y_j|^2{}); s_ui = x_u . y_i{}; j drawn {drawn} among items u did not take; lambda = {}",
@@ -165,8 +169,7 @@ impl BprConfig {
 #[derive(Debug)]
 pub struct Bpr {
     config: BprConfig,
-    users: Table,
-    items: FactorItems,
+    factors: PairFactors,
 }
 
 impl Bpr {
@@ -186,19 +189,17 @@ impl Bpr {
         item_bias: Buffer<f32>,
     ) -> Result<Self> {
         config.validate()?;
-        check_tables(config.factors, &user_factors, &item_factors)?;
-        Ok(Self { config, users: user_factors, items: FactorItems::new(item_factors, Some(item_bias))? })
+        let factors = PairFactors::new(config.factors, user_factors, item_factors, item_bias)?;
+        Ok(Self { config, factors })
     }
 
     /// Opens a model from its parameters.
     ///
     /// # Errors
     /// [`crate::Error::MissingParameter`], and as [`Bpr::new`].
-    pub fn open(config: &BprConfig, mut parameters: Parameters) -> Result<Self> {
-        let users = parameters.take_table("user_factors")?;
-        let items = parameters.take_table("item_factors")?;
-        let bias = parameters.take_f32("item_bias")?;
-        Self::new(config.clone(), users, items, bias)
+    pub fn open(config: &BprConfig, parameters: Parameters) -> Result<Self> {
+        config.validate()?;
+        Ok(Self { config: config.clone(), factors: PairFactors::open(config.factors, parameters)? })
     }
 
     /// Returns the hyper-parameters.
@@ -208,50 +209,39 @@ impl Bpr {
 
     /// Returns the users' factors, `[n_users, factors]`.
     pub fn user_factors(&self) -> &Table {
-        &self.users
+        &self.factors.users
     }
 
     /// Returns the items' factors, `[n_items, factors]`.
     pub fn item_factors(&self) -> &Table {
-        self.items.table()
+        self.factors.items.table()
     }
 
     /// Returns the items' biases, `[n_items]`.
     pub fn item_bias(&self) -> &[f32] {
-        self.items.bias()
+        self.factors.items.bias()
     }
 
     /// Returns user factors, item factors and item biases, to train on.
     pub fn into_factors(self) -> (Table, Table, Option<Buffer<f32>>) {
-        let (items, bias) = self.items.into_parts();
-        (self.users, items, bias)
+        let (items, bias) = self.factors.items.into_parts();
+        (self.factors.users, items, bias)
     }
 }
 
 impl Retriever for Bpr {
     fn n_users(&self) -> usize {
-        self.users.rows() as usize
+        self.factors.n_users()
     }
 
     fn n_items(&self) -> usize {
-        self.items.n_items()
+        self.factors.items.n_items()
     }
 
     fn score(&self, batch: &Batch, workspace: &mut Workspace) -> Result<()> {
-        self.items.score(batch, workspace, self.n_users(), |row, scratch, vector| match &row.query {
-            Query::User(user) => {
-                self.users.read_row(u64::from(user.0), vector)?;
-                Ok(0.0)
-            }
-            Query::History(history) => {
-                let history = scratch.history.fill(history);
-                let (items, bias, lambda) =
-                    (self.items.table(), self.item_bias(), self.config.regularization);
-                let negatives = self.items.negatives(FOLD_IN_NEGATIVES)?;
-                fold_in::pairwise(items, bias, negatives, lambda, history, &mut scratch.solve, vector)?;
-                Ok(0.0)
-            }
-            Query::Item(_) => Ok(0.0),
+        let lambda = self.config.regularization;
+        self.factors.score(batch, workspace, |into, history, scratch, vector| {
+            fold_in::pairwise(into, lambda, history, scratch, vector)
         })
     }
 
@@ -260,28 +250,18 @@ impl Retriever for Bpr {
     }
 
     fn score_on(&mut self, device: Device) -> Result<()> {
-        self.items.score_on(device)
+        self.factors.score_on(device)
     }
 
     fn warm_up(&self) -> Result<()> {
-        self.items.negatives(FOLD_IN_NEGATIVES)?;
-        self.items.warm_up()
+        self.factors.warm_up()
     }
 
     fn table(&self, name: &str) -> Option<&Table> {
-        match name {
-            "user_factors" => Some(&self.users),
-            "item_factors" => Some(self.items.table()),
-            _ => None,
-        }
+        self.factors.table(name)
     }
 
     fn parameters(&self) -> Result<Parameters> {
-        let mut parameters = Parameters::default();
-        let precision = self.config.precision;
-        parameters.insert("user_factors", Parameter::Table(precision.store(&self.users)?));
-        parameters.insert("item_factors", Parameter::Table(precision.store(self.items.table())?));
-        parameters.insert("item_bias", Parameter::F32(self.items.copy_bias()?));
-        Ok(parameters)
+        self.factors.parameters(self.config.precision)
     }
 }

@@ -6,8 +6,8 @@ use recmill_kernels::{RowType, Table};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, MostPopular, MostPopularConfig,
-    Retriever, Svd, SvdConfig,
+    Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, Lmf, LmfConfig, MostPopular,
+    MostPopularConfig, Retriever, Svd, SvdConfig,
 };
 use crate::{Dataset, Error, Parameters, Result};
 
@@ -19,6 +19,8 @@ pub enum ModelConfig {
     Als(AlsConfig),
     /// Pairwise ranking by stochastic gradient descent.
     Bpr(BprConfig),
+    /// Logistic matrix factorization by stochastic gradient descent.
+    Lmf(LmfConfig),
     /// Item neighbourhoods.
     ItemKnn(ItemKnnConfig),
     /// A dense linear item model in closed form.
@@ -31,13 +33,14 @@ pub enum ModelConfig {
 
 impl ModelConfig {
     /// The names of all models.
-    pub const NAMES: [&str; 6] = ["als", "bpr", "item-knn", "ease", "most-popular", "svd"];
+    pub const NAMES: [&str; 7] = ["als", "bpr", "lmf", "item-knn", "ease", "most-popular", "svd"];
 
     /// Returns the defaults of the model called `name`.
     pub fn default_of(name: &str) -> Option<Self> {
         Some(match name {
             "als" => Self::Als(AlsConfig::default()),
             "bpr" => Self::Bpr(BprConfig::default()),
+            "lmf" => Self::Lmf(LmfConfig::default()),
             "item-knn" => Self::ItemKnn(ItemKnnConfig::default()),
             "ease" => Self::Ease(EaseConfig::default()),
             "most-popular" => Self::MostPopular(MostPopularConfig::default()),
@@ -51,6 +54,7 @@ impl ModelConfig {
         match self {
             Self::Als(_) => "als",
             Self::Bpr(_) => "bpr",
+            Self::Lmf(_) => "lmf",
             Self::ItemKnn(_) => "item-knn",
             Self::Ease(_) => "ease",
             Self::MostPopular(_) => "most-popular",
@@ -79,6 +83,7 @@ impl ModelConfig {
         match self {
             Self::Als(config) => config.validate(),
             Self::Bpr(config) => config.validate(),
+            Self::Lmf(config) => config.validate(),
             Self::ItemKnn(config) => config.validate(),
             Self::Ease(config) => config.validate(),
             Self::MostPopular(config) => config.validate(),
@@ -91,6 +96,7 @@ impl ModelConfig {
         match self {
             Self::Als(config) => config.objective(),
             Self::Bpr(config) => config.objective(),
+            Self::Lmf(config) => config.objective(),
             Self::ItemKnn(config) => config.objective(),
             Self::Ease(config) => config.objective(),
             Self::MostPopular(config) => config.objective(),
@@ -113,6 +119,7 @@ pub fn open(
     let retriever: Box<dyn Retriever> = match config {
         ModelConfig::Als(config) => Box::new(Als::open(config, parameters)?),
         ModelConfig::Bpr(config) => Box::new(Bpr::open(config, parameters)?),
+        ModelConfig::Lmf(config) => Box::new(Lmf::open(config, parameters)?),
         ModelConfig::ItemKnn(config) => Box::new(ItemKnn::open(config, parameters)?),
         ModelConfig::Ease(config) => Box::new(Ease::open(config, parameters)?),
         ModelConfig::MostPopular(config) => Box::new(MostPopular::open(config, parameters)?),

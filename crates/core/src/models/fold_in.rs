@@ -1,12 +1,16 @@
 //! Solving one row against fixed item factors, for users that a model has no parameters for.
 //!
 //! [`solve`] and [`ridge_with_bias`] are exact: normal equations in f64 and a Cholesky factorization. [`pairwise`]
-//! minimises the pairwise objective, which is convex with the items fixed. All of them visit the history in ascending
-//! order of its items, so the result depends on the history alone.
+//! minimises the pairwise objective and [`logistic`] that of each pair by itself, both convex with the items fixed. All
+//! of them visit the history in ascending order of its items, so the result depends on the history alone.
 
 use recmill_kernels::Table;
 
+use super::pair_factors::FoldIn;
 use crate::{ItemIndex, Result};
+
+/// Steps towards the minimum of an objective that has no closed form.
+const STEPS: usize = 40;
 
 /// Memory for one row's system, used again from row to row.
 #[derive(Debug, Default)]
@@ -108,15 +112,13 @@ impl Negatives {
 /// The second derivative of the loss is at most 1/4, so steps with that in place of the true curvature always descend
 /// (Böhning, Lindsay 1988); the matrix is factorized once, and a step costs a pass over the pairs' margins.
 pub(crate) fn pairwise(
-    items: &Table,
-    bias: &[f32],
-    negatives: &Negatives,
+    into: &FoldIn<'_>,
     regularization: f64,
     history: &[(ItemIndex, f32)],
     scratch: &mut SolveScratch,
     x: &mut [f32],
 ) -> Result<()> {
-    const STEPS: usize = 40;
+    let FoldIn { items, bias, negatives } = *into;
     let dim = items.dim();
     x.fill(0.0);
     scratch.reset(dim);
@@ -128,12 +130,7 @@ pub(crate) fn pairwise(
     if n == 0 || free == 0.0 {
         return Ok(());
     }
-    positives.clear();
-    for &(item, _) in liked() {
-        let start = positives.len();
-        positives.resize(start + dim, 0.0);
-        items.read_row(u64::from(item.0), &mut positives[start..])?;
-    }
+    read_rows(items, liked().map(|&(item, _)| item), positives)?;
     bound(matrix, (right, row), positives, negatives, taken);
     add_ridge(matrix, dim, n as f64 * regularization + 1e-6);
     factorize(matrix, dim);
@@ -165,6 +162,69 @@ pub(crate) fn pairwise(
         for (x, step) in x.iter_mut().zip(&*right) {
             *x += *step as f32;
         }
+    }
+    Ok(())
+}
+
+/// Writes the `x` that minimises `Σ_i -ln σ(s_i) + n per_positive mean_j -ln σ(-s_j) + n (1 + per_positive) regularization
+/// / 2 |x|²` with `s = x·y + b`, over the `n` items `i` of positive value in the history and the negatives `j` that are not
+/// in it; by steps as [`pairwise`] does.
+pub(crate) fn logistic(
+    into: &FoldIn<'_>,
+    regularization: f64,
+    per_positive: f64,
+    history: &[(ItemIndex, f32)],
+    scratch: &mut SolveScratch,
+    x: &mut [f32],
+) -> Result<()> {
+    let FoldIn { items, bias, negatives } = *into;
+    let dim = items.dim();
+    x.fill(0.0);
+    scratch.reset(dim);
+    let SolveScratch { matrix, right, positives, .. } = scratch;
+    let taken = |item: u32| history.binary_search_by_key(&item, |&(taken, _)| taken.0).is_ok();
+    let liked = || history.iter().filter(|&&(_, value)| value > 0.0);
+    let free = || {
+        let rows = negatives.rows.chunks_exact(dim).zip(&negatives.bias).zip(&negatives.items);
+        rows.filter(|&(_, &item)| !taken(item)).map(|((y, &bias), _)| (y, bias))
+    };
+    let (n, n_free) = (liked().count() as f64, free().count() as f64);
+    if n == 0.0 || n_free == 0.0 {
+        return Ok(());
+    }
+    let weight = n * per_positive / n_free;
+    let ridge = n * (1.0 + per_positive) * regularization;
+    read_rows(items, liked().map(|&(item, _)| item), positives)?;
+    positives.chunks_exact(dim).for_each(|y| add_outer(matrix, y, 0.25));
+    free().for_each(|(y, _)| add_outer(matrix, y, 0.25 * weight));
+    add_ridge(matrix, dim, ridge + 1e-6);
+    factorize(matrix, dim);
+    for _ in 0..STEPS {
+        right.fill(0.0);
+        add(right, x, -ridge);
+        for (y, &(item, _)) in positives.chunks_exact(dim).zip(liked()) {
+            let score = dot(x, y) + f64::from(bias[item.at()]);
+            add(right, y, 1.0 / (1.0 + score.exp()));
+        }
+        for (y, bias) in free() {
+            let score = dot(x, y) + f64::from(bias);
+            add(right, y, -weight / (1.0 + (-score).exp()));
+        }
+        substitute(matrix, right)?;
+        for (x, step) in x.iter_mut().zip(&*right) {
+            *x += *step as f32;
+        }
+    }
+    Ok(())
+}
+
+/// Fills `out` with the factors of `of`, `[n, dim]`.
+fn read_rows(items: &Table, of: impl Iterator<Item = ItemIndex>, out: &mut Vec<f32>) -> Result<()> {
+    out.clear();
+    for item in of {
+        let start = out.len();
+        out.resize(start + items.dim(), 0.0);
+        items.read_row(u64::from(item.0), &mut out[start..])?;
     }
     Ok(())
 }
@@ -279,4 +339,70 @@ fn sum_of_products(a: &[f64], b: &[f64]) -> f64 {
         }
     }
     sums.iter().sum::<f64>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use recmill_kernels::{Device, Table, philox::Draws};
+
+    use super::*;
+
+    const DIM: usize = 5;
+    const N_ITEMS: usize = 30;
+
+    /// Moves from the minimum found, along each axis, do not lower the objective: its slope is nothing there.
+    fn assert_minimum(x: &[f32], objective: impl Fn(&[f64]) -> f64) {
+        let x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+        assert!(x.iter().any(|x| x.abs() > 0.05), "{x:?}");
+        for d in 0..DIM {
+            let moved = |by: f64| {
+                let mut x = x.clone();
+                x[d] += by;
+                objective(&x)
+            };
+            let slope = (moved(1e-4) - moved(-1e-4)) / 2e-4;
+            assert!(slope.abs() < 1e-3, "slope {slope} along {d}");
+        }
+    }
+
+    #[test]
+    fn what_is_found_step_by_step_minimises_the_objective_that_is_stated() {
+        let numbers = |key: u64, n: usize| -> Vec<f32> {
+            let bits = Draws::new(key, 0);
+            (0..n).map(|at| bits.block(at as u64)[0] as f32 / u32::MAX as f32 * 2.0 - 1.0).collect()
+        };
+        let (rows, bias) = (numbers(1, N_ITEMS * DIM), numbers(2, N_ITEMS));
+        let items = Table::from_f32(&rows, DIM, Device::Cpu, "a test").unwrap();
+        let negatives = Negatives::gather(&items, &bias, 12).unwrap();
+        let into = FoldIn { items: &items, bias: &bias, negatives: &negatives };
+        // One of the history stands for the catalogue too, and one is disliked.
+        let history =
+            [(0, 1.0), (4, 2.0), (7, -1.0), (21, 1.0)].map(|(item, value)| (ItemIndex(item), value));
+        let liked = [0usize, 4, 21];
+        let free: Vec<usize> =
+            (0..12).map(|at| at * N_ITEMS / 12).filter(|item| ![0, 4, 7, 21].contains(item)).collect();
+        let score = |x: &[f64], item: usize| {
+            let y = &rows[item * DIM..][..DIM];
+            x.iter().zip(y).map(|(x, y)| x * f64::from(*y)).sum::<f64>() + f64::from(bias[item])
+        };
+        let loss = |margin: f64| (-margin).exp().ln_1p();
+        let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>();
+        let mut x = [0.0; DIM];
+        let (lambda, per_positive) = (0.05, 3.0);
+
+        pairwise(&into, lambda, &history, &mut SolveScratch::default(), &mut x).unwrap();
+        assert_minimum(&x, |x| {
+            let pairs = liked.iter().flat_map(|&i| free.iter().map(move |&j| (i, j)));
+            let mean = pairs.map(|(i, j)| loss(score(x, i) - score(x, j))).sum::<f64>() / free.len() as f64;
+            mean + 3.0 * lambda / 2.0 * norm(x)
+        });
+
+        logistic(&into, lambda, per_positive, &history, &mut SolveScratch::default(), &mut x).unwrap();
+        assert_minimum(&x, |x| {
+            let positive: f64 = liked.iter().map(|&i| loss(score(x, i))).sum();
+            let negative: f64 = free.iter().map(|&j| loss(-score(x, j))).sum();
+            let weight = 3.0 * per_positive / free.len() as f64;
+            positive + weight * negative + 3.0 * (1.0 + per_positive) * lambda / 2.0 * norm(x)
+        });
+    }
 }

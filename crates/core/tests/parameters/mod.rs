@@ -3,8 +3,9 @@
 use recmill_core::{
     Csr,
     models::{
-        Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, ModelConfig, MostPopular,
-        MostPopularConfig, NeighboursOf, Retriever, Svd, SvdConfig, SvdFactors, ValueRange,
+        Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, Lmf, LmfConfig,
+        ModelConfig, MostPopular, MostPopularConfig, NeighboursOf, Retriever, Svd, SvdConfig, SvdFactors,
+        ValueRange,
     },
 };
 use recmill_kernels::{Buffer, Device, Table, tie_hash};
@@ -42,6 +43,10 @@ pub(crate) fn models() -> Vec<(ModelConfig, Box<dyn Retriever>)> {
     let config = BprConfig { factors: FACTORS, ..BprConfig::default() };
     let model = Bpr::new(config.clone(), users(), items(), buffer(3, N_ITEMS)).unwrap();
     models.push((ModelConfig::Bpr(config), Box::new(model)));
+
+    let config = LmfConfig { factors: FACTORS, ..LmfConfig::default() };
+    let model = Lmf::new(config.clone(), users(), items(), buffer(3, N_ITEMS)).unwrap();
+    models.push((ModelConfig::Lmf(config), Box::new(model)));
 
     let config = SvdConfig { factors: FACTORS, ..SvdConfig::default() };
     let factors = SvdFactors {

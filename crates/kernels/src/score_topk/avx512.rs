@@ -63,7 +63,7 @@ fn code_any<const BIAS: bool, const SEED: bool>(
     thresholds: &mut [f32; MAX_WIDTH],
     sink: &mut Sink<'_>,
 ) {
-    // SAFETY: callers have asked `tile::has_int8`, which asks the processor for avx512vnni beside `Level::Avx512`.
+    // SAFETY: callers have asked `tile::most_in_int8`, which asks the processor for avx512vnni beside `Level::Avx512`.
     unsafe {
         match block.width {
             1 => code_run::<1, 4, BIAS, SEED>(block, maxima, thresholds, sink),

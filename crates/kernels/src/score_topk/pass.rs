@@ -157,17 +157,21 @@ impl Scan<'_> {
         let Some((codes, _)) = self.codes else { return };
         let steps = codes.steps;
         let Slot { states, active, packed_for, open, codes: query_codes, packed_codes, spare, .. } = slot;
-        let widest = tile::width_for(self.level, MAX_WIDTH);
+        let widest = tile::code_width_for(self.level, MAX_WIDTH);
         if active != packed_for {
             packed_for.clone_from(active);
             for (members, packed) in active.chunks(widest).zip(packed_codes.chunks_exact_mut(widest * steps))
             {
                 let codes = |&member: &u32| &query_codes[member as usize * steps..][..steps];
-                interleave(members.iter().map(codes), tile::width_for(self.level, members.len()), packed);
+                interleave(
+                    members.iter().map(codes),
+                    tile::code_width_for(self.level, members.len()),
+                    packed,
+                );
             }
         }
         for (members, packed) in active.chunks(widest).zip(packed_codes.chunks_exact(widest * steps)) {
-            let width = tile::width_for(self.level, members.len());
+            let width = tile::code_width_for(self.level, members.len());
             let (mut code_norm, mut residual) = (0.0f32, 0.0f32);
             let mut inverse_scale = [0.0; MAX_WIDTH];
             for (inverse, &member) in inverse_scale.iter_mut().zip(members) {
@@ -196,7 +200,7 @@ impl Scan<'_> {
             if tile.is_seeded() {
                 let mut maxima: Maxima = NO_MAXIMA;
                 block.codes = panels(SEED_PANELS);
-                tile::code_maxima(&block, &mut maxima);
+                tile::code_maxima(self.level, &block, &mut maxima);
                 block.codes = panels(tile.n);
                 seed(states, members, &maxima);
             }
@@ -204,7 +208,7 @@ impl Scan<'_> {
             for (threshold, &member) in thresholds.iter_mut().zip(members) {
                 *threshold = states[member as usize].code_threshold();
             }
-            tile::code_block(&block, &mut thresholds, &mut |q, panel, mask, _| {
+            tile::code_block(self.level, &block, &mut thresholds, &mut |q, panel, mask, _| {
                 let state = &mut states[members[q] as usize];
                 for lane in lanes(mask) {
                     let row = self.row_at((tile.first + panel) * LANES + lane);

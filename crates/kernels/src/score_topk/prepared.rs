@@ -4,7 +4,7 @@
 //! |-----------------|-------------------|-------|-----------------------------------------------------------|
 //! | order and place | 8                 | no    | rows by falling norm: thresholds rise early               |
 //! | norms           | 4                 | no    | a whole tile is skipped when no norm in it can reach      |
-//! | int8 codes      | dim rounded to 4  | no    | the first pass, where the processor has AVX-512 VNNI      |
+//! | int8 codes      | dim rounded to 4  | no    | the first pass, where the processor has a kernel for it   |
 //! | scales          | 16                | no    | the bound on what the codes cost                          |
 
 use rayon::prelude::*;
@@ -13,7 +13,7 @@ use super::{
     OP, check_table,
     quantized::{CodeLine, Codes, MAX_DIM, PanelScales, in_range, quantize_row},
     rows::RowReader,
-    tile::{LANES, Lanes, has_int8},
+    tile::{LANES, Lanes, most_in_int8},
 };
 use crate::{Buffer, Device, Error, Result, Table, buffer::on_gpu, simd};
 
@@ -72,7 +72,7 @@ impl TopkPrepared {
         }
         let up = 1.0 + f64::from(f32::EPSILON);
         let norms = order.iter().map(|&row| (norms[row as usize] * up) as f32).collect();
-        if has_int8(simd::detected()) && prepared.dim <= MAX_DIM && in_range(prepared.max_norm) {
+        if most_in_int8(simd::detected()) > 0 && prepared.dim <= MAX_DIM && in_range(prepared.max_norm) {
             prepared.int8 = Some(Int8::new(RowReader::new(table), &order)?);
         }
         prepared.sorted = Some(Sorted {

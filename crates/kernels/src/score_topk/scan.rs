@@ -96,7 +96,7 @@ impl<'a> Scan<'a> {
             order: prepared.order(),
             place: prepared.place(),
             norms: prepared.norms(),
-            codes: prepared.codes().filter(|_| tile::has_int8(level)),
+            codes: prepared.codes(),
             max_norm: prepared.max_norm,
             bias,
             bias_panels: bias.map(|_| bias_panels),
@@ -137,6 +137,7 @@ impl<'a> Scan<'a> {
     ) -> Result<()> {
         slot.states.clear();
         out.counts.fill(0);
+        let few = queries.len() <= tile::most_in_int8(self.level);
         for (at, query) in queries.iter().enumerate() {
             let row = (first_row + at) as u64;
             check_query(self.reader.n_rows(), self.reader.dim(), query, row)?;
@@ -158,9 +159,10 @@ impl<'a> Scan<'a> {
             }
             let codes = &mut slot.codes[slot.states.len() * self.steps()..][..self.steps()];
             let scale = self.codes.and_then(|(_, max_code_norm)| {
-                let few = (end - begin).saturating_mul(ROWS_PER_ANSWER) <= self.reader.n_rows();
+                let short = (end - begin).saturating_mul(ROWS_PER_ANSWER) <= self.reader.n_rows();
                 let small = self.max_bias <= 1e12;
-                (few && small).then(|| quantized::quantize_query(query.vector, norm, max_code_norm, codes))?
+                (few && short && small)
+                    .then(|| quantized::quantize_query(query.vector, norm, max_code_norm, codes))?
             });
             slot.states.push(State::new(at, (begin, end), norm * slack, scale));
         }

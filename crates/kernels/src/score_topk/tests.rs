@@ -163,6 +163,47 @@ fn every_level_and_thread_count_gives_the_same_bits() {
 }
 
 #[test]
+fn few_queries_have_the_bits_of_the_definition_at_every_level() {
+    for kind in KINDS {
+        for n in [1, 2, 3, 4, 5] {
+            let problem = Problem::new(kind, 5000, 22, n, 10, n as u64);
+            let table = problem.table(1 << 20);
+            let prepared = TopkPrepared::new(&table).unwrap();
+            let expected =
+                score_topk_reference(&problem.table, 22, problem.bias.as_deref(), &problem.queries());
+            for level in levels() {
+                let got = with_level(level, || problem.answers(&table, &prepared));
+                assert_same(&got, &expected, &format!("{kind:?}, {n} queries at {}", level.name()));
+            }
+        }
+    }
+}
+
+/// Codes of 127 and -127 everywhere: the largest products of bytes that there are.
+#[test]
+fn rows_and_queries_of_largest_codes_are_not_lost() {
+    let (rows, dim) = (4000, 64);
+    let signs = |n: usize, key: u32| -> Vec<f32> {
+        let sign = |at: usize| (at as u32).wrapping_mul(2_654_435_761).wrapping_add(key) >> 13 & 1;
+        (0..n).map(|at| if sign(at) == 0 { 1.0 } else { -1.0 }).collect()
+    };
+    let values = signs(rows * dim, 7);
+    let table = Table::from_f32(&values, dim, Device::Cpu, "a test").unwrap();
+    let prepared = TopkPrepared::new(&table).unwrap();
+    for vector in [vec![1.0; dim], vec![-1.0; dim], values[9 * dim..10 * dim].to_vec()] {
+        let queries = [TopkQuery::new(&vector, 10)];
+        let expected = score_topk_reference(&values, dim, None, &queries);
+        for level in levels() {
+            let mut out = TopkAnswers::default();
+            let mut scratch = TopkScratch::default();
+            with_level(level, || score_topk(&table, &prepared, None, &queries, &mut scratch, &mut out))
+                .unwrap();
+            assert_same(&out, &expected, level.name());
+        }
+    }
+}
+
+#[test]
 fn a_few_queries_over_many_rows_are_shared_among_threads_by_rows() {
     for (rows, kind) in [(70_000, Kind::Plain), (140_000, Kind::Ties)] {
         let problem = Problem::new(kind, rows, 18, 10, 12, 7);

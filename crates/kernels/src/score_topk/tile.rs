@@ -4,11 +4,11 @@
 //! sum is one chain of fused multiply-adds in its own lane, whatever the width of the registers. A kernel reports the
 //! lanes that pass their query's threshold and are open to it, and nothing else: the matrix of scores is never written.
 //!
-//! | level    | f32 block                    | int8 block (VNNI)            |
-//! |----------|------------------------------|------------------------------|
-//! | avx512   | 14 queries x 2 panels        | 14 queries x 2 panels        |
-//! | avx2     | 6 queries x 1 panel          | none: f32                    |
-//! | portable | 4 queries x 1 panel          | none: f32                    |
+//! | level    | f32 block                    | int8 block                         |
+//! |----------|------------------------------|------------------------------------|
+//! | avx512   | 14 queries x 2 panels        | 14 queries x 2 panels, with VNNI   |
+//! | avx2     | 6 queries x 1 panel          | 2 queries x 1 panel, for few       |
+//! | portable | 4 queries x 1 panel          | none: f32                          |
 
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -20,6 +20,9 @@ pub(super) const LANES: usize = 16;
 
 /// The most queries that any kernel takes at once.
 pub(super) const MAX_WIDTH: usize = 14;
+
+/// Queries that wait for memory more than for arithmetic: at eight, f32 is as fast (26,744 rows of 64, EPYC with AVX2).
+const FEW: usize = 8;
 
 /// One number of every row of a panel.
 #[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
@@ -88,12 +91,23 @@ pub(super) fn width_for(level: Level, n: usize) -> usize {
     widths.iter().copied().find(|&width| width >= n).unwrap_or(widths[widths.len() - 1])
 }
 
-/// Returns whether this processor has the int8 kernels.
-pub(super) fn has_int8(level: Level) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return level == Level::Avx512 && is_x86_feature_detected!("avx512vnni");
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
+/// As [`width_for`], for the int8 kernels.
+pub(super) fn code_width_for(level: Level, n: usize) -> usize {
+    match level {
+        Level::Avx2 => n.min(2),
+        level => width_for(level, n),
+    }
+}
+
+/// Returns the most queries of a group that are worth a first pass in int8; 0 where there is no kernel for it.
+pub(super) fn most_in_int8(level: Level) -> usize {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 if is_x86_feature_detected!("avx512vnni") => usize::MAX,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => FEW,
+        _ => 0,
+    }
 }
 
 /// Reports every open lane whose score is at least its query's threshold.
@@ -112,12 +126,22 @@ pub(super) fn float_block(
     }
 }
 
-/// Reports every open lane whose upper bound is at least its query's threshold; only where [`has_int8`].
-pub(super) fn code_block(block: &CodeBlock<'_>, thresholds: &mut [f32; MAX_WIDTH], sink: &mut Sink<'_>) {
-    #[cfg(target_arch = "x86_64")]
-    avx512::code_block(block, thresholds, sink);
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (block, thresholds, sink);
+/// Reports every open lane whose upper bound is at least its query's threshold; only where [`most_in_int8`] is not 0.
+pub(super) fn code_block(
+    level: Level,
+    block: &CodeBlock<'_>,
+    thresholds: &mut [f32; MAX_WIDTH],
+    sink: &mut Sink<'_>,
+) {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => avx512::code_block(block, thresholds, sink),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => avx2::code_block(block, thresholds, sink),
+        _ => {
+            let _ = (block, thresholds, sink);
+        }
+    }
 }
 
 /// Raises `maxima` to the scores of the open lanes where there is a kernel for it; each lane of `SEED_GROUPS` panels in
@@ -132,12 +156,18 @@ pub(super) fn float_maxima(level: Level, block: &FloatBlock<'_>, maxima: &mut Ma
     }
 }
 
-/// As [`float_maxima`], with lower bounds of the scores in units of each query's scale; only where [`has_int8`].
-pub(super) fn code_maxima(block: &CodeBlock<'_>, maxima: &mut Maxima) {
-    #[cfg(target_arch = "x86_64")]
-    avx512::code_maxima(block, maxima);
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (block, maxima);
+/// As [`float_maxima`], with lower bounds of the scores in units of each query's scale; only where [`most_in_int8`] is
+/// not 0.
+pub(super) fn code_maxima(level: Level, block: &CodeBlock<'_>, maxima: &mut Maxima) {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => avx512::code_maxima(block, maxima),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => avx2::code_maxima(block, maxima),
+        _ => {
+            let _ = (block, maxima);
+        }
+    }
 }
 
 /// Returns the k-th largest of a query's maxima; minus infinity where there are not enough to tell.

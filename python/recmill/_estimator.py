@@ -1,0 +1,83 @@
+"""What every model has: hyper-parameters in scikit-learn's manner, a device, a seed, threads."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ._matrix import as_count
+
+Self = TypeVar("Self", bound="Estimator")
+
+
+class Estimator:
+    """Hyper-parameters are the constructor's keywords and attributes of the same names; what fitting finds has a trailing
+    underscore."""
+
+    device: str
+    num_threads: int
+    random_state: Any
+    use_gpu: bool = False
+    _model: Any = None
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        """Return the hyper-parameters with their defaults."""
+        return {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return list(cls._defaults())
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the hyper-parameters by name."""
+        return {name: getattr(self, name) for name in self._names()}
+
+    def set_params(self: Self, **params: Any) -> Self:
+        """Change hyper-parameters; they take effect when the model is fitted."""
+        known = self._names()
+        for name, value in params.items():
+            if name not in known:
+                raise ValueError(f"{type(self).__name__} has no parameter {name!r}, only {', '.join(known)}")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = self._defaults()
+        shown = []
+        for name, value in self.get_params().items():
+            default = defaults[name]
+            if value is not default and repr(value) != repr(default):
+                shown.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._model is not None
+
+    def _device(self) -> str:
+        return "cuda:0" if self.use_gpu and self.device == "auto" else self.device
+
+    def _seed(self) -> int:
+        state = self.random_state
+        if isinstance(state, (int, np.integer)) and not isinstance(state, bool):
+            if not 0 <= state < 2**63:
+                raise ValueError(f"random_state needs to be from 0 to 2**63 - 1, not {state}")
+            return int(state)
+        if isinstance(state, np.random.RandomState):
+            return int(state.randint(0, 2**31 - 1))
+        return int(np.random.default_rng(state).integers(2**63))
+
+    def _threads(self) -> int:
+        return as_count(self.num_threads, "num_threads")
+
+    def _how(self, told: Any, loss: bool) -> dict[str, Any]:
+        """Return how fitting goes, for the native part."""
+        return {
+            "device": self._device(),
+            "seed": self._seed(),
+            "threads": self._threads(),
+            "loss": loss,
+            "told": told,
+        }

@@ -1,0 +1,447 @@
+"""Models that score rows of features: how likely is a click, a purchase, a fraud."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Callable, ClassVar, Sequence, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _recmill
+from ._estimator import Estimator
+from ._matrix import as_choice, as_count, as_json
+from ._progress import Watch
+from ._table import is_table, names_of, table
+from .exceptions import NotFittedError
+
+__all__ = [
+    "DLRM",
+    "AutoInt",
+    "DCNv2",
+    "DeepFM",
+    "FactorizationMachine",
+    "FinalMLP",
+    "Logistic",
+    "MMoE",
+    "Ranker",
+    "SharedBottom",
+    "WideDeep",
+]
+
+Self = TypeVar("Self", bound="Ranker")
+
+RANKERS: dict[str, type[Ranker]] = {}
+"""The class of each model of a model directory that scores rows."""
+
+Names = Sequence[str]
+
+METRICS = ("auc", "logloss", "average_precision", "accuracy", "expected_calibration_error", "gauc")
+
+
+class Ranker(Estimator):
+    """What all models that score rows have in common.
+
+    A row is what is known of one event: categories, numbers, lists of categories. What each column is, is guessed and can be said
+    in :meth:`fit`. Hyper-parameters are keywords: ``DeepFM().get_params()`` has them all with their defaults, and
+    ``recmill train deepfm --help`` says what each does. These are common to all of them:
+
+    Parameters
+    ----------
+    device
+        ``auto``, ``cpu``, ``cuda:0``, ``wgpu:0``; see :func:`recmill.devices`.
+    num_threads
+        0 for as many as there are processors.
+    random_state
+        A whole number for the same model each time.
+    holdout
+        The share of the rows that is held out to judge each epoch by, where :meth:`fit` is given none.
+    metric
+        By which the best epoch is kept: ``auc``, ``logloss``, ``average_precision``, ``accuracy``,
+        ``expected_calibration_error``, ``gauc``.
+    patience
+        Epochs without a better one after which training ends; 0 for all epochs.
+    **hyperparameters
+        Those of the model and of learning, such as ``epochs``, ``batch_size``, ``learning_rate``, ``embedding_dim``, ``hidden``.
+
+    Attributes
+    ----------
+    classes_
+        ``[0, 1]``.
+    labels_
+        The names of the columns that were learnt.
+    schema_
+        What each column is.
+    epochs_
+        A dictionary for each epoch: number, seconds, loss and metrics.
+    """
+
+    kind: ClassVar[str] = ""
+    _model: _recmill.Ranker | None = None
+
+    holdout: float
+    metric: str
+    patience: int
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        RANKERS.setdefault(cls.kind, cls)
+
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        num_threads: int = 0,
+        random_state: Any = None,
+        holdout: float = 0.1,
+        metric: str = "auc",
+        patience: int = 2,
+        **hyperparameters: Any,
+    ):
+        own = {
+            "device": device,
+            "num_threads": num_threads,
+            "random_state": random_state,
+            "holdout": holdout,
+            "metric": metric,
+            "patience": patience,
+        }
+        known = self._defaults()
+        unknown = [name for name in hyperparameters if name not in known]
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no parameter {unknown[0]!r}, only {', '.join(known)}")
+        vars(self).update(known | own | hyperparameters)
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        if "_known" not in vars(cls):
+            if not cls.kind:
+                raise TypeError("Ranker is what the models have in common; use one of them, such as DeepFM")
+            own = {
+                "device": "auto",
+                "num_threads": 0,
+                "random_state": None,
+                "holdout": 0.1,
+                "metric": "auc",
+                "patience": 2,
+            }
+            of_model: dict[str, Any] = json.loads(_recmill.ranker_defaults(cls.kind))
+            del of_model["model"]
+            cls._known = own | of_model
+        return dict(cls._known)
+
+    _known: ClassVar[dict[str, Any]]
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=False),
+            transformer_tags=None,
+            regressor_tags=None,
+            classifier_tags=ClassifierTags(multi_class=False),
+            input_tags=InputTags(categorical=True, allow_nan=True, string=True),
+        )
+
+    def _config(self) -> dict[str, Any]:
+        own = {"device", "num_threads", "random_state", "holdout", "metric", "patience"}
+        of_model = {name: getattr(self, name) for name in self._names() if name not in own}
+        return {"model": self.kind, **{name: _plain(value) for name, value in of_model.items()}}
+
+    def fit(
+        self: Self,
+        data: Any,
+        y: Any = None,
+        *,
+        label: str | Names | None = None,
+        valid: Any = None,
+        categorical: Names = (),
+        bag: Names = (),
+        numeric: Names = (),
+        ignore: Names = (),
+        group: str | None = None,
+        weight: str | None = None,
+        time: str | None = None,
+        missing: Names = (),
+        min_count: int | None = None,
+        hash_buckets: int | None = None,
+        buckets: int | None = None,
+        schema: Any = None,
+        show_progress: bool = True,
+        callback: Callable[[int, float, float | None], Any] | None = None,
+    ) -> Self:
+        """Learn from rows with a label of 0 or 1, and return the model itself.
+
+        Parameters
+        ----------
+        data
+            A table of pandas, polars or pyarrow, or columns by name.
+        y
+            The label, where it is not a column of ``data``.
+        label
+            The column to learn, or several for a model that learns several; guessed by its name where it is not said.
+        valid
+            Rows to judge each epoch by, as ``data``. Without them a share of ``data`` is held out: ``holdout``.
+        categorical, bag, numeric, ignore
+            Columns that are categories, lists of categories, numbers, nothing; the others are guessed.
+        group, weight, time
+            The column that says which rows belong together (for ``gauc``), how much a row counts, when it was.
+        missing
+            Texts that mean that there is no value, besides the usual ones.
+        min_count
+            Categories in fewer rows share what is learnt of them; 2 where it is not said.
+        hash_buckets
+            Hashes categories into so many rows a column, in place of a vocabulary.
+        buckets
+            Quantile buckets that a number has beside itself; 0 for none, 64 where it is not said.
+        schema
+            In place of all these: ``schema_`` of a model, or the path of what ``recmill schema`` wrote.
+        show_progress
+            Whether to show a bar, where tqdm is installed.
+        callback
+            Called after each epoch with its number from 0, its seconds and its loss.
+
+        Ctrl-C ends the call within a second, and leaves the model as it was before.
+        """
+        options: dict[str, Any] = {
+            "label": _listed(label),
+            "categorical": _listed(categorical),
+            "bag": _listed(bag),
+            "numeric": _listed(numeric),
+            "ignore": _listed(ignore),
+            "group": group,
+            "weight": weight,
+            "time": time,
+            "missing": _listed(missing),
+            "min_count": min_count,
+            "hash_buckets": hash_buckets,
+            "buckets": buckets,
+        }
+        if schema is not None:
+            said = [name for name, value in options.items() if value not in (None, [])]
+            if said:
+                raise ValueError(f"schema says what all columns are: leave {said[0]} out")
+            options = {"schema": schema}
+            if isinstance(schema, (str, os.PathLike)):
+                path = os.fspath(schema)
+                with open(path, encoding="utf-8") as file:
+                    options = {"toml": [path, file.read()]}
+        train, held = _with_label(data, y, options), None if valid is None else table(valid)
+        watch = Watch(bool(show_progress), callback, self.kind)
+        if not 0.0 <= float(self.holdout) < 1.0:
+            raise ValueError(f"holdout needs to be at least 0 and below 1, not {self.holdout}")
+        as_choice(str(self.metric).split("/")[0], "metric", METRICS)
+        judged = {
+            "holdout": float(self.holdout),
+            "metric": self.metric,
+            "patience": as_count(self.patience, "patience"),
+        }
+        try:
+            how = self._how(watch, True)
+            config = as_json(self._config())
+            self._model = _recmill.fit_ranker(config, json.dumps(options), train, held, judged, how)
+        finally:
+            watch.close()
+        self.device_ = watch.device
+        return self
+
+    @property
+    def _fitted(self) -> _recmill.Ranker:
+        if self._model is None:
+            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit first")
+        return self._model
+
+    @property
+    def classes_(self) -> npt.NDArray[np.int64]:
+        """``[0, 1]``."""
+        self._fitted  # noqa: B018 - only a fitted model has it
+        return np.array([0, 1])
+
+    @property
+    def labels_(self) -> list[str]:
+        """The names of the columns that were learnt."""
+        return self._fitted.labels
+
+    @property
+    def schema_(self) -> dict[str, Any]:
+        """What each column is."""
+        schema: dict[str, Any] = json.loads(self._fitted.schema)
+        return schema
+
+    @property
+    def epochs_(self) -> list[dict[str, Any]]:
+        """A dictionary for each epoch: number, seconds, loss and metrics."""
+        return [
+            {"epoch": epoch, "seconds": seconds, "loss": loss, **json.loads(metrics)}
+            for epoch, seconds, loss, metrics in self._fitted.epochs
+        ]
+
+    def predict_proba(self, data: Any) -> npt.NDArray[np.float32]:
+        """Return the probabilities of 0 and 1 for each row, ``[rows, 2]`` float32; of several labels those of 1, ``[rows, labels]``."""
+        scores = self._fitted.predict(table(data))
+        return scores if scores.shape[1] > 1 else np.hstack([1 - scores, scores])
+
+    def predict(self, data: Any) -> npt.NDArray[np.float32]:
+        """Return the probability that the label is 1, ``[rows]`` float32; of several labels ``[rows, labels]``.
+
+        As the command ``recmill predict`` does: labels need not be in the table.
+        """
+        scores = self._fitted.predict(table(data))
+        return scores if scores.shape[1] > 1 else scores[:, 0]
+
+    def evaluate(self, data: Any, y: Any = None) -> dict[str, float]:
+        """Return how well the scores of rows agree with their labels: auc, logloss and more, by name."""
+        labels = self._fitted.labels
+        return self._fitted.evaluate(_with_label(data, y, {"label": labels}))
+
+    def score(self, data: Any, y: Any = None) -> float:
+        """Return the auc, or the mean over labels: for choosing hyper-parameters."""
+        metrics = self.evaluate(data, y)
+        if "auc" not in metrics:
+            raise ValueError("the label is the same in all rows, so there is no auc")
+        return metrics["auc"]
+
+    def save(self, path: str | os.PathLike[str], *, keep: int = 3) -> str:
+        """Write the model to a directory, which ``recmill predict`` opens, and return the version's folder.
+
+        Where there is a model already, a version is added; the newest ``keep`` stay. A crash leaves the version before it.
+        """
+        return str(self._fitted.save(os.fspath(path), keep))
+
+    @classmethod
+    def load(cls: type[Self], path: str | os.PathLike[str]) -> Self:
+        """Open what :meth:`save` or the command wrote."""
+        from ._recommender import load
+
+        model = load(path)
+        if not isinstance(model, cls):
+            raise ValueError(f"{os.fspath(path)}: a {type(model).__name__}, not a {cls.__name__}")
+        return model
+
+    @classmethod
+    def _of(cls: type[Self], model: _recmill.Ranker) -> Self:
+        config = json.loads(model.config)
+        made = cls(**{name: value for name, value in config.items() if name != "model"})
+        made._model = model
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(vars(self))
+        if self._model is not None:
+            state["_model"] = self._model.files()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if isinstance(state.get("_model"), dict):
+            self._model = _recmill.Ranker.of_files(state["_model"])
+
+
+class Logistic(Ranker):
+    """A weight for each category and number: what the others must beat."""
+
+    kind = "logistic"
+
+
+class FactorizationMachine(Ranker):
+    """Weights and products of embeddings, two by two (Rendle 2010)."""
+
+    kind = "fm"
+
+
+class WideDeep(Ranker):
+    """A linear model beside a network (Cheng et al. 2016)."""
+
+    kind = "wide-deep"
+
+
+class DeepFM(Ranker):
+    """A factorization machine and a network over the same embeddings (Guo et al. 2017).
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> rows = {"user": rng.integers(0, 20, 500), "hour": rng.random(500)}
+    >>> rows["label"] = (rows["user"] % 2).astype(np.int64)
+    >>> model = DeepFM(epochs=3, hidden=[16], random_state=0, device="cpu")
+    >>> _ = model.fit(rows, label="label", categorical=["user"], show_progress=False)
+    >>> model.predict({"user": rows["user"][:3], "hour": rows["hour"][:3]}).shape
+    (3,)
+    """
+
+    kind = "deepfm"
+
+
+class DCNv2(Ranker):
+    """Explicit crosses of features beside a network (Wang et al. 2021)."""
+
+    kind = "dcn-v2"
+
+
+class DLRM(Ranker):
+    """Products of embeddings and a network above them (Naumov et al. 2019)."""
+
+    kind = "dlrm"
+
+
+class AutoInt(Ranker):
+    """Fields that attend to each other (Song et al. 2019)."""
+
+    kind = "autoint"
+
+
+class FinalMLP(Ranker):
+    """Two gated networks joined by products (Mao et al. 2023)."""
+
+    kind = "finalmlp"
+
+
+class SharedBottom(Ranker):
+    """Several labels by one network with a tower for each."""
+
+    kind = "shared-bottom"
+
+
+class MMoE(Ranker):
+    """Several labels by a mixture of experts (Ma et al. 2018)."""
+
+    kind = "mmoe"
+
+
+def _listed(names: str | Names | None) -> list[str]:
+    if names is None:
+        return []
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _plain(value: Any) -> Any:
+    """Return a hyper-parameter as JSON has it."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _with_label(data: Any, y: Any, options: dict[str, Any]) -> Any:
+    """Return a table for the native part, with ``y`` as its label where there is one."""
+    if y is None:
+        return table(data)
+    names = options.get("label") or ["label"]
+    if len(names) != 1:
+        raise ValueError("y is one label; several are columns of the table")
+    if is_table(data) and names[0] in names_of(data):
+        raise ValueError(f"the label is given twice: as y, and as the table's column {names[0]!r}")
+    if "label" in options:
+        options["label"] = names
+    kind = type(data).__module__.split(".")[0]
+    label = np.asarray(y)
+    if kind == "polars":
+        import polars as pl
+
+        return table(data.lazy().with_columns(pl.Series(names[0], label)).collect())
+    columns = table(data)
+    if not isinstance(columns, list):
+        import pyarrow as pa
+
+        return table(pa.table(data).append_column(names[0], pa.array(label)))
+    return [*columns, *table({names[0]: label})]

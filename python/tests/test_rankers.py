@@ -1,0 +1,173 @@
+"""Models that score rows: what they learn, what they refuse, and that the file is the model."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import signal
+
+import numpy as np
+import pytest
+
+import recmill
+from recmill.rankers import RANKERS
+
+CPU = {"device": "cpu", "random_state": 1, "epochs": 10, "batch_size": 64}
+
+
+def clicks(n: int = 3000, seed: int = 0):
+    """Rows whose label hangs on two categories and a number."""
+    rng = np.random.default_rng(seed)
+    user, item, price = rng.integers(0, 30, n), rng.integers(0, 20, n), rng.random(n)
+    odds = 4.0 * (user % 2) + 2.0 * (item % 3 == 0) - 3.0 + price
+    return {
+        "user": np.array([f"u{at}" for at in user], dtype=object),
+        "item": item,
+        "price": price,
+        "label": (rng.random(n) < 1 / (1 + np.exp(-odds))).astype(np.int64),
+    }
+
+
+def fitted(model, rows=None, **columns):
+    columns = {"label": "label", "categorical": ["user", "item"]} | columns
+    return model.fit(clicks() if rows is None else rows, show_progress=False, **columns)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return fitted(recmill.DeepFM(hidden=[32], **CPU))
+
+
+@pytest.mark.parametrize("kind", sorted(RANKERS))
+def test_every_model_learns_and_is_the_same_when_opened(kind, tmp_path):
+    made = fitted(RANKERS[kind](**CPU))
+    rows = clicks(500, 9)
+    assert made.score(rows) > 0.75, kind
+    made.save(tmp_path / "model")
+    opened = recmill.load(tmp_path / "model")
+    assert type(opened) is RANKERS[kind]
+    assert np.array_equal(opened.predict(rows), made.predict(rows))
+    assert opened.get_params()["epochs"] == 10
+
+
+def test_the_same_seed_gives_the_same_scores(model):
+    again = fitted(recmill.DeepFM(hidden=[32], **CPU))
+    other = fitted(recmill.DeepFM(hidden=[32], **CPU | {"random_state": 2}))
+    rows = clicks(100, 5)
+    assert np.array_equal(again.predict(rows), model.predict(rows))
+    assert not np.array_equal(other.predict(rows), model.predict(rows))
+
+
+def test_tables_of_every_library_give_the_same_model(model):
+    pd, pl, pa = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
+    rows, asked = clicks(), clicks(200, 3)
+    expected = model.predict(asked)
+    for make in (pd.DataFrame, pl.DataFrame, pa.table):
+        columns = {name: list(values) if values.dtype == object else values for name, values in rows.items()}
+        made = fitted(recmill.DeepFM(hidden=[32], **CPU), make(columns))
+        assert np.array_equal(made.predict(asked), expected), make
+
+
+def test_what_is_said_of_columns_and_a_label_beside_them(model):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(clicks())
+    y = frame.pop("label")
+    beside = recmill.DeepFM(hidden=[32], **CPU).fit(frame, y, categorical=["user", "item"], show_progress=False)
+    assert np.array_equal(beside.predict(frame[:50]), model.predict(frame[:50]))
+    by_schema = recmill.DeepFM(hidden=[32], **CPU).fit(clicks(), schema=model.schema_, show_progress=False)
+    assert np.array_equal(by_schema.predict(frame[:50]), model.predict(frame[:50]))
+    assert beside.score(frame, y) == pytest.approx(beside.evaluate(clicks())["auc"])
+    kinds = {column["name"]: column["kind"] for column in model.schema_["columns"]}
+    assert kinds["price"] == "numeric" and kinds["user"] == "categorical"
+
+
+def test_probabilities_in_the_manner_of_scikit_learn(model):
+    both = model.predict_proba(clicks(70, 2))
+    assert both.shape == (70, 2) and np.allclose(both.sum(axis=1), 1)
+    assert np.array_equal(both[:, 1], model.predict(clicks(70, 2)))
+    assert list(model.classes_) == [0, 1] and model.labels_ == ["label"]
+    sklearn = pytest.importorskip("sklearn.base")
+    cloned = sklearn.clone(model)
+    assert cloned.get_params() == model.get_params()
+    with pytest.raises(recmill.NotFittedError):
+        cloned.predict(clicks(5))
+
+
+def test_hyper_parameters_are_chosen_by_a_grid():
+    selection = pytest.importorskip("sklearn.model_selection")
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(clicks(900))
+    y = frame.pop("label")
+    search = selection.GridSearchCV(recmill.Logistic(device="cpu", random_state=0), {"epochs": [1, 2]}, cv=2)
+    search.fit(frame, y, categorical=["user", "item"], show_progress=False)
+    assert search.best_params_["epochs"] in (1, 2) and 0.4 < search.best_score_ < 1
+
+
+def test_several_labels(tmp_path):
+    rows = clicks()
+    rows["bought"] = rows["label"] * (rows["item"] % 2)
+    made = fitted(recmill.MMoE(**CPU), rows, label=["label", "bought"])
+    assert made.predict(rows).shape == (3000, 2)
+    assert {"auc/label", "auc/bought"} <= set(made.evaluate(rows))
+    with pytest.raises(ValueError, match="learns one label, not 2"):
+        fitted(recmill.DeepFM(**CPU), rows, label=["label", "bought"])
+
+
+def test_copies_and_pickles_score_the_same(model):
+    rows = clicks(40, 8)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert np.array_equal(other.predict(rows), model.predict(rows))
+
+
+def test_missing_values_and_categories_that_come_later_are_scored(model):
+    later = {"user": np.array(["nobody", None, "u1"], dtype=object), "item": [1, 99, 2], "price": [np.nan, 1.0, 0.5]}
+    assert np.isfinite(model.predict(later)).all()
+
+
+def test_what_is_wrong_is_said(model, tmp_path):
+    rows = clicks(50)
+    cases = [
+        (ValueError, "no column 'price'|price", lambda: model.predict({"user": rows["user"], "item": rows["item"]})),
+        (ValueError, "expected a table", lambda: model.predict([[1, 2]])),
+        (TypeError, "has no parameter 'depth'", lambda: recmill.DeepFM(depth=3)),
+        (TypeError, "use one of them", lambda: recmill.Ranker()),
+        (ValueError, "nolabel", lambda: fitted(recmill.DeepFM(**CPU), label="nolabel")),
+        (ValueError, "label", lambda: fitted(recmill.DeepFM(**CPU), rows | {"label": np.arange(50)})),
+        (ValueError, "embedding_dim must be", lambda: fitted(recmill.DeepFM(embedding_dim=0, **CPU))),
+        (ValueError, "holdout", lambda: fitted(recmill.DeepFM(holdout=1.0, **CPU))),
+        (ValueError, "device", lambda: fitted(recmill.DeepFM(device="gpu", epochs=1))),
+        (ValueError, "learning_rate", lambda: fitted(recmill.DeepFM(learning_rate=float("nan"), epochs=1))),
+        (ValueError, "leave categorical out", lambda: fitted(recmill.DeepFM(**CPU), label=None, schema=model.schema_)),
+        (ValueError, "given twice", lambda: recmill.DeepFM(**CPU).fit(rows, rows["label"], label="label")),
+        (ValueError, "as many|length", lambda: model.predict(rows | {"item": rows["item"][:3]})),
+        (FileNotFoundError, "nothing", lambda: recmill.load(tmp_path / "nothing")),
+        (ValueError, "not a DLRM", lambda: (model.save(tmp_path / "m"), recmill.DLRM.load(tmp_path / "m"))),
+    ]
+    for error, said, wrong in cases:
+        with pytest.raises(error, match=said):
+            wrong()
+
+
+def test_progress_counts_epochs_and_is_heard():
+    heard = []
+    recmill.Logistic(**CPU).fit(
+        clicks(), label="label", show_progress=False, callback=lambda epoch, seconds, loss: heard.append((epoch, loss))
+    )
+    assert heard and [epoch for epoch, _ in heard] == list(range(len(heard))) and all(loss > 0 for _, loss in heard)
+
+
+def test_ctrl_c_ends_training_and_leaves_the_model(model):
+    before = model.predict(clicks(20, 1))
+    endless = copy.deepcopy(model).set_params(epochs=1_000_000, patience=0)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(endless, callback=lambda *_: signal.raise_signal(signal.SIGINT))
+    assert np.array_equal(endless.predict(clicks(20, 1)), before)
+
+
+def test_what_the_command_trained_is_opened(tmp_path):
+    made = fitted(recmill.FactorizationMachine(**CPU))
+    version = made.save(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "versions" / version.rsplit("/", 1)[-1] / "config.json").read_text())
+    assert config["model"]["model"] == "fm" and config["seed"] == 1
+    assert made.epochs_[0]["epoch"] == 1 and 0 < made.epochs_[0]["auc"] < 1
