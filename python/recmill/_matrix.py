@@ -21,7 +21,8 @@ Ints = Union[int, Sequence[int], npt.NDArray[Any]]
 
 def is_sparse(matrix: Any) -> bool:
     """Whether this is a sparse matrix or array of scipy."""
-    return hasattr(matrix, "tocsr") and hasattr(matrix, "nnz")
+    kind = type(matrix)
+    return hasattr(kind, "tocsr") and hasattr(kind, "nnz")
 
 
 def as_csr(matrix: Any, name: str, warn: bool = False) -> Any:
@@ -37,9 +38,11 @@ def as_csr(matrix: Any, name: str, warn: bool = False) -> Any:
         matrix = matrix.tocsr()
     if matrix.dtype.kind not in "biuf":
         raise ValueError(f"{name} needs numbers, not {matrix.dtype}")
-    # Before scipy reads rows by them.
+    # Before scipy reads rows by them. One row, of the user who is asked about, is looked at in a shorter way.
     indptr = matrix.indptr
-    if len(indptr) != matrix.shape[0] + 1 or indptr[0] != 0 or np.any(np.diff(indptr) < 0):
+    n_rows = matrix.shape[0]
+    whole = len(indptr) == n_rows + 1 and indptr[0] == 0
+    if not whole or (indptr[1] < 0 if n_rows == 1 else np.any(np.diff(indptr) < 0)):
         raise ValueError(f"{name} is not a sparse matrix by rows: its row pointers do not ascend from 0")
     if indptr[-1] > min(len(matrix.indices), len(matrix.data)):
         raise ValueError(f"{name} is not a sparse matrix by rows: its row pointers end past its values")
@@ -51,8 +54,10 @@ def as_csr(matrix: Any, name: str, warn: bool = False) -> Any:
 
 def parts(matrix: Any, dtype: Any = np.float32) -> Csr:
     """Take a canonical CSR matrix apart."""
-    with np.errstate(over="ignore"):  # What is too large becomes infinite, and is refused with its place.
-        values = np.ascontiguousarray(matrix.data, dtype=dtype)
+    values = matrix.data
+    if values.dtype != dtype or not values.flags.c_contiguous:
+        with np.errstate(over="ignore"):  # What is too large becomes infinite, and is refused with its place.
+            values = np.ascontiguousarray(values, dtype=dtype)
     indices = matrix.indices
     if indices.dtype not in (np.int32, np.int64):
         indices = indices.astype(np.int64)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Callable
-
-log = logging.getLogger("recmill")
 
 
 class Watch:
     """Hears of every epoch."""
 
     def __init__(self, show: bool, callback: Callable[..., Any] | None, what: str):
+        import logging  # noqa: PLC0415 - not before it is needed: importing recmill is to be fast
+
+        self.log = logging.getLogger("recmill")
         self.callback = callback
         self.device = "cpu"
         self.what = what
@@ -29,7 +29,7 @@ class Watch:
         if device is not None:
             self.device = device
             self.bar = self.bar(total=epochs, desc=self.what) if self.bar is not None else None
-            log.debug("fitting %s on %s, %d iterations", self.what, device, epochs)
+            self.log.debug("fitting %s on %s, %d iterations", self.what, device, epochs)
             return
         if self.bar is not None:
             if loss is not None:
@@ -38,7 +38,7 @@ class Watch:
         if not float(done).is_integer():
             return
         if loss is not None:
-            log.info("%s: iteration %d, loss %.6g", self.what, done, loss)
+            self.log.info("%s: iteration %d, loss %.6g", self.what, done, loss)
         if self.callback is not None:
             self.callback(int(done) - 1, seconds, loss)
 
