@@ -57,6 +57,8 @@ class Estimator:
         return self._model is not None
 
     def _device(self) -> str:
+        if not isinstance(self.device, str):
+            raise ValueError(f"device needs to be a text such as auto, cpu, cuda:0 or wgpu:0, not {self.device!r}")
         return "cuda:0" if self.use_gpu and self.device == "auto" else self.device
 
     def _seed(self) -> int:
@@ -67,10 +69,14 @@ class Estimator:
             return int(state)
         if isinstance(state, np.random.RandomState):
             return int(state.randint(0, 2**31 - 1))
-        return int(np.random.default_rng(state).integers(2**63))
+        try:
+            return int(np.random.default_rng(state).integers(2**63))
+        except (TypeError, ValueError):
+            kinds = "None, a whole number, or a generator of numpy"
+            raise ValueError(f"random_state needs to be {kinds}, not {state!r}") from None
 
     def _threads(self) -> int:
-        return as_count(self.num_threads, "num_threads")
+        return as_count(self.num_threads, "num_threads", 2**31)
 
     def _how(self, told: Any, loss: bool) -> dict[str, Any]:
         """Return how fitting goes, for the native part."""

@@ -82,7 +82,7 @@ def as_filter(ids: Any, name: str) -> npt.NDArray[np.int64] | None:
     return None if ids is None else np.unique(as_indices(ids, name))
 
 
-def as_count(n: Any, name: str) -> int:
+def as_count(n: Any, name: str, most: int = 2**64 - 1) -> int:
     """Return a number of things."""
     try:
         count = operator.index(n)
@@ -90,7 +90,20 @@ def as_count(n: Any, name: str) -> int:
         raise ValueError(f"{name} needs to be a whole number, not {n!r}") from None
     if isinstance(n, bool) or count < 0:
         raise ValueError(f"{name} needs to be at least 0, not {n!r}")
+    if count > most:
+        raise ValueError(f"{name} needs to be at most {most}, not {n!r}")
     return count
+
+
+def as_number(value: Any, name: str) -> float:
+    """Return a finite number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} needs to be a number, not {value!r}") from None
+    if isinstance(value, (bool, str)) or not math.isfinite(number):
+        raise ValueError(f"{name} needs to be a finite number, not {value!r}")
+    return number
 
 
 def as_choice(value: Any, name: str, choices: Sequence[str]) -> str:

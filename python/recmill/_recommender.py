@@ -355,7 +355,7 @@ class Recommender(Estimator):
 
         Where there is a model already, a version is added; the newest ``keep`` stay. A crash leaves the version before it.
         """
-        return str(self._fitted.save(os.fspath(path), keep))
+        return str(self._fitted.save(os.fspath(path), kept(keep)))
 
     @classmethod
     def load(cls: type[Self], path: str | os.PathLike[str]) -> Self:
@@ -465,6 +465,14 @@ class Stored(Recommender):
         self.random_state = random_state
 
 
+def kept(keep: Any) -> int:
+    """Return how many versions stay."""
+    n = as_count(keep, "keep", 2**31)
+    if n < 1:
+        raise ValueError(f"keep needs to be at least 1, not {keep!r}")
+    return n
+
+
 def _is_listed(ids: Any) -> bool:
     return isinstance(ids, (list, tuple, np.ndarray)) or (
         isinstance(ids, Iterable) and not isinstance(ids, (str, bytes))
@@ -480,7 +488,7 @@ def texts(ids: Any) -> tuple[list[str], bool]:
 
 def _text(one: Any) -> str:
     if isinstance(one, str):
-        return one
+        return one.strip(" \t\n\r\f\v")
     if isinstance(one, (int, np.integer)) and not isinstance(one, bool):
         return str(int(one))
     raise TypeError(f"an id is a text or a whole number, not {one!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Mapping
 
 import numpy as np
@@ -30,22 +31,29 @@ def table(data: Any, columns: Mapping[str, str | None] | None = None) -> Any:
     ``columns`` says which column of the table each of its columns is; those of ``None`` are left out. Without it all are taken
     as they are. Columns ``user`` and ``item`` become texts.
     """
-    if not is_table(data):
-        kind = type(data).__name__
-        raise ValueError(f"expected a table of pandas, polars or pyarrow, or columns by name, found {kind}")
+    kind = type(data).__module__.split(".")[0]
+    if not is_table(data) or (kind == "pandas" and not hasattr(data, "columns")):
+        found = type(data).__name__
+        raise ValueError(f"expected a table of pandas, polars or pyarrow, or columns by name, found {found}")
     known = names_of(data)
-    named = {name: name for name in known} if columns is None else {r: c for r, c in columns.items() if c is not None}
+    if columns is None:
+        named = {name: name for name in known}
+    else:
+        named = {role: str(column) for role, column in columns.items() if column is not None}
     missing = [column for column in named.values() if known and column not in known]
     if missing:
         raise ValueError(f"the table has no column {missing[0]!r}, only {', '.join(known)}")
     ids = () if columns is None else ("user", "item")
-    kind = type(data).__module__.split(".")[0]
     if kind == "polars":
         return _of_polars(data, named, ids)
     if kind == "pandas" or isinstance(data, Mapping):
-        if kind == "pandas" and not data.columns.is_unique:
+        if not named:
+            raise ValueError("the table has no columns")
+        if len(set(known)) < len(known):
             raise ValueError(f"the table has two columns of one name: {', '.join(known)}")
-        return [(role, _column(data[column], role in ids, column)) for role, column in named.items()]
+        values = list(data.values()) if isinstance(data, Mapping) else [data.iloc[:, at] for at in range(len(known))]
+        by_name = dict(zip(known, values))
+        return [(role, _column(by_name[column], role in ids, column)) for role, column in named.items()]
     return _of_arrow(data, named, ids)
 
 
@@ -100,6 +108,8 @@ def _column(values: Any, is_id: bool, name: str) -> Any:
     if array.ndim != 1:
         raise ValueError(f"the table's column {name!r} needs to be one-dimensional, not of shape {array.shape}")
     kind = array.dtype.kind
+    if kind == "M" and is_id:
+        return array.astype("datetime64[s]").astype(str).tolist()
     if kind == "M":
         return (np.ascontiguousarray(array.astype("datetime64[ns]").view(np.int64)),)
     if kind in "iu" and array.dtype != np.uint64:
@@ -112,11 +122,17 @@ def _column(values: Any, is_id: bool, name: str) -> Any:
 
 
 def _text(one: Any) -> str | None:
-    """Return a value as text, nothing where it is missing."""
-    if one is None or one != one or type(one).__name__ == "NAType":
-        return None
+    """Return a value as text, a list as JSON, nothing where it is missing."""
     if isinstance(one, str):
         return one
+    if isinstance(one, (list, tuple, set, frozenset, np.ndarray)):
+        return json.dumps([_text(part) for part in one])
+    if isinstance(one, bytes):
+        return one.decode()
+    if isinstance(one, (bool, np.bool_)):
+        return "true" if one else "false"
+    if one is None or type(one).__name__ in ("NAType", "NaTType") or one != one:
+        return None
     if isinstance(one, float) and one.is_integer():
         return str(int(one))
     return str(one)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ._matrix import as_count, as_csr, as_filter, as_indices, parts
+from ._matrix import as_count, as_csr, as_filter, as_indices, as_number, parts
 from ._recommender import FactorRecommender
 from .exceptions import ParameterWarning
 
@@ -111,16 +111,16 @@ class AlternatingLeastSquares(FactorRecommender):
         config = {
             "model": "als",
             "factors": as_count(self.factors, "factors"),
-            "regularization": float(self.regularization),
+            "regularization": as_number(self.regularization, "regularization"),
             "iterations": as_count(self.iterations, "iterations"),
             "solver": "cg" if self.use_cg else "cholesky",
         }
         if self.unobserved_weight is not None:
-            config["unobserved_weight"] = float(self.unobserved_weight)
-            config["regularization_exponent"] = float(self.regularization_exponent)
+            config["unobserved_weight"] = as_number(self.unobserved_weight, "unobserved_weight")
+            config["regularization_exponent"] = as_number(self.regularization_exponent, "regularization_exponent")
         else:
-            config["alpha"] = float(self.alpha)
-            config["base_confidence"] = float(self.base_confidence)
+            config["alpha"] = as_number(self.alpha, "alpha")
+            config["base_confidence"] = as_number(self.base_confidence, "base_confidence")
         return config
 
     def _computes_loss(self) -> bool:

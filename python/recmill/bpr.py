@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._matrix import as_choice, as_count
+from ._matrix import as_choice, as_count, as_number
 from ._recommender import BiasedFactorRecommender
 from .als import check_dtype
 
@@ -84,8 +84,8 @@ class BayesianPersonalizedRanking(BiasedFactorRecommender):
         return {
             "model": "bpr",
             "factors": as_count(self.factors, "factors"),
-            "learning_rate": float(self.learning_rate),
-            "regularization": float(self.regularization),
+            "learning_rate": as_number(self.learning_rate, "learning_rate"),
+            "regularization": as_number(self.regularization, "regularization"),
             "iterations": as_count(self.iterations, "iterations"),
             "negatives": as_choice(self.negatives, "negatives", ("uniform", "popularity")),
             "optimizer": as_choice(self.optimizer, "optimizer", ("sgd", "adagrad")),

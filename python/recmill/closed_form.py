@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._matrix import as_choice
+from ._matrix import as_choice, as_number
 from ._recommender import Recommender
 
 __all__ = ["Ease", "MostPopular"]
@@ -35,7 +35,9 @@ class Ease(Recommender):
         self.random_state = random_state
 
     def _config(self) -> dict[str, Any]:
-        given = {} if self.regularization is None else {"regularization": float(self.regularization)}
+        given = (
+            {} if self.regularization is None else {"regularization": as_number(self.regularization, "regularization")}
+        )
         return {"model": "ease", **given}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._matrix import as_choice, as_count
+from ._matrix import as_choice, as_count, as_number
 from ._recommender import BiasedFactorRecommender
 from .als import check_dtype
 from .exceptions import ParameterWarning
@@ -93,7 +93,9 @@ class LogisticMatrixFactorization(BiasedFactorRecommender):
 
     def _config(self) -> dict[str, Any]:
         check_dtype(self.dtype)
-        if self.learning_rate >= 0.5 or self.regularization >= 0.1:
+        learning_rate = as_number(self.learning_rate, "learning_rate")
+        regularization = as_number(self.regularization, "regularization")
+        if learning_rate >= 0.5 or regularization >= 0.1:
             message = (
                 f"learning_rate={self.learning_rate}, regularization={self.regularization}: a step is of one pair here, and of a "
                 "row in implicit; the defaults 0.05 and 0.005 are what 1.0 and 0.6 are there"
@@ -102,8 +104,8 @@ class LogisticMatrixFactorization(BiasedFactorRecommender):
         return {
             "model": "lmf",
             "factors": as_count(self.factors, "factors"),
-            "learning_rate": float(self.learning_rate),
-            "regularization": float(self.regularization),
+            "learning_rate": learning_rate,
+            "regularization": regularization,
             "iterations": as_count(self.iterations, "iterations"),
             "negatives_per_positive": as_count(self.neg_prop, "neg_prop"),
             "negatives": as_choice(self.negatives, "negatives", ("uniform", "popularity")),

@@ -68,9 +68,9 @@ def all_pairs_knn(users: Any, K: int = 100, num_threads: int = 0, show_progress:
     from scipy.sparse import csr_matrix
 
     indptr, indices, values, n_items = parts(as_csr(users, "users"), np.float64)
-    threads = as_count(num_threads, "num_threads")
+    threads = as_count(num_threads, "num_threads", 2**31)
     indices = indices.astype(np.int64, copy=False)
-    found = _recmill.all_pairs_knn(indptr, indices, values, n_items, as_count(K, "K"), threads)
+    found = _recmill.all_pairs_knn(indptr, indices, values, n_items, as_count(K, "K", 2**31), threads)
     similarity = csr_matrix((found[2], found[1], found[0]), shape=(n_items, n_items))
     similarity.sort_indices()
     return similarity
@@ -94,9 +94,11 @@ class ItemItemRecommender(Recommender):
 
     kind = "item-knn"
 
-    def __init__(self, K: int = 20, num_threads: int = 0):
+    def __init__(self, K: int = 20, num_threads: int = 0, *, device: str = "auto", random_state: Any = None):
         self.K = K
         self.num_threads = num_threads
+        self.device = device
+        self.random_state = random_state
 
     def _weighted(self, counts: Any) -> Any:
         """Return ``[n_users, n_items]`` as its products are summed."""
@@ -117,6 +119,8 @@ class ItemItemRecommender(Recommender):
 
         Parameters are those of :meth:`Recommender.fit`.
         """
+        if self._device() not in ("auto", "cpu"):
+            raise ValueError(f"device: {type(self).__name__} computes on the processor, not on {self.device!r}")
         history: Any
         if is_sparse(user_items) or not is_table(user_items):
             if any((user, item, value, time)):
@@ -131,7 +135,7 @@ class ItemItemRecommender(Recommender):
             matrix = csr_matrix((values, items, indptr), shape=(len(indptr) - 1, n_items))
         if 0 in matrix.shape or matrix.nnz == 0:
             raise ValueError(f"user_items of shape {matrix.shape} has nothing to learn from")
-        if as_count(self.K, "K") < 1:
+        if as_count(self.K, "K", 2**31) < 1:
             raise ValueError(f"K needs to be at least 1, not {self.K}")
         similarity = all_pairs_knn(self._weighted(matrix), self.K, self.num_threads, False)
         return self._taken(similarity, history)
@@ -197,8 +201,17 @@ class BM25Recommender(ItemItemRecommender):
     """:class:`ItemItemRecommender` with BM25 weights: ``K1`` says how soon repeats stop counting, ``B`` how much popularity is
     normalised."""
 
-    def __init__(self, K: int = 20, K1: float = 1.2, B: float = 0.75, num_threads: int = 0):
-        super().__init__(K, num_threads)
+    def __init__(
+        self,
+        K: int = 20,
+        K1: float = 1.2,
+        B: float = 0.75,
+        num_threads: int = 0,
+        *,
+        device: str = "auto",
+        random_state: Any = None,
+    ):
+        super().__init__(K, num_threads, device=device, random_state=random_state)
         self.K1 = K1
         self.B = B
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Callable, ClassVar, Sequence, TypeVar
+from typing import Any, Callable, ClassVar, Iterable, Sequence, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _recmill
 from ._estimator import Estimator
-from ._matrix import as_choice, as_count, as_json
+from ._matrix import as_choice, as_count, as_json, as_number
 from ._progress import Watch
+from ._recommender import kept
 from ._table import is_table, names_of, table
 from .exceptions import NotFittedError
 
@@ -147,8 +148,10 @@ class Ranker(Estimator):
 
     def _config(self) -> dict[str, Any]:
         own = {"device", "num_threads", "random_state", "holdout", "metric", "patience"}
-        of_model = {name: getattr(self, name) for name in self._names() if name not in own}
-        return {"model": self.kind, **{name: _plain(value) for name, value in of_model.items()}}
+        of_model = {name: default for name, default in self._defaults().items() if name not in own}
+        return {"model": self.kind} | {
+            name: _as(default, getattr(self, name), name) for name, default in of_model.items()
+        }
 
     def fit(
         self: Self,
@@ -211,13 +214,13 @@ class Ranker(Estimator):
             "bag": _listed(bag),
             "numeric": _listed(numeric),
             "ignore": _listed(ignore),
-            "group": group,
-            "weight": weight,
-            "time": time,
+            "group": None if group is None else str(group),
+            "weight": None if weight is None else str(weight),
+            "time": None if time is None else str(time),
             "missing": _listed(missing),
-            "min_count": min_count,
-            "hash_buckets": hash_buckets,
-            "buckets": buckets,
+            "min_count": None if min_count is None else as_count(min_count, "min_count", 2**31),
+            "hash_buckets": None if hash_buckets is None else as_count(hash_buckets, "hash_buckets", 2**31),
+            "buckets": None if buckets is None else as_count(buckets, "buckets", 2**31),
         }
         if schema is not None:
             said = [name for name, value in options.items() if value not in (None, [])]
@@ -230,13 +233,14 @@ class Ranker(Estimator):
                     options = {"toml": [path, file.read()]}
         train, held = _with_label(data, y, options), None if valid is None else table(valid)
         watch = Watch(bool(show_progress), callback, self.kind)
-        if not 0.0 <= float(self.holdout) < 1.0:
+        holdout = as_number(self.holdout, "holdout")
+        if not 0.0 <= holdout < 1.0:
             raise ValueError(f"holdout needs to be at least 0 and below 1, not {self.holdout}")
         as_choice(str(self.metric).split("/")[0], "metric", METRICS)
         judged = {
-            "holdout": float(self.holdout),
+            "holdout": holdout,
             "metric": self.metric,
-            "patience": as_count(self.patience, "patience"),
+            "patience": as_count(self.patience, "patience", 2**31),
         }
         try:
             how = self._how(watch, True)
@@ -308,7 +312,7 @@ class Ranker(Estimator):
 
         Where there is a model already, a version is added; the newest ``keep`` stay. A crash leaves the version before it.
         """
-        return str(self._fitted.save(os.fspath(path), keep))
+        return str(self._fitted.save(os.fspath(path), kept(keep)))
 
     @classmethod
     def load(cls: type[Self], path: str | os.PathLike[str]) -> Self:
@@ -409,17 +413,29 @@ class MMoE(Ranker):
     kind = "mmoe"
 
 
-def _listed(names: str | Names | None) -> list[str]:
+def _listed(names: Any) -> list[str]:
+    """Return names of columns as texts; one of them, or several."""
     if names is None:
         return []
-    return [names] if isinstance(names, str) else list(names)
+    one = isinstance(names, str) or not isinstance(names, Iterable)
+    return [str(name) for name in ([names] if one else names)]
 
 
-def _plain(value: Any) -> Any:
-    """Return a hyper-parameter as JSON has it."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    return list(value) if isinstance(value, tuple) else value
+def _as(default: Any, value: Any, name: str) -> Any:
+    """Return a hyper-parameter of the type of its default; what is ``None`` by default may be a number."""
+    if value is None and default is None:
+        return None
+    if isinstance(default, bool):
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{name} needs to be True or False, not {value!r}")
+        return bool(value)
+    if isinstance(default, int):
+        return as_count(value, name, 2**63)
+    if isinstance(default, list):
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise ValueError(f"{name} needs to be a list of whole numbers, not {value!r}")
+        return [as_count(one, name, 2**63) for one in value]
+    return str(value) if isinstance(default, str) else as_number(value, name)
 
 
 def _with_label(data: Any, y: Any, options: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._matrix import as_choice, as_count, as_indices
+from ._matrix import as_choice, as_count, as_indices, as_number
 from ._recommender import BiasedFactorRecommender, texts
 
 __all__ = ["Svd"]
@@ -71,11 +71,11 @@ class Svd(BiasedFactorRecommender):
         return {
             "model": "svd",
             "factors": as_count(self.factors, "factors"),
-            "learning_rate": float(self.learning_rate),
-            "regularization": float(self.regularization),
+            "learning_rate": as_number(self.learning_rate, "learning_rate"),
+            "regularization": as_number(self.regularization, "regularization"),
             "iterations": as_count(self.iterations, "iterations"),
             "solver": as_choice(self.solver, "solver", ("sgd", "als")),
-            "init_scale": float(self.init_scale),
+            "init_scale": as_number(self.init_scale, "init_scale"),
         }
 
     def predict(self, users: Any, items: Any) -> npt.NDArray[np.float32]:

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        ArrayRef, BooleanArray, Float32Array, Float64Array, Int64Array, RecordBatch, RecordBatchReader,
-        StringArray, TimestampNanosecondArray,
+        Array, ArrayRef, BooleanArray, Float32Array, Float64Array, Int64Array, RecordBatch,
+        RecordBatchReader, StringArray, TimestampNanosecondArray,
     },
     datatypes::SchemaRef,
     ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader},
@@ -66,6 +66,14 @@ impl Frame {
             .into_iter()
             .map(|(name, values)| column(&name, &values).map(|array| (name, array)))
             .collect::<PyResult<Vec<_>>>()?;
+        if let Some((first, length)) = columns.first().map(|(name, array)| (name, array.len()))
+            && let Some((name, array)) = columns.iter().find(|(_, array)| array.len() != length)
+        {
+            let found = array.len();
+            return Err(
+                refused(format!("column {name:?} has {found} rows, and {first:?} has {length}")).into()
+            );
+        }
         let whole = RecordBatch::try_from_iter_with_nullable(
             columns.into_iter().map(|(name, array)| (name, array, true)),
         )
@@ -156,9 +164,8 @@ fn column(name: &str, values: &Bound<'_, PyAny>) -> PyResult<ArrayRef> {
     }
     match values.extract::<Vec<Option<String>>>() {
         Ok(texts) => Ok(Arc::new(StringArray::from(texts))),
-        Err(_) => Err(PyTypeError::new_err(format!(
-            "{TABLE}, column {name:?}: expected numbers, times or texts, found {}",
-            values.get_type()
+        Err(error) => Err(PyTypeError::new_err(format!(
+            "{TABLE}, column {name:?}: expected numbers, times or texts: {error}"
         ))),
     }
 }

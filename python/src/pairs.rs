@@ -8,11 +8,16 @@
 //! A sum runs over the users in ascending order in f64, so it has the same bits for any number of threads.
 //! Cost: `Σ_u n_u²` additions; 8 bytes an item and thread.
 
+use std::ops::Range;
+
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::{exceptions::PyValueError, prelude::*};
 use rayon::prelude::*;
 
 use crate::{failure::guarded, threads::on_threads};
+
+/// Items between two looks for a signal; more of a catalogue that is large.
+const ITEMS_AT_ONCE: usize = 64;
 
 type Lists<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i32>>, Bound<'py, PyArray1<f64>>);
 
@@ -54,55 +59,69 @@ pub(crate) fn all_pairs_knn<'py>(
             let said = format!("column {column} is out of range: there are {n_columns}");
             return Err(PyValueError::new_err(said).into());
         }
-        let (ends, items, similarities) =
-            py.detach(|| on_threads(threads, || lists(indptr, indices, values, n_columns, k)))?;
+        let by_column = py.detach(|| transpose(indptr, indices, values, n_columns));
+        let pairs = Pairs { indptr, indices, values, n_columns, k, by_column: &by_column };
+        let mut found = Vec::new();
+        let step = ITEMS_AT_ONCE.max(n_columns / 256);
+        for first in (0..n_columns).step_by(step) {
+            let items = first..(first + step).min(n_columns);
+            found.append(&mut py.detach(|| on_threads(threads, || pairs.lists(items)))?);
+            py.check_signals()?;
+        }
+        let ends = found.iter().scan(0, |end, list| {
+            *end += list.len() as i64;
+            Some(*end)
+        });
+        let ends: Vec<i64> = std::iter::once(0).chain(ends).collect();
+        let items: Vec<i32> = found.iter().flatten().map(|&(_, item)| item as i32).collect();
+        let similarities: Vec<f64> = found.iter().flatten().map(|&(value, _)| value).collect();
         Ok((ends.into_pyarray(py), items.into_pyarray(py), similarities.into_pyarray(py)))
     })
 }
 
-fn lists(
-    indptr: &[i64],
-    indices: &[i64],
-    values: &[f64],
+/// A sparse matrix by rows and by columns, and how many products of each column are kept.
+struct Pairs<'a> {
+    indptr: &'a [i64],
+    indices: &'a [i64],
+    values: &'a [f64],
     n_columns: usize,
     k: usize,
-) -> (Vec<i64>, Vec<i32>, Vec<f64>) {
-    let by_column = transpose(indptr, indices, values, n_columns);
-    let found: Vec<Vec<(f64, u32)>> = (0..n_columns)
-        .into_par_iter()
-        .map_init(
-            || (vec![0.0; n_columns], Vec::new()),
-            |(sums, touched): &mut (Vec<f64>, Vec<u32>), item| {
-                for at in by_column.ends[item]..by_column.ends[item + 1] {
-                    let (user, value) = (by_column.rows[at] as usize, by_column.values[at]);
-                    for other in indptr[user] as usize..indptr[user + 1] as usize {
-                        let column = indices[other] as usize;
-                        if sums[column] == 0.0 {
-                            touched.push(column as u32);
+    by_column: &'a ByColumn,
+}
+
+impl Pairs<'_> {
+    /// Returns the `k` largest products of each of `items` with all columns, best first.
+    fn lists(&self, items: Range<usize>) -> Vec<Vec<(f64, u32)>> {
+        let Self { indptr, indices, values, n_columns, k, by_column } = *self;
+        items
+            .into_par_iter()
+            .map_init(
+                || (vec![0.0; n_columns], Vec::new()),
+                |(sums, touched): &mut (Vec<f64>, Vec<u32>), item| {
+                    for at in by_column.ends[item]..by_column.ends[item + 1] {
+                        let (user, value) = (by_column.rows[at] as usize, by_column.values[at]);
+                        for other in indptr[user] as usize..indptr[user + 1] as usize {
+                            let column = indices[other] as usize;
+                            if sums[column] == 0.0 {
+                                touched.push(column as u32);
+                            }
+                            sums[column] += value * values[other];
                         }
-                        sums[column] += value * values[other];
                     }
-                }
-                // A sum that came back to 0 on its way stands here twice, and is 0 the second time.
-                let take = |column: u32| (std::mem::take(&mut sums[column as usize]), column);
-                let mut list: Vec<_> = touched.drain(..).map(take).filter(|pair| pair.0 != 0.0).collect();
-                let better = |a: &(f64, u32), b: &(f64, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-                if list.len() > k {
-                    list.select_nth_unstable_by(k, better);
-                    list.truncate(k);
-                }
-                list.sort_unstable_by(better);
-                list
-            },
-        )
-        .collect();
-    let mut ends = vec![0];
-    ends.extend(found.iter().scan(0, |end, list| {
-        *end += list.len() as i64;
-        Some(*end)
-    }));
-    let items = found.iter().flatten().map(|&(_, item)| item as i32).collect();
-    (ends, items, found.iter().flatten().map(|&(value, _)| value).collect())
+                    // A sum that came back to 0 on its way stands here twice, and is 0 the second time.
+                    let take = |column: u32| (std::mem::take(&mut sums[column as usize]), column);
+                    let mut list: Vec<_> = touched.drain(..).map(take).filter(|pair| pair.0 != 0.0).collect();
+                    let better = |a: &(f64, u32), b: &(f64, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+                    if list.len() > k {
+                        list.select_nth_unstable_by(k, better);
+                        list.truncate(k);
+                    }
+                    list.sort_unstable_by(better);
+                    list
+                },
+            )
+            .collect()
+    }
 }
 
 fn transpose(indptr: &[i64], indices: &[i64], values: &[f64], n_columns: usize) -> ByColumn {

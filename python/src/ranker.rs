@@ -12,7 +12,10 @@ use recmill_core::{
     },
     rankers::{Measuring, Ranker as Core, RankerConfig, RankerModel},
 };
-use recmill_train::gradient::{RankTraining, Rows};
+use recmill_train::{
+    Error,
+    gradient::{RankTraining, Rows},
+};
 use serde_json::json;
 
 use crate::{
@@ -114,7 +117,7 @@ pub(crate) fn fit_ranker(
                     ..RankTraining::new(&config.learning, &features, &examples)
                 };
                 teller.begin(config.learning.epochs as u32, device);
-                let (ranker, descent) = training.run(&config, stop, teller)?;
+                let (ranker, descent) = training.run(&config, stop, teller).map_err(cannot_judge)?;
                 let kept = descent.epochs.iter().find(|epoch| epoch.epoch == descent.kept_epoch);
                 let (config, features, parameters) = ranker.into_parts()?;
                 let stored = Config {
@@ -133,6 +136,18 @@ pub(crate) fn fit_ranker(
             })?;
         Ranker::opened(py, directory, Some(unpacked))
     })
+}
+
+/// Says what helps where the rows that epochs are judged by do not allow the metric.
+fn cannot_judge(error: Error) -> Failure {
+    match error {
+        Error::UnknownMetric { metric, .. } => PyValueError::new_err(format!(
+            "{metric} cannot be measured on the rows that epochs are judged by: it needs rows of both labels, and gauc a group; \
+             hold out more (holdout=), give others (valid=), take metric=\"logloss\", or judge by none (holdout=0)"
+        ))
+        .into(),
+        error => error.into(),
+    }
 }
 
 /// What the caller says of the columns.

@@ -120,9 +120,33 @@ def test_copies_and_pickles_score_the_same(model):
         assert np.array_equal(other.predict(rows), model.predict(rows))
 
 
+def test_threads_ask_one_model_at_once(model):
+    from concurrent.futures import ThreadPoolExecutor
+
+    rows = clicks(2000, 4)
+    expected = model.predict(rows)
+    with ThreadPoolExecutor(8) as pool:
+        for scores in pool.map(lambda _: model.predict(rows), range(40)):
+            assert np.array_equal(scores, expected)
+
+
 def test_missing_values_and_categories_that_come_later_are_scored(model):
     later = {"user": np.array(["nobody", None, "u1"], dtype=object), "item": [1, 99, 2], "price": [np.nan, 1.0, 0.5]}
     assert np.isfinite(model.predict(later)).all()
+
+
+def test_columns_of_any_name_and_lists_in_cells():
+    pd = pytest.importorskip("pandas")
+    rows = clicks(1500)
+    even = [["even", "any"] if int(user[1:]) % 2 == 0 else ["odd"] for user in rows["user"]]
+    frame = pd.DataFrame({0: even, 1: rows["price"], "label": rows["label"]}, index=np.arange(1500) + 7)
+    made = recmill.DeepFM(**CPU).fit(frame, label="label", bag=["0"], show_progress=False)
+    assert made.score(frame) > 0.75
+    asked = {"0": ["even", '["odd"]', None], "1": [0.5, 0.5, None]}
+    likely_not, likely, _ = made.predict(asked)
+    assert likely > likely_not
+    with pytest.raises(ValueError, match="two columns of one name: 0, 0"):
+        made.predict(pd.DataFrame([[1, 2]], columns=[0, "0"]))
 
 
 def test_what_is_wrong_is_said(model, tmp_path):
@@ -140,7 +164,12 @@ def test_what_is_wrong_is_said(model, tmp_path):
         (ValueError, "learning_rate", lambda: fitted(recmill.DeepFM(learning_rate=float("nan"), epochs=1))),
         (ValueError, "leave categorical out", lambda: fitted(recmill.DeepFM(**CPU), label=None, schema=model.schema_)),
         (ValueError, "given twice", lambda: recmill.DeepFM(**CPU).fit(rows, rows["label"], label="label")),
-        (ValueError, "as many|length", lambda: model.predict(rows | {"item": rows["item"][:3]})),
+        (ValueError, "column \"item\" has 3 rows", lambda: model.predict(rows | {"item": rows["item"][:3]})),
+        (ValueError, "auc cannot be measured", lambda: fitted(recmill.Logistic(**CPU), clicks(8))),
+        (ValueError, "epochs needs to be a whole number", lambda: fitted(recmill.Logistic(epochs=1.5))),
+        (ValueError, "hidden needs to be a list", lambda: fitted(recmill.DeepFM(hidden=16))),
+        (ValueError, "batch_norm needs to be True or False", lambda: fitted(recmill.DeepFM(batch_norm=1))),
+        (ValueError, "the table has no columns", lambda: model.predict({})),
         (FileNotFoundError, "nothing", lambda: recmill.load(tmp_path / "nothing")),
         (ValueError, "not a DLRM", lambda: (model.save(tmp_path / "m"), recmill.DLRM.load(tmp_path / "m"))),
     ]

@@ -54,6 +54,21 @@ fn a_row_has_the_same_score_alone_and_in_any_batch() {
     }
 }
 
+/// Callers inside one pool: a worker that waits for its own work takes up another caller's.
+#[test]
+fn many_callers_of_one_pool_score_at_once() {
+    let data = Data::new(&["both"], 2000);
+    let (ranker, _) = data.train(&config("dcn-v2", json!({"epochs": 1, "hidden": [128]})), 0);
+    let batch = data.batch(&(0..2000).collect::<Vec<u64>>());
+    let expected = scores(&ranker, &batch);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    pool.scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|_| assert_eq!(scores(&ranker, &batch), expected));
+        }
+    });
+}
+
 #[test]
 fn the_same_seed_gives_the_same_bytes_whatever_the_loader_s_threads() {
     let data = Data::new(&["both"], 300);

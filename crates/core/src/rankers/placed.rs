@@ -11,8 +11,8 @@ use crate::{
     features::FeatureBatch,
 };
 
-/// A network on one of the devices.
-#[derive(Debug)]
+/// A network on one of the devices; a copy shares its parameters.
+#[derive(Clone, Debug)]
 pub(super) enum PlacedNetwork {
     /// On the CPU.
     Cpu(AnyNetwork<Cpu>),

@@ -117,12 +117,17 @@ impl Ranker {
         Ok(())
     }
 
+    /// Returns a network that shares the parameters. It is not asked under the lock: a thread of rayon's that waits for a part
+    /// of its work may take up another caller's, who would then wait for this one for ever.
+    fn network(&self) -> Result<PlacedNetwork> {
+        let network = self.network.lock();
+        Ok(network.map_err(|_| crate::Error::Inconsistent { what: "network", at: 0 })?.clone())
+    }
+
     fn score_piece(&self, batch: &FeatureBatch, first: usize, out: &mut Vec<f32>) -> Result<()> {
-        let network =
-            self.network.lock().map_err(|_| crate::Error::Inconsistent { what: "network", at: 0 })?;
+        let network = self.network()?;
         let shape = Shape::of(&self.features);
         let log_odds = network.log_odds(self.device, &self.tables, &shape, batch)?;
-        drop(network);
         for (at, x) in log_odds.iter().enumerate() {
             if !x.is_finite() {
                 let row = (first + at / shape.n_labels) as u64;
