@@ -262,8 +262,14 @@ def test_hyper_parameters_of_the_wrong_kind_are_named(likes):
     cases = [
         ("K needs to be at most", lambda: recmill.CosineRecommender(K=2**70)),
         ("computes on the processor, not on 'cuda:0'", lambda: recmill.BM25Recommender(device="cuda:0")),
-        ("learning_rate needs to be a number, not 'fast'", lambda: recmill.LogisticMatrixFactorization(learning_rate="fast")),
-        ("negatives needs to be one of uniform, popularity, not 'zipf'", lambda: recmill.BayesianPersonalizedRanking(negatives="zipf")),
+        (
+            "learning_rate needs to be a number, not 'fast'",
+            lambda: recmill.LogisticMatrixFactorization(learning_rate="fast"),
+        ),
+        (
+            "negatives needs to be one of uniform, popularity, not 'zipf'",
+            lambda: recmill.BayesianPersonalizedRanking(negatives="zipf"),
+        ),
         ("random_state needs to be None, a whole number", lambda: recmill.AlternatingLeastSquares(random_state="seed")),
         ("device needs to be a text", lambda: recmill.AlternatingLeastSquares(device=None)),
         ("num_threads needs to be at most", lambda: recmill.AlternatingLeastSquares(num_threads=2**70)),
