@@ -38,9 +38,10 @@ class Estimator:
     def set_params(self: Self, **params: Any) -> Self:
         """Change hyper-parameters; they take effect when the model is fitted."""
         known = self._names()
+        unknown = [name for name in params if name not in known]
+        if unknown:
+            raise ValueError(f"{type(self).__name__} has no parameter {unknown[0]!r}, only {', '.join(known)}")
         for name, value in params.items():
-            if name not in known:
-                raise ValueError(f"{type(self).__name__} has no parameter {name!r}, only {', '.join(known)}")
             setattr(self, name, value)
         return self
 

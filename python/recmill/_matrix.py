@@ -72,6 +72,8 @@ def as_indices(ids: Any, name: str) -> npt.NDArray[np.int64]:
         return np.empty(0, dtype=np.int64)
     if array.dtype.kind not in "iu":
         raise IndexError(f"{name} needs to be integers, not {array.dtype}: {ids!r}")
+    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise IndexError(f"{name}: {array.max()} is out of range")
     if array.ndim > 1:
         raise ValueError(f"{name} needs to be one number or a list of them, not of shape {array.shape}")
     return np.ascontiguousarray(np.atleast_1d(array), np.int64)

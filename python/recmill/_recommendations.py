@@ -32,7 +32,7 @@ class Recommendations:
         """Return a table with a row for each answer: query, rank from 1, id, score."""
         import pandas as pd
 
-        ids, scores = self.ids.reshape(len(self.queries), -1), self.scores.reshape(len(self.queries), -1)
+        ids, scores = (values.reshape(len(self.queries), values.shape[-1]) for values in (self.ids, self.scores))
         rows = [
             (query, rank + 1, ids[row, rank], float(scores[row, rank]))
             for row, query in enumerate(self.queries)

@@ -86,7 +86,7 @@ class Recommender(Estimator):
         callback
             Called after each iteration with its number from 0, its seconds, and its loss or ``None``.
         user, item, value, time
-            Of a table: the columns. ``user`` and ``item`` are texts or whole numbers, and what answers are in.
+            Of a table: the columns. ``user`` and ``item`` are texts or whole numbers; answers are in their texts.
 
         Ctrl-C ends the call within a second, and leaves the model as it was before.
         """
@@ -355,7 +355,11 @@ class Recommender(Estimator):
 
         Where there is a model already, a version is added; the newest ``keep`` stay. A crash leaves the version before it.
         """
-        return str(self._fitted.save(os.fspath(path), kept(keep)))
+        return str(self._fitted.save(os.fspath(path), kept(keep), json.dumps(self._about())))
+
+    def _about(self) -> dict[str, Any]:
+        """Return what the model directory does not say of a model by itself."""
+        return {}
 
     @classmethod
     def load(cls: type[Self], path: str | os.PathLike[str]) -> Self:
@@ -453,7 +457,9 @@ def load(path: str | os.PathLike[str], *, verify: bool = False) -> Any:
         from .rankers import RANKERS
 
         return RANKERS[kind]._of(model)
-    return KINDS.get(kind, Stored)._of(model)
+    known = KINDS.get(kind, Stored)
+    named = json.loads(model.about).get("class")
+    return next((one for one in known.__subclasses__() if one.__name__ == named), known)._of(model)
 
 
 class Stored(Recommender):

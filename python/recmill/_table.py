@@ -96,6 +96,10 @@ def _of_arrow(data: Any, named: dict[str, str], ids: tuple[str, ...]) -> Any:
 
 def _column(values: Any, is_id: bool, name: str) -> Any:
     """Return one column of pandas, or of a mapping, as numbers, times or texts."""
+    if np.ma.isMaskedArray(values):
+        values = [None if masked else one for one, masked in zip(values.data.tolist(), np.ma.getmaskarray(values))]
+    if isinstance(values, (list, tuple)) and any(isinstance(one, (list, tuple, set, np.ndarray)) for one in values):
+        return [_text(one) for one in values]
     dtype = getattr(values, "dtype", None)
     if dtype is not None and type(dtype).__name__ == "CategoricalDtype":
         values = values.astype(object)
@@ -111,7 +115,7 @@ def _column(values: Any, is_id: bool, name: str) -> Any:
     if kind == "M" and is_id:
         return array.astype("datetime64[s]").astype(str).tolist()
     if kind == "M":
-        return (np.ascontiguousarray(array.astype("datetime64[ns]").view(np.int64)),)
+        return (np.ascontiguousarray(array.astype("datetime64[s]").view(np.int64)),)
     if kind in "iu" and array.dtype != np.uint64:
         return np.ascontiguousarray(array, np.int64)
     if kind == "f" and not is_id:

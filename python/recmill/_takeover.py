@@ -49,6 +49,8 @@ def from_implicit(model: Any) -> Recommender:
 
     It recommends what the other does. What users have had is not part of such a model, so ``recommend`` wants ``user_items``.
     """
+    if not hasattr(model, "__dict__"):
+        raise ValueError(f"no fitted model of implicit: {model!r}")
     if getattr(model, "similarity", None) is not None:
         return _knn(type(model).__name__, vars(model) | {"similarity": model.similarity})
     attributes = {name: value for name, value in vars(model).items() if not name.startswith("_")}
@@ -65,7 +67,7 @@ def read_npz(path: str | os.PathLike[str], kind: str = "ItemItemRecommender") ->
     with np.load(path, allow_pickle=False) as file:
         stored = {name: file[name] for name in file.files}
     attributes = {name: value.item() if value.ndim == 0 else value for name, value in stored.items()}
-    if "user_factors" in attributes:
+    if {"user_factors", "item_factors"} <= set(attributes):
         return _factors(attributes)
     if {"data", "indices", "indptr", "shape"} <= set(attributes):
         from scipy.sparse import csr_matrix

@@ -214,10 +214,14 @@ class AlternatingLeastSquares(FactorRecommender):
         queries = np.atleast_2d(self.recalculate_item(itemid, item_users))
         factors = self.item_factors
         allowed = np.ones(len(factors), bool) if only is None else np.zeros(len(factors), bool)
-        if only is not None:
-            allowed[as_filter(only, "items")] = True
-        if exclude is not None:
-            allowed[as_filter(exclude, "filter_items")] = False
+        for ids, name, left in ((only, "items", True), (exclude, "filter_items", False)):
+            if ids is None:
+                continue
+            some = as_indices(ids, name)
+            wrong = some[(some < 0) | (some >= len(factors))]
+            if wrong.size:
+                raise IndexError(f"item {wrong[0]} is out of range: the model has {len(factors)} items")
+            allowed[some] = left
         choice = np.flatnonzero(allowed)
         norms = np.outer(np.linalg.norm(queries, axis=1), np.linalg.norm(factors[choice], axis=1))
         cosines = queries @ factors[choice].T / np.maximum(norms, 1e-30)
@@ -227,6 +231,14 @@ class AlternatingLeastSquares(FactorRecommender):
         ids[:, : best.shape[1]] = choice[best]
         scores[:, : best.shape[1]] = np.take_along_axis(cosines, best, axis=1)
         return self._shaped(ids, scores, scalar)
+
+    def _check_items(self, matrix: Any, name: str) -> None:
+        n_items = self.n_items_
+        if matrix.shape[1] != n_items:
+            raise ValueError(
+                f"{name} has {matrix.shape[1]} columns, and the model was fitted with {self.n_users_} users and {n_items} items: "
+                f"columns are items, expected `{n_items}`"
+            )
 
     def explain(
         self, userid: Any, user_items: Any, itemid: Any, user_weights: Any = None, N: int = 10
@@ -255,6 +267,10 @@ class AlternatingLeastSquares(FactorRecommender):
         row = 0 if matrix.shape[0] == 1 else int(as_indices(userid, "userid")[0])
         if row >= matrix.shape[0]:
             raise IndexError(f"user {row} is out of range: user_items has {matrix.shape[0]} rows")
+        if row < 0:
+            raise IndexError(f"user {row} is out of range: an index is at least 0")
+        self._check_items(matrix, "user_items")
+        N = as_count(N, "N")
         item = int(as_indices(itemid, "itemid")[0])
         factors = self.item_factors.astype(np.float64)
         if not 0 <= item < len(factors):

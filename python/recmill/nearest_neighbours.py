@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time as time_module
 from typing import Any, Callable, TypeVar
 
 import numpy as np
@@ -121,6 +122,7 @@ class ItemItemRecommender(Recommender):
         """
         if self._device() not in ("auto", "cpu"):
             raise ValueError(f"device: {type(self).__name__} computes on the processor, not on {self.device!r}")
+        began = time_module.perf_counter()
         history: Any
         if is_sparse(user_items) or not is_table(user_items):
             if any((user, item, value, time)):
@@ -138,7 +140,20 @@ class ItemItemRecommender(Recommender):
         if as_count(self.K, "K", 2**31) < 1:
             raise ValueError(f"K needs to be at least 1, not {self.K}")
         similarity = all_pairs_knn(self._weighted(matrix), self.K, self.num_threads, False)
-        return self._taken(similarity, history)
+        self._taken(similarity, history)
+        if callback is not None:
+            callback(0, time_module.perf_counter() - began, None)
+        return self
+
+    def _about(self) -> dict[str, Any]:
+        own = {name: value for name, value in self.get_params().items() if name in ("K", "K1", "B")}
+        return {"class": type(self).__name__, **own}
+
+    @classmethod
+    def _of(cls: type[Self], model: _recmill.Model) -> Self:
+        made = super()._of(model)
+        about = json.loads(model.about)
+        return made.set_params(**{name: value for name, value in about.items() if name in cls._names()})
 
     def _taken(self: Self, similarity: Any, history: Any) -> Self:
         neighbours = max(1, int(np.diff(similarity.indptr).max(initial=0)))

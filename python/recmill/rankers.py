@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import warnings
 from typing import Any, Callable, ClassVar, Iterable, Sequence, TypeVar
 
 import numpy as np
@@ -15,7 +17,7 @@ from ._matrix import as_choice, as_count, as_json, as_number
 from ._progress import Watch
 from ._recommender import kept
 from ._table import is_table, names_of, table
-from .exceptions import NotFittedError
+from .exceptions import NotFittedError, ParameterWarning
 
 __all__ = [
     "DLRM",
@@ -130,7 +132,8 @@ class Ranker(Estimator):
             of_model: dict[str, Any] = json.loads(_recmill.ranker_defaults(cls.kind))
             del of_model["model"]
             cls._known = own | of_model
-        return dict(cls._known)
+        # Lists are the model's own, to be changed or not.
+        return {name: list(value) if isinstance(value, list) else value for name, value in cls._known.items()}
 
     _known: ClassVar[dict[str, Any]]
 
@@ -223,9 +226,9 @@ class Ranker(Estimator):
             "buckets": None if buckets is None else as_count(buckets, "buckets", 2**31),
         }
         if schema is not None:
-            said = [name for name, value in options.items() if value not in (None, [])]
-            if said:
-                raise ValueError(f"schema says what all columns are: leave {said[0]} out")
+            given = [name for name, value in options.items() if value not in (None, [])]
+            if given:
+                raise ValueError(f"schema says what all columns are: leave {given[0]} out")
             options = {"schema": schema}
             if isinstance(schema, (str, os.PathLike)):
                 path = os.fspath(schema)
@@ -249,6 +252,10 @@ class Ranker(Estimator):
         finally:
             watch.close()
         self.device_ = watch.device
+        for warning in self._model.warnings:
+            # The command's flags are fit's arguments.
+            said = re.sub(r"--(\w+) (\S+)", r"\1=['\2']", warning)
+            warnings.warn(said, ParameterWarning, stacklevel=2)
         return self
 
     @property

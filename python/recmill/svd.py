@@ -87,6 +87,9 @@ class Svd(BiasedFactorRecommender):
         model = self._fitted
         if model.by_index:
             pair = as_indices(users, "users"), as_indices(items, "items")
+            for name, ids in zip(("user", "item"), pair):
+                if ids.size and ids.min() < 0:
+                    raise IndexError(f"{name} {ids.min()} is out of range: an index is at least 0")
         else:
             pair = _known(texts(users)[0], model.user_indices), _known(texts(items)[0], model.item_indices)
         if len(pair[0]) != len(pair[1]):

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::{
     array::{
         Array, ArrayRef, BooleanArray, Float32Array, Float64Array, Int64Array, RecordBatch,
-        RecordBatchReader, StringArray, TimestampNanosecondArray,
+        RecordBatchReader, StringArray, TimestampSecondArray,
     },
     datatypes::SchemaRef,
     ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader},
@@ -41,7 +41,7 @@ pub(crate) struct Frame {
 
 impl Frame {
     /// Reads a capsule of the Arrow C stream interface, or a list of `(name, values)`: numpy's bool, int64, float32, float64,
-    /// its datetime64 in nanoseconds as `(int64,)`, or a list of texts with `None` for what is missing.
+    /// its datetime64 in seconds as `(int64,)`, or a list of texts with `None` for what is missing.
     pub(crate) fn of(table: &Bound<'_, PyAny>) -> Result<Self, Failure> {
         match table.cast::<PyCapsule>() {
             Ok(stream) => Self::of_stream(stream),
@@ -157,10 +157,10 @@ fn column(name: &str, values: &Bound<'_, PyAny>) -> PyResult<ArrayRef> {
     if let Ok(values) = values.extract::<PyReadonlyArray1<'_, bool>>() {
         return Ok(Arc::new(values.as_array().iter().copied().map(Some).collect::<BooleanArray>()));
     }
-    if let Ok((nanoseconds,)) = values.extract::<(PyReadonlyArray1<'_, i64>,)>() {
+    if let Ok((seconds,)) = values.extract::<(PyReadonlyArray1<'_, i64>,)>() {
         // What numpy calls not a time is the least number.
         let time = |&at: &i64| (at != i64::MIN).then_some(at);
-        return Ok(Arc::new(nanoseconds.as_array().iter().map(time).collect::<TimestampNanosecondArray>()));
+        return Ok(Arc::new(seconds.as_array().iter().map(time).collect::<TimestampSecondArray>()));
     }
     match values.extract::<Vec<Option<String>>>() {
         Ok(texts) => Ok(Arc::new(StringArray::from(texts))),

@@ -168,11 +168,14 @@ impl Model {
         })
     }
 
-    fn saved_at(&self, path: &Path, keep: usize) -> Result<PathBuf, Failure> {
+    /// Adds a version at `path`; `about` is what Python wants to know again of a model that is written for the first time.
+    fn saved_at(&self, path: &Path, keep: usize, about: &str) -> Result<PathBuf, Failure> {
+        let mut about: serde_json::Value = serde_json::from_str(about).unwrap_or_else(|_| json!({}));
+        about["by_index"] = self.by_index.into();
         let config = Config {
             model: serde_json::to_value(&self.config).unwrap_or_default(),
             objective: self.config.objective(),
-            schema: json!({"python": {"by_index": self.by_index}}),
+            schema: json!({"python": about}),
             seed: self.seed,
             ..Config::default()
         };
@@ -389,12 +392,21 @@ impl Model {
 
     /// Returns the files of the model as a directory would hold them, by name.
     fn files<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        guarded(|| files_of(py, |path| self.saved_at(path, 1)))
+        guarded(|| files_of(py, |path| self.saved_at(path, 1, "{}")))
     }
 
     /// Adds a version to the model directory at `path`, and returns the version's folder.
-    fn save(&self, py: Python<'_>, path: PathBuf, keep: usize) -> PyResult<PathBuf> {
-        guarded(|| apart(py, || self.saved_at(&path, keep)))
+    fn save(&self, py: Python<'_>, path: PathBuf, keep: usize, about: &str) -> PyResult<PathBuf> {
+        guarded(|| apart(py, || self.saved_at(&path, keep, about)))
+    }
+
+    /// What [`Model::save`] was told, of a model that was opened; an empty object otherwise.
+    #[getter]
+    fn about(&self) -> String {
+        match &self.origin {
+            Origin::Directory(directory) => directory.manifest().config.schema["python"].to_string(),
+            Origin::Data(_) => "{}".to_owned(),
+        }
     }
 
     #[getter]

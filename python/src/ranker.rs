@@ -8,7 +8,8 @@ use recmill_core::{
     data::ReadOptions,
     directory::{Config, Epoch, ModelDirectory, Saved, Verify, save},
     features::{
-        Examples, FeatureBatch, FeatureReader, Features, LabelUse, Schema, SchemaOptions, infer_sources,
+        Examples, FeatureBatch, FeatureReader, Features, LabelUse, Schema, SchemaOptions, SchemaWarning,
+        infer_sources,
     },
     rankers::{Measuring, Ranker as Core, RankerConfig, RankerModel},
 };
@@ -47,6 +48,8 @@ pub(crate) struct Judged {
 pub(crate) struct Ranker {
     directory: ModelDirectory,
     scorer: Core,
+    /// What looked wrong with the columns it was fitted on.
+    warnings: Vec<String>,
     /// Where the files are, of a model that came without a directory.
     _unpacked: Option<tempfile::TempDir>,
 }
@@ -85,12 +88,17 @@ pub(crate) fn fit_ranker(
         let (train, valid) = (Frame::of(train)?, valid.map(Frame::of).transpose()?);
         let device = py.detach(|| chosen(&how.device, true))?;
         let seed = how.seed;
-        let (directory, unpacked) =
+        let (directory, unpacked, warnings) =
             in_background(py, how.threads, how.told.as_ref(), move |stop, teller| {
                 let read = ReadOptions::default();
-                let schema = match columns {
-                    Columns::Told(schema) => schema,
-                    Columns::Guessed(options) => infer_sources(train.sources(), &read, &options)?.0,
+                let (schema, warnings) = match columns {
+                    Columns::Told(schema) => (schema, Vec::new()),
+                    Columns::Guessed(options) => {
+                        let (schema, report) = infer_sources(train.sources(), &read, &options)?;
+                        let said =
+                            |warning: &SchemaWarning| format!("column `{}` {}", warning.column, warning.what);
+                        (schema, report.warnings.iter().map(said).collect())
+                    }
                 };
                 check(&schema, &config)?;
                 let (features, _) = Features::fit_sources(&schema, train.sources(), &read)?;
@@ -132,9 +140,9 @@ pub(crate) fn fit_ranker(
                 let folder = tempfile::tempdir().map_err(PyErr::from)?;
                 let saved = Saved::ranker(&stored, &features, &parameters, &epochs);
                 let version = save(&folder.path().join("model"), &saved, 1)?;
-                Ok((ModelDirectory::open(version, Verify::Quick)?, folder))
+                Ok((ModelDirectory::open(version, Verify::Quick)?, folder, warnings))
             })?;
-        Ranker::opened(py, directory, Some(unpacked))
+        Ok(Ranker { warnings, ..Ranker::opened(py, directory, Some(unpacked))? })
     })
 }
 
@@ -193,7 +201,7 @@ impl Ranker {
         unpacked: Option<tempfile::TempDir>,
     ) -> Result<Self, Failure> {
         let scorer = apart(py, || Ok(directory.ranker()?))?;
-        Ok(Self { directory, scorer, _unpacked: unpacked })
+        Ok(Self { directory, scorer, warnings: Vec::new(), _unpacked: unpacked })
     }
 
     fn saved_at(&self, path: &Path, keep: usize) -> Result<PathBuf, Failure> {
@@ -236,6 +244,11 @@ impl Ranker {
     #[getter]
     fn schema(&self) -> String {
         serde_json::to_string(self.scorer.features().schema()).unwrap_or_default()
+    }
+
+    #[getter]
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
     }
 
     #[getter]

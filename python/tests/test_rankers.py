@@ -149,6 +149,27 @@ def test_columns_of_any_name_and_lists_in_cells():
         made.predict(pd.DataFrame([[1, 2]], columns=[0, "0"]))
 
 
+def test_lists_of_one_length_masks_and_far_dates(model):
+    rows = clicks(600)
+    rows["tags"] = [["a", "b"] if label else ["b", "c"] for label in rows["label"]]
+    rows["price"] = np.ma.masked_array(rows["price"], mask=np.arange(600) % 5 == 0)
+    rows["when"] = np.array(["9999-12-31", "2024-01-01"] * 300, dtype="datetime64[s]")
+    with pytest.warns(recmill.ParameterWarning, match=r"almost without error.*ignore=\['tags'\]"):
+        made = recmill.DeepFM(**CPU).fit(rows, label="label", bag=["tags"], show_progress=False)
+    assert made.score(rows) > 0.9
+    kinds = {column["name"]: column["kind"] for column in made.schema_["columns"]}
+    assert kinds["when"] == "time" and kinds["price"] == "numeric"
+
+
+def test_hyper_parameters_are_the_model_s_own_and_odd_columns_are_warned_of():
+    recmill.DeepFM().hidden.append(7)
+    assert recmill.DeepFM().hidden == [400, 400, 400]
+    rows = clicks(600)
+    rows["price"][3] = np.inf
+    with pytest.warns(recmill.ParameterWarning, match="price"):
+        fitted(recmill.Logistic(**CPU), rows)
+
+
 def test_what_is_wrong_is_said(model, tmp_path):
     rows = clicks(50)
     cases = [

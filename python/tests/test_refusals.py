@@ -280,3 +280,29 @@ def test_hyper_parameters_of_the_wrong_kind_are_named(likes):
             make().fit(likes, False)
     with pytest.raises(ValueError, match="keep needs to be at least 1"):
         recmill.MostPopular().fit(likes, False).save("nowhere", keep=0)
+
+
+def test_negative_indices_and_swapped_sides_are_errors_everywhere(likes, als):
+    ratings = recmill.Svd(factors=2, iterations=1, random_state=0).fit(likes, False)
+    item_users = likes.T.tocsr()
+    cases = [
+        (IndexError, "user -1 is out of range", lambda: ratings.predict([-1], [0])),
+        (IndexError, "item -1 is out of range", lambda: ratings.predict([0], [-1])),
+        (IndexError, "user -1 is out of range", lambda: als.explain(-1, likes, 1)),
+        (ValueError, "N needs to be at least 0", lambda: als.explain(0, likes, 1, N=-1)),
+        (ValueError, "120 users and 60 items", lambda: als.explain(0, item_users, 1)),
+        (IndexError, "item -1 is out of range", lambda: als.similar_items(0, 2, True, item_users[[0]], None, [-1])),
+        (IndexError, "item 99 is out of range", lambda: als.similar_items(0, 2, True, item_users[[0]], [99])),
+        (IndexError, "18446744073709551615 is out of range", lambda: als.recommend(np.uint64(2**64 - 1))),
+        (ValueError, "no fitted model of implicit", lambda: recmill.from_implicit(3)),
+    ]
+    for error, said, wrong in cases:
+        with pytest.raises(error, match=said):
+            wrong()
+
+
+def test_nothing_is_set_where_one_name_is_wrong():
+    model = recmill.AlternatingLeastSquares(factors=8)
+    with pytest.raises(ValueError, match="no parameter 'foo'"):
+        model.set_params(factors=99, foo=1)
+    assert model.factors == 8

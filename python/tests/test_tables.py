@@ -169,3 +169,20 @@ def test_columns_of_pandas_own_types_and_of_plain_lists_are_the_same():
         answer = fitted(frame).recommend("user-8", k=3)
         assert answer.ids.tolist() == expected.ids.tolist()
         np.testing.assert_allclose(answer.scores, expected.scores, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["CosineRecommender", "TFIDFRecommender", "BM25Recommender"])
+def test_neighbours_are_opened_as_what_they_were(kind, tmp_path):
+    table = pandas.DataFrame(events())
+    called = []
+    model = getattr(recmill, kind)(K=7).fit(table, False, lambda *told: called.append(told), **COLUMNS)
+    assert [epoch for epoch, _, _ in called] == [0]
+    model.save(tmp_path / "model")
+    opened = type(model).load(tmp_path / "model")
+    assert type(opened) is type(model) and opened.K == 7
+    again = opened.fit(table, False, **COLUMNS)
+    np.testing.assert_array_equal(again.recommend("user-8", k=3).scores, model.recommend("user-8", k=3).scores)
+
+
+def test_nobody_asked_is_an_empty_table():
+    assert fitted(pandas.DataFrame(events())).recommend([], k=2).to_pandas().empty
