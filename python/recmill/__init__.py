@@ -21,7 +21,7 @@ Where to go from here:
 ``Svd``                                      matrix factorization that predicts ratings
 ``CosineRecommender`` and its like           items that are taken by the same users
 ``Ease``, ``MostPopular``                    a dense model of items in closed form; what everybody takes
-``DeepFM``, ``DCNv2``, ``recmill.rankers``     models that score rows of features: clicks, purchases, fraud
+``DeepFM`` and others of ``rankers``         models that score rows of features: clicks, purchases, fraud
 ``recmill.evaluation``                       splits and ranking metrics
 ``recmill.load(path)``                       opens what ``model.save(path)`` or the command ``recmill train`` wrote
 ``recmill.from_implicit(model)``             takes over a model of the library implicit

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, TypeVar
+import os
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 
 from ._matrix import as_count
+from .exceptions import NotFittedError
 
-Self = TypeVar("Self", bound="Estimator")
+Self = TypeVar("Self", bound="Estimator[Any]")
+Native = TypeVar("Native")
+"""What holds a fitted model: :class:`_recmill.Model` or :class:`_recmill.Ranker`."""
 
 
-class Estimator:
+class Estimator(Generic[Native]):
     """Hyper-parameters are the constructor's keywords and attributes of the same names; what fitting finds has a trailing
     underscore."""
 
@@ -20,7 +24,14 @@ class Estimator:
     num_threads: int
     random_state: Any
     use_gpu: bool = False
-    _model: Any = None
+    _model: Native | None = None
+    _native: ClassVar[Any] = None
+
+    @property
+    def _fitted(self) -> Native:
+        if self._model is None:
+            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit first")
+        return self._model
 
     @classmethod
     def _defaults(cls) -> dict[str, Any]:
@@ -88,3 +99,38 @@ class Estimator:
             "loss": loss,
             "told": told,
         }
+
+    def save(self, path: str | os.PathLike[str], *, keep: int = 3) -> str:
+        """Write the model to a directory, which the command opens, and return the version's folder.
+
+        Where there is a model already, a version is added; the newest ``keep`` stay. A crash leaves the version before it.
+        """
+        n = as_count(keep, "keep", 2**31)
+        if n < 1:
+            raise ValueError(f"keep needs to be at least 1, not {keep!r}")
+        return str(cast(Any, self._fitted).save(os.fspath(path), n, *self._beside()))
+
+    def _beside(self) -> tuple[str, ...]:
+        """Return what is told besides to whoever writes the directory."""
+        return ()
+
+    @classmethod
+    def load(cls: type[Self], path: str | os.PathLike[str]) -> Self:
+        """Open what :meth:`save` or the command wrote, or an .npz of implicit."""
+        from ._recommender import load
+
+        model = load(path, kind=cls.__name__)
+        if not isinstance(model, cls):
+            raise ValueError(f"{os.fspath(path)}: a {type(model).__name__}, not a {cls.__name__}")
+        return model
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in vars(self).items() if not name.startswith("_cached_")}
+        if self._model is not None:
+            state["_model"] = cast(Any, self._model).files()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if isinstance(state.get("_model"), dict):
+            self._model = self._native.of_files(state["_model"])

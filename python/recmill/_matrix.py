@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import operator
 import warnings
@@ -113,11 +112,3 @@ def as_choice(value: Any, name: str, choices: Sequence[str]) -> str:
     if value not in choices:
         raise ValueError(f"{name} needs to be one of {', '.join(choices)}, not {value!r}")
     return str(value)
-
-
-def as_json(config: dict[str, Any]) -> str:
-    """Return a configuration as JSON, which has no numbers that are not finite."""
-    for name, value in config.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{name} needs to be a finite number, not {value}")
-    return json.dumps(config)

@@ -11,11 +11,10 @@ import numpy.typing as npt
 
 from . import _recmill
 from ._estimator import Estimator
-from ._matrix import as_count, as_csr, as_filter, as_indices, as_json, is_sparse, parts
+from ._matrix import as_count, as_csr, as_filter, as_indices, is_sparse, parts
 from ._progress import Watch
 from ._recommendations import Recommendations
 from ._table import events, is_table
-from .exceptions import NotFittedError
 
 Self = TypeVar("Self", bound="Recommender")
 
@@ -23,7 +22,7 @@ KINDS: dict[str, type[Recommender]] = {}
 """The class of each model of a model directory."""
 
 
-class Recommender(Estimator):
+class Recommender(Estimator[_recmill.Model]):
     """What all models that find items have in common.
 
     Hyper-parameters are the constructor's keywords and attributes of the same names, as in scikit-learn; what fitting finds has
@@ -33,7 +32,7 @@ class Recommender(Estimator):
     kind: ClassVar[str] = ""
     """The model's name in a model directory."""
 
-    _model: _recmill.Model | None = None
+    _native = _recmill.Model
     _renamed: ClassVar[dict[str, str]] = {}
     """What the constructor calls a hyper-parameter otherwise than the model directory."""
 
@@ -92,7 +91,7 @@ class Recommender(Estimator):
         """
         watch = Watch(bool(show_progress), callback, self.kind)
         how = self._how(watch, self._computes_loss())
-        config = as_json(self._config())
+        config = json.dumps(self._config())
         try:
             if is_sparse(user_items) or not is_table(user_items):
                 if any((user, item, value, time)):
@@ -111,12 +110,6 @@ class Recommender(Estimator):
         for name in [name for name in vars(self) if name.startswith("_cached_")]:
             delattr(self, name)
         return self
-
-    @property
-    def _fitted(self) -> _recmill.Model:
-        if self._model is None:
-            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit first")
-        return self._model
 
     @property
     def n_users_(self) -> int:
@@ -350,29 +343,12 @@ class Recommender(Estimator):
 
     # Keeping.
 
-    def save(self, path: str | os.PathLike[str], *, keep: int = 3) -> str:
-        """Write the model to a directory, which ``recmill serve`` opens, and return the version's folder.
-
-        Where there is a model already, a version is added; the newest ``keep`` stay. A crash leaves the version before it.
-        """
-        return str(self._fitted.save(os.fspath(path), kept(keep), json.dumps(self._about())))
-
     def _about(self) -> dict[str, Any]:
         """Return what the model directory does not say of a model by itself."""
         return {}
 
-    @classmethod
-    def load(cls: type[Self], path: str | os.PathLike[str]) -> Self:
-        """Open what :meth:`save` or the command wrote, or an .npz of implicit."""
-        if os.fspath(path).endswith(".npz"):
-            from ._takeover import read_npz
-
-            model: Recommender = read_npz(path, cls.__name__)
-        else:
-            model = load(path)
-        if not isinstance(model, cls):
-            raise ValueError(f"{os.fspath(path)}: a {type(model).__name__}, not a {cls.__name__}")
-        return model
+    def _beside(self) -> tuple[str, ...]:
+        return (json.dumps(self._about()),)
 
     @classmethod
     def _of(cls: type[Self], model: _recmill.Model) -> Self:
@@ -389,17 +365,6 @@ class Recommender(Estimator):
         named = {cls._renamed.get(name, name): value for name, value in config.items()}
         return {name: value for name, value in named.items() if name in names}
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in vars(self).items() if not name.startswith("_cached_")}
-        if self._model is not None:
-            state["_model"] = self._model.files()
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        if isinstance(state.get("_model"), dict):
-            self._model = _recmill.Model.of_files(state["_model"])
-
 
 class FactorRecommender(Recommender):
     """What models with a vector for each user and each item have in common."""
@@ -415,7 +380,7 @@ class FactorRecommender(Recommender):
 
     def _replace(self: Self, user_factors: Any, item_factors: Any, item_bias: Any = None) -> Self:
         """Go on with other factors, and the same ids as far as they go."""
-        config = as_json(self._config() | {"factors": int(np.shape(item_factors)[1])})
+        config = json.dumps(self._config() | {"factors": int(np.shape(item_factors)[1])})
         users = np.ascontiguousarray(user_factors, np.float32)
         items = np.ascontiguousarray(item_factors, np.float32)
         bias = None if item_bias is None else np.ascontiguousarray(item_bias, np.float32)
@@ -441,23 +406,23 @@ class BiasedFactorRecommender(FactorRecommender):
         return cast("npt.NDArray[np.float32]", getattr(self, cached))
 
 
-def load(path: str | os.PathLike[str], *, verify: bool = False) -> Any:
+def load(path: str | os.PathLike[str], *, verify: bool = False, kind: str = "ItemItemRecommender") -> Any:
     """Open a model directory that :meth:`Recommender.save` or the command ``recmill train`` wrote.
 
     Its files are mapped, not read: it opens at once whatever its size. With ``verify`` every byte is compared with its hash.
-    An .npz of implicit is read too.
+    An .npz of implicit is read too; of one with similarities ``kind`` says which class it is of, as the file does not.
     """
     if os.fspath(path).endswith(".npz"):
         from ._takeover import read_npz
 
-        return read_npz(path)
+        return read_npz(path, kind)
     model = _recmill.open(os.fspath(path), verify)
-    kind = json.loads(model.config)["model"]
+    name = json.loads(model.config)["model"]
     if isinstance(model, _recmill.Ranker):
         from .rankers import RANKERS
 
-        return RANKERS[kind]._of(model)
-    known = KINDS.get(kind, Stored)
+        return RANKERS[name]._of(model)
+    known = KINDS.get(name, Stored)
     named = json.loads(model.about).get("class")
     return next((one for one in known.__subclasses__() if one.__name__ == named), known)._of(model)
 
@@ -469,14 +434,6 @@ class Stored(Recommender):
         self.device = device
         self.num_threads = num_threads
         self.random_state = random_state
-
-
-def kept(keep: Any) -> int:
-    """Return how many versions stay."""
-    n = as_count(keep, "keep", 2**31)
-    if n < 1:
-        raise ValueError(f"keep needs to be at least 1, not {keep!r}")
-    return n
 
 
 def _is_listed(ids: Any) -> bool:

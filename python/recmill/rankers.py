@@ -13,11 +13,10 @@ import numpy.typing as npt
 
 from . import _recmill
 from ._estimator import Estimator
-from ._matrix import as_choice, as_count, as_json, as_number
+from ._matrix import as_choice, as_count, as_number
 from ._progress import Watch
-from ._recommender import kept
 from ._table import is_table, names_of, table
-from .exceptions import NotFittedError, ParameterWarning
+from .exceptions import ParameterWarning
 
 __all__ = [
     "DLRM",
@@ -43,7 +42,7 @@ Names = Sequence[str]
 METRICS = ("auc", "logloss", "average_precision", "accuracy", "expected_calibration_error", "gauc")
 
 
-class Ranker(Estimator):
+class Ranker(Estimator[_recmill.Ranker]):
     """What all models that score rows have in common.
 
     A row is what is known of one event: categories, numbers, lists of categories. What each column is, is guessed and can be said
@@ -81,7 +80,7 @@ class Ranker(Estimator):
     """
 
     kind: ClassVar[str] = ""
-    _model: _recmill.Ranker | None = None
+    _native = _recmill.Ranker
 
     holdout: float
     metric: str
@@ -247,7 +246,7 @@ class Ranker(Estimator):
         }
         try:
             how = self._how(watch, True)
-            config = as_json(self._config())
+            config = json.dumps(self._config())
             self._model = _recmill.fit_ranker(config, json.dumps(options), train, held, judged, how)
         finally:
             watch.close()
@@ -259,16 +258,10 @@ class Ranker(Estimator):
         return self
 
     @property
-    def _fitted(self) -> _recmill.Ranker:
-        if self._model is None:
-            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit first")
-        return self._model
-
-    @property
     def classes_(self) -> npt.NDArray[np.int64]:
         """``[0, 1]``."""
-        self._fitted  # noqa: B018 - only a fitted model has it
-        return np.array([0, 1])
+        _ = self._fitted
+        return np.arange(2)
 
     @property
     def labels_(self) -> list[str]:
@@ -314,40 +307,12 @@ class Ranker(Estimator):
             raise ValueError("the label is the same in all rows, so there is no auc")
         return metrics["auc"]
 
-    def save(self, path: str | os.PathLike[str], *, keep: int = 3) -> str:
-        """Write the model to a directory, which ``recmill predict`` opens, and return the version's folder.
-
-        Where there is a model already, a version is added; the newest ``keep`` stay. A crash leaves the version before it.
-        """
-        return str(self._fitted.save(os.fspath(path), kept(keep)))
-
-    @classmethod
-    def load(cls: type[Self], path: str | os.PathLike[str]) -> Self:
-        """Open what :meth:`save` or the command wrote."""
-        from ._recommender import load
-
-        model = load(path)
-        if not isinstance(model, cls):
-            raise ValueError(f"{os.fspath(path)}: a {type(model).__name__}, not a {cls.__name__}")
-        return model
-
     @classmethod
     def _of(cls: type[Self], model: _recmill.Ranker) -> Self:
         config = json.loads(model.config)
         made = cls(**{name: value for name, value in config.items() if name != "model"})
         made._model = model
         return made
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(vars(self))
-        if self._model is not None:
-            state["_model"] = self._model.files()
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        if isinstance(state.get("_model"), dict):
-            self._model = _recmill.Ranker.of_files(state["_model"])
 
 
 class Logistic(Ranker):

@@ -173,16 +173,28 @@ def test_hyper_parameters_are_the_model_s_own_and_odd_columns_are_warned_of():
 def test_what_is_wrong_is_said(model, tmp_path):
     rows = clicks(50)
     cases = [
-        (ValueError, "no column 'price'|price", lambda: model.predict({"user": rows["user"], "item": rows["item"]})),
+        (
+            ValueError,
+            "no column `price` among `user, item`",
+            lambda: model.predict({"user": rows["user"], "item": rows["item"]}),
+        ),
         (ValueError, "expected a table", lambda: model.predict([[1, 2]])),
         (TypeError, "has no parameter 'depth'", lambda: recmill.DeepFM(depth=3)),
         (TypeError, "use one of them", lambda: recmill.Ranker()),
-        (ValueError, "nolabel", lambda: fitted(recmill.DeepFM(**CPU), label="nolabel")),
-        (ValueError, "label", lambda: fitted(recmill.DeepFM(**CPU), rows | {"label": np.arange(50)})),
+        (ValueError, "no column `nolabel`", lambda: fitted(recmill.DeepFM(**CPU), label="nolabel")),
+        (
+            ValueError,
+            "expected 0 or 1, found `2`",
+            lambda: fitted(recmill.DeepFM(**CPU), rows | {"label": np.arange(50)}),
+        ),
         (ValueError, "embedding_dim must be", lambda: fitted(recmill.DeepFM(embedding_dim=0, **CPU))),
-        (ValueError, "holdout", lambda: fitted(recmill.DeepFM(holdout=1.0, **CPU))),
-        (ValueError, "device", lambda: fitted(recmill.DeepFM(device="gpu", epochs=1))),
-        (ValueError, "learning_rate", lambda: fitted(recmill.DeepFM(learning_rate=float("nan"), epochs=1))),
+        (ValueError, "holdout needs to be at least 0 and below 1", lambda: fitted(recmill.DeepFM(holdout=1.0, **CPU))),
+        (ValueError, "device: expected auto, cpu", lambda: fitted(recmill.DeepFM(device="gpu", epochs=1))),
+        (
+            ValueError,
+            "learning_rate needs to be a finite number",
+            lambda: fitted(recmill.DeepFM(learning_rate=float("nan"), epochs=1)),
+        ),
         (ValueError, "leave categorical out", lambda: fitted(recmill.DeepFM(**CPU), label=None, schema=model.schema_)),
         (ValueError, "given twice", lambda: recmill.DeepFM(**CPU).fit(rows, rows["label"], label="label")),
         (ValueError, 'column "item" has 3 rows', lambda: model.predict(rows | {"item": rows["item"][:3]})),

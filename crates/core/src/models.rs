@@ -23,7 +23,7 @@ pub use ease::{Ease, EaseConfig};
 pub use item_knn::{ItemKnn, ItemKnnConfig, Measure, NeighboursOf};
 pub use lmf::{Lmf, LmfConfig};
 pub use most_popular::{Count, MostPopular, MostPopularConfig};
-pub use pair_factors::FOLD_IN_NEGATIVES;
+pub use pair_factors::{FOLD_IN_NEGATIVES, PairModel};
 pub use svd::{Svd, SvdConfig, SvdFactors, SvdSolver, ValueRange};
 
 use recmill_kernels::{Device, Table};

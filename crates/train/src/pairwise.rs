@@ -45,21 +45,28 @@ pub(crate) trait PairwiseModel {
     fn join(&self, users: Table, items: Table, bias: Buffer<f32>) -> Result<Box<dyn Retriever>>;
 }
 
+/// [`Settings`] of a configuration, whose fields have the same names.
+macro_rules! settings {
+    ($config:expr, $loss:expr, $per_positive:expr) => {
+        Settings {
+            factors: $config.factors,
+            learning_rate: $config.learning_rate,
+            regularization: $config.regularization,
+            loss: $loss,
+            per_positive: $per_positive,
+            negatives: $config.negatives,
+            negatives_exponent: $config.negatives_exponent,
+            optimizer: $config.optimizer,
+            item_bias: $config.item_bias,
+            hogwild: $config.hogwild,
+            init_scale: $config.init_scale,
+        }
+    };
+}
+
 impl PairwiseModel for BprConfig {
     fn settings(&self) -> Settings {
-        Settings {
-            factors: self.factors,
-            learning_rate: self.learning_rate,
-            regularization: self.regularization,
-            loss: PairwiseLoss::Bpr,
-            per_positive: 1,
-            negatives: self.negatives,
-            negatives_exponent: self.negatives_exponent,
-            optimizer: self.optimizer,
-            item_bias: self.item_bias,
-            hogwild: self.hogwild,
-            init_scale: self.init_scale,
-        }
+        settings!(self, PairwiseLoss::Bpr, 1)
     }
 
     fn join(&self, users: Table, items: Table, bias: Buffer<f32>) -> Result<Box<dyn Retriever>> {
@@ -69,19 +76,7 @@ impl PairwiseModel for BprConfig {
 
 impl PairwiseModel for LmfConfig {
     fn settings(&self) -> Settings {
-        Settings {
-            factors: self.factors,
-            learning_rate: self.learning_rate,
-            regularization: self.regularization,
-            loss: PairwiseLoss::Logistic,
-            per_positive: self.negatives_per_positive as u32,
-            negatives: self.negatives,
-            negatives_exponent: self.negatives_exponent,
-            optimizer: self.optimizer,
-            item_bias: self.item_bias,
-            hogwild: self.hogwild,
-            init_scale: self.init_scale,
-        }
+        settings!(self, PairwiseLoss::Logistic, self.negatives_per_positive as u32)
     }
 
     fn join(&self, users: Table, items: Table, bias: Buffer<f32>) -> Result<Box<dyn Retriever>> {

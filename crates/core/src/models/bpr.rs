@@ -13,11 +13,14 @@
 //!
 //! Source: Rendle, Freudenthaler, Gantner, Schmidt-Thieme 2009.
 
-use recmill_kernels::{Buffer, Device, Table};
 use serde::{Deserialize, Serialize};
 
-use super::{Precision, Problems, Retriever, fold_in, pair_factors::PairFactors};
-use crate::{Batch, Parameters, Result, Workspace};
+use super::{
+    Precision, Problems,
+    fold_in::{SolveScratch, pairwise},
+    pair_factors::{FoldIn, PairConfig, PairModel},
+};
+use crate::{ItemIndex, Result};
 
 /// How the item that a user did not take is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,102 +169,28 @@ impl BprConfig {
 /// assert_eq!(workspace.answer(1).0, [ItemIndex(1)]);
 /// # Ok::<(), recmill_core::Error>(())
 /// ```
-#[derive(Debug)]
-pub struct Bpr {
-    config: BprConfig,
-    factors: PairFactors,
-}
+pub type Bpr = PairModel<BprConfig>;
 
-impl Bpr {
-    /// Joins factors to a model.
-    ///
-    /// # Shapes
-    /// - `user_factors`: `[n_users, factors]`
-    /// - `item_factors`: `[n_items, factors]`
-    /// - `item_bias`: `[n_items]`; zeros where the configuration has none
-    ///
-    /// # Errors
-    /// [`crate::Error::InvalidConfig`]; [`crate::Error::WrongSize`] when a part does not fit.
-    pub fn new(
-        config: BprConfig,
-        user_factors: Table,
-        item_factors: Table,
-        item_bias: Buffer<f32>,
-    ) -> Result<Self> {
-        config.validate()?;
-        let factors = PairFactors::new(config.factors, user_factors, item_factors, item_bias)?;
-        Ok(Self { config, factors })
+impl PairConfig for BprConfig {
+    fn factors(&self) -> usize {
+        self.factors
     }
 
-    /// Opens a model from its parameters.
-    ///
-    /// # Errors
-    /// [`crate::Error::MissingParameter`], and as [`Bpr::new`].
-    pub fn open(config: &BprConfig, parameters: Parameters) -> Result<Self> {
-        config.validate()?;
-        Ok(Self { config: config.clone(), factors: PairFactors::open(config.factors, parameters)? })
+    fn precision(&self) -> Precision {
+        self.precision
     }
 
-    /// Returns the hyper-parameters.
-    pub fn config(&self) -> &BprConfig {
-        &self.config
+    fn check(&self) -> Result<()> {
+        self.validate()
     }
 
-    /// Returns the users' factors, `[n_users, factors]`.
-    pub fn user_factors(&self) -> &Table {
-        &self.factors.users
-    }
-
-    /// Returns the items' factors, `[n_items, factors]`.
-    pub fn item_factors(&self) -> &Table {
-        self.factors.items.table()
-    }
-
-    /// Returns the items' biases, `[n_items]`.
-    pub fn item_bias(&self) -> &[f32] {
-        self.factors.items.bias()
-    }
-
-    /// Returns user factors, item factors and item biases, to train on.
-    pub fn into_factors(self) -> (Table, Table, Option<Buffer<f32>>) {
-        let (items, bias) = self.factors.items.into_parts();
-        (self.factors.users, items, bias)
-    }
-}
-
-impl Retriever for Bpr {
-    fn n_users(&self) -> usize {
-        self.factors.n_users()
-    }
-
-    fn n_items(&self) -> usize {
-        self.factors.items.n_items()
-    }
-
-    fn score(&self, batch: &Batch, workspace: &mut Workspace) -> Result<()> {
-        let lambda = self.config.regularization;
-        self.factors.score(batch, workspace, |into, history, scratch, vector| {
-            fold_in::pairwise(into, lambda, history, scratch, vector)
-        })
-    }
-
-    fn scores_on_gpu(&self) -> bool {
-        true
-    }
-
-    fn score_on(&mut self, device: Device) -> Result<()> {
-        self.factors.score_on(device)
-    }
-
-    fn warm_up(&self) -> Result<()> {
-        self.factors.warm_up()
-    }
-
-    fn table(&self, name: &str) -> Option<&Table> {
-        self.factors.table(name)
-    }
-
-    fn parameters(&self) -> Result<Parameters> {
-        self.factors.parameters(self.config.precision)
+    fn fold_in(
+        &self,
+        into: &FoldIn<'_>,
+        history: &[(ItemIndex, f32)],
+        scratch: &mut SolveScratch,
+        vector: &mut [f32],
+    ) -> Result<()> {
+        pairwise(into, self.regularization, history, scratch, vector)
     }
 }

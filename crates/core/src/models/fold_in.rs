@@ -14,7 +14,7 @@ const STEPS: usize = 40;
 
 /// Memory for one row's system, used again from row to row.
 #[derive(Debug, Default)]
-pub(crate) struct SolveScratch {
+pub struct SolveScratch {
     matrix: Vec<f64>,
     right: Vec<f64>,
     row: Vec<f32>,
@@ -123,14 +123,13 @@ pub(crate) fn pairwise(
     x.fill(0.0);
     scratch.reset(dim);
     let SolveScratch { matrix, right, row, positives, margins, weights } = scratch;
-    let taken = |item: u32| history.binary_search_by_key(&item, |&(taken, _)| taken.0).is_ok();
+    let taken = |item| has(history, item);
     let free = negatives.items.iter().filter(|&&item| !taken(item)).count() as f64;
-    let liked = || history.iter().filter(|&&(_, value)| value > 0.0);
-    let n = liked().count();
+    let n = liked(history).count();
     if n == 0 || free == 0.0 {
         return Ok(());
     }
-    read_rows(items, liked().map(|&(item, _)| item), positives)?;
+    read_rows(items, liked(history), positives)?;
     bound(matrix, (right, row), positives, negatives, taken);
     add_ridge(matrix, dim, n as f64 * regularization + 1e-6);
     factorize(matrix, dim);
@@ -143,7 +142,7 @@ pub(crate) fn pairwise(
         );
         weights.clear();
         weights.resize(margins.len(), 0.0);
-        for (y, &(item, _)) in positives.chunks_exact(dim).zip(liked()) {
+        for (y, item) in positives.chunks_exact(dim).zip(liked(history)) {
             let score = dot(x, y) + f64::from(bias[item.at()]);
             let mut of_positive = 0.0;
             for ((margin, weight), &item) in margins.iter().zip(&mut *weights).zip(&negatives.items) {
@@ -182,19 +181,17 @@ pub(crate) fn logistic(
     x.fill(0.0);
     scratch.reset(dim);
     let SolveScratch { matrix, right, positives, .. } = scratch;
-    let taken = |item: u32| history.binary_search_by_key(&item, |&(taken, _)| taken.0).is_ok();
-    let liked = || history.iter().filter(|&&(_, value)| value > 0.0);
     let free = || {
         let rows = negatives.rows.chunks_exact(dim).zip(&negatives.bias).zip(&negatives.items);
-        rows.filter(|&(_, &item)| !taken(item)).map(|((y, &bias), _)| (y, bias))
+        rows.filter(|&(_, &item)| !has(history, item)).map(|((y, &bias), _)| (y, bias))
     };
-    let (n, n_free) = (liked().count() as f64, free().count() as f64);
+    let (n, n_free) = (liked(history).count() as f64, free().count() as f64);
     if n == 0.0 || n_free == 0.0 {
         return Ok(());
     }
     let weight = n * per_positive / n_free;
     let ridge = n * (1.0 + per_positive) * regularization;
-    read_rows(items, liked().map(|&(item, _)| item), positives)?;
+    read_rows(items, liked(history), positives)?;
     positives.chunks_exact(dim).for_each(|y| add_outer(matrix, y, 0.25));
     free().for_each(|(y, _)| add_outer(matrix, y, 0.25 * weight));
     add_ridge(matrix, dim, ridge + 1e-6);
@@ -202,7 +199,7 @@ pub(crate) fn logistic(
     for _ in 0..STEPS {
         right.fill(0.0);
         add(right, x, -ridge);
-        for (y, &(item, _)) in positives.chunks_exact(dim).zip(liked()) {
+        for (y, item) in positives.chunks_exact(dim).zip(liked(history)) {
             let score = dot(x, y) + f64::from(bias[item.at()]);
             add(right, y, 1.0 / (1.0 + score.exp()));
         }
@@ -216,6 +213,16 @@ pub(crate) fn logistic(
         }
     }
     Ok(())
+}
+
+/// Returns the items of positive value in a history.
+fn liked(history: &[(ItemIndex, f32)]) -> impl Iterator<Item = ItemIndex> {
+    history.iter().filter(|&&(_, value)| value > 0.0).map(|&(item, _)| item)
+}
+
+/// Returns whether an item is in a history, whose items ascend.
+fn has(history: &[(ItemIndex, f32)], item: u32) -> bool {
+    history.binary_search_by_key(&item, |&(taken, _)| taken.0).is_ok()
 }
 
 /// Fills `out` with the factors of `of`, `[n, dim]`.

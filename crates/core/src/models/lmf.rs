@@ -15,11 +15,14 @@
 //!
 //! Source: Johnson 2014, "Logistic matrix factorization for implicit feedback data".
 
-use recmill_kernels::{Buffer, Device, Table};
 use serde::{Deserialize, Serialize};
 
-use super::{Negatives, Optimizer, Precision, Problems, Retriever, fold_in, pair_factors::PairFactors};
-use crate::{Batch, Parameters, Result, Workspace};
+use super::{
+    Negatives, Optimizer, Precision, Problems,
+    fold_in::{SolveScratch, logistic},
+    pair_factors::{FoldIn, PairConfig, PairModel},
+};
+use crate::{ItemIndex, Result};
 
 /// Hyper-parameters of [`Lmf`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -142,81 +145,29 @@ impl LmfConfig {
 /// assert_eq!(workspace.answer(0), (&[ItemIndex(1)][..], &[0.3][..]));
 /// # Ok::<(), recmill_core::Error>(())
 /// ```
-#[derive(Debug)]
-pub struct Lmf {
-    config: LmfConfig,
-    factors: PairFactors,
-}
+pub type Lmf = PairModel<LmfConfig>;
 
-impl Lmf {
-    /// Joins factors to a model.
-    ///
-    /// # Shapes
-    /// - `user_factors`: `[n_users, factors]`
-    /// - `item_factors`: `[n_items, factors]`
-    /// - `item_bias`: `[n_items]`; zeros where the configuration has none
-    ///
-    /// # Errors
-    /// [`crate::Error::InvalidConfig`]; [`crate::Error::WrongSize`] when a part does not fit.
-    pub fn new(
-        config: LmfConfig,
-        user_factors: Table,
-        item_factors: Table,
-        item_bias: Buffer<f32>,
-    ) -> Result<Self> {
-        config.validate()?;
-        let factors = PairFactors::new(config.factors, user_factors, item_factors, item_bias)?;
-        Ok(Self { config, factors })
+impl PairConfig for LmfConfig {
+    fn factors(&self) -> usize {
+        self.factors
     }
 
-    /// Opens a model from its parameters.
-    ///
-    /// # Errors
-    /// [`crate::Error::MissingParameter`], and as [`Lmf::new`].
-    pub fn open(config: &LmfConfig, parameters: Parameters) -> Result<Self> {
-        config.validate()?;
-        Ok(Self { config: config.clone(), factors: PairFactors::open(config.factors, parameters)? })
+    fn precision(&self) -> Precision {
+        self.precision
     }
 
-    /// Returns the hyper-parameters.
-    pub fn config(&self) -> &LmfConfig {
-        &self.config
-    }
-}
-
-impl Retriever for Lmf {
-    fn n_users(&self) -> usize {
-        self.factors.n_users()
+    fn check(&self) -> Result<()> {
+        self.validate()
     }
 
-    fn n_items(&self) -> usize {
-        self.factors.items.n_items()
-    }
-
-    fn score(&self, batch: &Batch, workspace: &mut Workspace) -> Result<()> {
-        let (lambda, per_positive) = (self.config.regularization, self.config.negatives_per_positive as f64);
-        self.factors.score(batch, workspace, |into, history, scratch, vector| {
-            fold_in::logistic(into, lambda, per_positive, history, scratch, vector)
-        })
-    }
-
-    fn scores_on_gpu(&self) -> bool {
-        true
-    }
-
-    fn score_on(&mut self, device: Device) -> Result<()> {
-        self.factors.score_on(device)
-    }
-
-    fn warm_up(&self) -> Result<()> {
-        self.factors.warm_up()
-    }
-
-    fn table(&self, name: &str) -> Option<&Table> {
-        self.factors.table(name)
-    }
-
-    fn parameters(&self) -> Result<Parameters> {
-        self.factors.parameters(self.config.precision)
+    fn fold_in(
+        &self,
+        into: &FoldIn<'_>,
+        history: &[(ItemIndex, f32)],
+        scratch: &mut SolveScratch,
+        vector: &mut [f32],
+    ) -> Result<()> {
+        let per_positive = self.negatives_per_positive as f64;
+        logistic(into, self.regularization, per_positive, history, scratch, vector)
     }
 }

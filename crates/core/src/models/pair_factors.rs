@@ -1,10 +1,10 @@
-//! Factors of users and of items, with a bias for each item: what bpr and lmf are made of, which differ in how they learn
-//! and how they fold a history in.
+//! Models of factors of users and of items, with a bias for each item: bpr and lmf, which differ in how they learn and how they
+//! fold a history in.
 
 use recmill_kernels::{Buffer, Device, Table};
 
 use super::{
-    Precision,
+    Precision, Retriever,
     factors::{FactorItems, check_tables},
     fold_in::{Negatives, SolveScratch},
 };
@@ -13,51 +13,114 @@ use crate::{Batch, ItemIndex, Parameter, Parameters, Query, Result, Workspace};
 /// Items that stand for all the others when a history is folded in.
 pub const FOLD_IN_NEGATIVES: usize = 512;
 
-/// A user's score for an item is `x_u · y_i + b_i`.
-#[derive(Debug)]
-pub(crate) struct PairFactors {
-    pub(crate) users: Table,
-    pub(crate) items: FactorItems,
-}
-
 /// What a history is folded into: the items as they are, and those that stand for all.
-pub(crate) struct FoldIn<'a> {
+pub struct FoldIn<'a> {
     pub(crate) items: &'a Table,
     pub(crate) bias: &'a [f32],
     pub(crate) negatives: &'a Negatives,
 }
 
-impl PairFactors {
-    pub(crate) fn new(dim: usize, users: Table, items: Table, item_bias: Buffer<f32>) -> Result<Self> {
-        check_tables(dim, &users, &items)?;
-        Ok(Self { users, items: FactorItems::new(items, Some(item_bias))? })
+/// The configuration of a [`PairModel`].
+pub trait PairConfig: Clone + Send + Sync {
+    /// Length of the vectors.
+    fn factors(&self) -> usize;
+
+    /// Number type of the stored factors.
+    fn precision(&self) -> Precision;
+
+    /// Lists everything that is wrong with the values.
+    ///
+    /// # Errors
+    /// [`crate::Error::InvalidConfig`].
+    fn check(&self) -> Result<()>;
+
+    /// Writes the factors of a history, whose items ascend, to `vector`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when the solution is not finite.
+    fn fold_in(
+        &self,
+        into: &FoldIn<'_>,
+        history: &[(ItemIndex, f32)],
+        scratch: &mut SolveScratch,
+        vector: &mut [f32],
+    ) -> Result<()>;
+}
+
+/// Factors and biases by which a user's score for an item is `x_u · y_i + b_i`.
+#[derive(Debug)]
+pub struct PairModel<C> {
+    config: C,
+    users: Table,
+    items: FactorItems,
+}
+
+impl<C: PairConfig> PairModel<C> {
+    /// Joins factors to a model.
+    ///
+    /// # Shapes
+    /// - `user_factors`: `[n_users, factors]`
+    /// - `item_factors`: `[n_items, factors]`
+    /// - `item_bias`: `[n_items]`; zeros where the configuration has none
+    ///
+    /// # Errors
+    /// [`crate::Error::InvalidConfig`]; [`crate::Error::WrongSize`] when a part does not fit.
+    pub fn new(config: C, user_factors: Table, item_factors: Table, item_bias: Buffer<f32>) -> Result<Self> {
+        config.check()?;
+        check_tables(config.factors(), &user_factors, &item_factors)?;
+        Ok(Self { config, users: user_factors, items: FactorItems::new(item_factors, Some(item_bias))? })
     }
 
-    pub(crate) fn open(dim: usize, mut parameters: Parameters) -> Result<Self> {
+    /// Opens a model from its parameters.
+    ///
+    /// # Errors
+    /// [`crate::Error::MissingParameter`], and as [`PairModel::new`].
+    pub fn open(config: &C, mut parameters: Parameters) -> Result<Self> {
         let users = parameters.take_table("user_factors")?;
         let items = parameters.take_table("item_factors")?;
         let bias = parameters.take_f32("item_bias")?;
-        Self::new(dim, users, items, bias)
+        Self::new(config.clone(), users, items, bias)
     }
 
-    pub(crate) fn n_users(&self) -> usize {
+    /// Returns the hyper-parameters.
+    pub fn config(&self) -> &C {
+        &self.config
+    }
+
+    /// Returns the users' factors, `[n_users, factors]`.
+    pub fn user_factors(&self) -> &Table {
+        &self.users
+    }
+
+    /// Returns the items' factors, `[n_items, factors]`.
+    pub fn item_factors(&self) -> &Table {
+        self.items.table()
+    }
+
+    /// Returns the items' biases, `[n_items]`.
+    pub fn item_bias(&self) -> &[f32] {
+        self.items.bias()
+    }
+}
+
+impl<C: PairConfig> Retriever for PairModel<C> {
+    fn n_users(&self) -> usize {
         self.users.rows() as usize
     }
 
-    /// Answers `batch`; `fold_in` writes the factors of a history, whose items ascend.
-    pub(crate) fn score(
-        &self,
-        batch: &Batch,
-        workspace: &mut Workspace,
-        fold_in: impl Fn(&FoldIn<'_>, &[(ItemIndex, f32)], &mut SolveScratch, &mut [f32]) -> Result<()> + Sync,
-    ) -> Result<()> {
+    fn n_items(&self) -> usize {
+        self.items.n_items()
+    }
+
+    fn score(&self, batch: &Batch, workspace: &mut Workspace) -> Result<()> {
         self.items.score(batch, workspace, self.n_users(), |row, scratch, vector| {
             match &row.query {
                 Query::User(user) => self.users.read_row(u64::from(user.0), vector)?,
                 Query::History(history) => {
                     let negatives = self.items.negatives(FOLD_IN_NEGATIVES)?;
                     let into = FoldIn { items: self.items.table(), bias: self.items.bias(), negatives };
-                    fold_in(&into, scratch.history.fill(history), &mut scratch.solve, vector)?;
+                    let history = scratch.history.fill(history);
+                    self.config.fold_in(&into, history, &mut scratch.solve, vector)?;
                 }
                 Query::Item(_) => {}
             }
@@ -65,16 +128,20 @@ impl PairFactors {
         })
     }
 
-    pub(crate) fn score_on(&mut self, device: Device) -> Result<()> {
+    fn scores_on_gpu(&self) -> bool {
+        true
+    }
+
+    fn score_on(&mut self, device: Device) -> Result<()> {
         self.items.score_on(device)
     }
 
-    pub(crate) fn warm_up(&self) -> Result<()> {
+    fn warm_up(&self) -> Result<()> {
         self.items.negatives(FOLD_IN_NEGATIVES)?;
         self.items.warm_up()
     }
 
-    pub(crate) fn table(&self, name: &str) -> Option<&Table> {
+    fn table(&self, name: &str) -> Option<&Table> {
         match name {
             "user_factors" => Some(&self.users),
             "item_factors" => Some(self.items.table()),
@@ -82,7 +149,8 @@ impl PairFactors {
         }
     }
 
-    pub(crate) fn parameters(&self, precision: Precision) -> Result<Parameters> {
+    fn parameters(&self) -> Result<Parameters> {
+        let precision = self.config.precision();
         let mut parameters = Parameters::default();
         parameters.insert("user_factors", Parameter::Table(precision.store(&self.users)?));
         parameters.insert("item_factors", Parameter::Table(precision.store(self.items.table())?));
