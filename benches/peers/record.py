@@ -17,6 +17,14 @@ def processor():
     return platform.processor()
 
 
+def plain(argument):
+    """Returns an argument without the folders of this machine: below the repository, or by its last name."""
+    path = pathlib.Path(argument)
+    if not path.is_absolute():
+        return argument
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+
+
 def append(path, rows):
     """Appends `rows`, dictionaries with the same keys, to the CSV file `path`, which gets a header when it is new."""
     git = ["git", "rev-parse", "--short", "--verify", "--quiet", "HEAD"]
@@ -25,7 +33,7 @@ def append(path, rows):
     tail = {
         "commit": commit.stdout.strip(),
         "processor": f"{processor()} ({os.cpu_count()} cores)",
-        "command": " ".join(["python", str(script), *sys.argv[1:]]),
+        "command": " ".join(["python", str(script), *map(plain, sys.argv[1:])]),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = not path.exists()
