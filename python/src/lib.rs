@@ -58,6 +58,10 @@ fn open(py: Python<'_>, path: std::path::PathBuf, verify: bool) -> PyResult<Py<P
     failure::guarded(|| {
         let verify = if verify { Verify::Full } else { Verify::Quick };
         let directory = threads::apart(py, || Ok(ModelDirectory::open(path, verify)?))?;
+        if directory.is_text() {
+            let what = "a model that tells what texts are about; `recmill predict` asks it, this package does not yet";
+            return Err(pyo3::exceptions::PyNotImplementedError::new_err(what).into());
+        }
         Ok(match directory.is_ranker() {
             true => Py::new(py, ranker::Ranker::opened(py, directory, None)?)?.into_any(),
             false => Py::new(py, model::Model::opened(py, directory, None)?)?.into_any(),

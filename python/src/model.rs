@@ -200,6 +200,7 @@ impl Model {
             user_attributes: users.as_ref(),
             epochs: &epochs,
             features: None,
+            classes: None,
         };
         Ok(save(path, &saved, keep)?)
     }

@@ -29,9 +29,10 @@ impl Model {
     /// Opens the model at `path`.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let directory = ModelDirectory::open(path, Verify::Quick)?;
-        if directory.is_ranker() {
-            let kind = directory.manifest().config.model["model"].as_str().unwrap_or("this");
-            return Err(Failure::failed(format!("{kind} models score rows of features and find no items"))
+        if !directory.finds_items() {
+            let does =
+                if directory.is_text() { "tell what texts are about" } else { "score rows of features" };
+            return Err(Failure::failed(format!("{} models {does} and find no items", directory.kind()))
                 .hint(format!("recmill predict {} rows.csv, or recmill evaluate", path.display())));
         }
         let recommender = directory.recommender()?;

@@ -1,6 +1,6 @@
 //! What commands do with models that score rows: read rows, measure scores, tell.
 
-use std::{io::Write, path::Path};
+use std::{collections::BTreeMap, io::Write, path::Path};
 
 use recmill_core::{
     Error as Core,
@@ -8,6 +8,7 @@ use recmill_core::{
     directory::ModelDirectory,
     features::{Examples, FeatureBatch, FeatureReader, Features, LabelUse, TransformReport},
     rankers::{Measured, Measuring, Ranker},
+    text::TextConfig,
 };
 use recmill_kernels::Device;
 
@@ -75,9 +76,12 @@ pub(crate) fn refuse_flags(kind: &str, flags: &[&str], given: &Given) -> Result<
     match flags.iter().find(|flag| given.has(flag)) {
         Some(flag) => {
             let flag = flag.replace('_', "-");
-            Err(Failure::usage(format!(
-                "--{flag} is for models of users and items; {kind} scores rows of features"
-            )))
+            let does = if kind == TextConfig::NAME {
+                "tells what texts are about"
+            } else {
+                "scores rows of features"
+            };
+            Err(Failure::usage(format!("--{flag} is for models of users and items; {kind} {does}")))
         }
         None => Ok(()),
     }
@@ -143,9 +147,9 @@ pub(crate) fn measure(ranker: &Ranker, files: &[String], read: &ReadOptions) -> 
 }
 
 /// Prints what was measured as a table.
-pub(crate) fn print(out: &mut Out, name: &str, measured: &Measured) -> Result<()> {
+pub(crate) fn print(out: &mut Out, name: &str, metrics: &BTreeMap<String, f64>) -> Result<()> {
     let rows: Vec<Vec<String>> =
-        measured.metrics.iter().map(|(metric, value)| vec![metric.clone(), format!("{value:.5}")]).collect();
+        metrics.iter().map(|(metric, value)| vec![metric.clone(), format!("{value:.5}")]).collect();
     output::columns(out, &["metric", name], &rows)?;
     out.flush()?;
     Ok(())

@@ -53,10 +53,11 @@ mod transform;
 mod vocabulary;
 
 pub use batch::{FeatureBatch, FieldValues};
-pub use examples::Examples;
+pub use examples::{Examples, holdout};
 pub use fitted::{Encoder, Features, Field, NumericField};
 pub use hash::hash_category;
 pub use infer::{SchemaOptions, infer_schema, infer_sources};
+pub(crate) use reader::RowReader;
 pub use reader::{FeatureReader, LabelUse};
 pub use report::{
     FitReport, FullVocabulary, Guess, LabelCount, SchemaReport, SchemaWarning, TransformReport,

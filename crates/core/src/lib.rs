@@ -3,7 +3,7 @@
 //! Data flows one way through this crate: a [`data`] source becomes a [`Dataset`], a model of [`models`] answers a
 //! [`Batch`], [`evaluate`] measures the answers, and a [`directory`] keeps the model.
 //!
-//! For rankers [`features`] makes numbers of whole rows.
+//! For rankers [`features`] makes numbers of whole rows; [`text`] tells what a text is about.
 //!
 //! Ids are text outside and [`UserIndex`] or [`ItemIndex`] inside.
 
@@ -24,6 +24,7 @@ pub mod models;
 mod parameters;
 pub mod rankers;
 mod recommender;
+pub mod text;
 
 pub use audience::{Audience, Ids, Person, UserHistory};
 pub use batch::{Batch, Query, Row, Workspace, tie_key};

@@ -15,6 +15,7 @@ mod lmf;
 mod most_popular;
 mod pair_factors;
 mod svd;
+mod warp;
 
 pub use als::{Als, AlsConfig, AlsSolver, AlsTerms, AlsWeighting};
 pub use bpr::{Bpr, BprConfig, Negatives, Optimizer};
@@ -25,6 +26,7 @@ pub use lmf::{Lmf, LmfConfig};
 pub use most_popular::{Count, MostPopular, MostPopularConfig};
 pub use pair_factors::{FOLD_IN_NEGATIVES, PairModel};
 pub use svd::{Svd, SvdConfig, SvdFactors, SvdSolver, ValueRange};
+pub use warp::{Warp, WarpConfig};
 
 use recmill_kernels::{Device, Table};
 

@@ -225,6 +225,7 @@ fn half_precision_answers_nearly_the_same() {
             ModelConfig::Als(config) => config.precision = Precision::F16,
             ModelConfig::Bpr(config) => config.precision = Precision::F16,
             ModelConfig::Lmf(config) => config.precision = Precision::F16,
+            ModelConfig::Warp(config) => config.precision = Precision::F16,
             ModelConfig::Svd(config) => config.precision = Precision::F16,
             ModelConfig::Ease(config) => config.precision = Precision::F16,
             _ => continue,

@@ -83,6 +83,16 @@ impl Draws {
             words.copy_from_slice(&self.block(block + at as u64)[..words.len()]);
         }
     }
+
+    /// Writes the first two words of blocks `first .. first + out.len()`; in a function compiled for vector instructions
+    /// several blocks are made at once.
+    #[inline(always)]
+    pub(crate) fn fill_first_words(self, first: u64, out: &mut [[u32; 2]]) {
+        for (at, words) in out.iter_mut().enumerate() {
+            let block = self.block(first + at as u64);
+            *words = [block[0], block[1]];
+        }
+    }
 }
 
 /// Maps a random word to `0 .. n` by the high half of a product, without division.
@@ -146,6 +156,11 @@ mod tests {
                 let one_by_one: Vec<u32> = (first..first + len as u64).map(|at| draws.word(at)).collect();
                 assert_eq!(words, one_by_one, "{len} words from {first}");
             }
+        }
+        let mut words = [[0; 2]; 21];
+        draws.fill_first_words(u64::from(u32::MAX) - 3, &mut words);
+        for (at, &words) in words.iter().enumerate() {
+            assert_eq!(words, draws.block(u64::from(u32::MAX) - 3 + at as u64)[..2]);
         }
         assert_ne!(draws.word(0), Draws::new(1, 0x0370_7344_1319_8a2e).word(0));
     }

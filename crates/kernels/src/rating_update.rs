@@ -35,7 +35,7 @@ use crate::{
     cells::{Cell, Cells, block_count},
     pairwise_update::step::{dot, move_two},
     philox::Draws,
-    shared_rows::SharedRows,
+    shared_rows::{AHEAD, SharedRows},
     simd::{self, Level},
 };
 
@@ -235,7 +235,11 @@ unsafe fn visit<const FMA: bool>(job: &Job, cell: &Cell<f32>) -> (f64, Option<u3
     let epoch = job.epoch;
     let rate = epoch.learning_rate;
     let mut squares = 0.0;
-    for entry in cell.entries {
+    for (at, entry) in cell.entries.iter().enumerate() {
+        if let Some(ahead) = cell.entries.get(at + AHEAD) {
+            job.row_factors.prefetch(ahead.row);
+            job.column_factors.prefetch(ahead.column);
+        }
         // SAFETY: the caller's promise; a row and a column are in different tables.
         let (p, q) = unsafe { (job.row_factors.row(entry.row), job.column_factors.row(entry.column)) };
         let (b, c) = (job.row_bias.value(entry.row), job.column_bias.value(entry.column));

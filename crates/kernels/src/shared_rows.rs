@@ -15,6 +15,10 @@ use std::{
 
 use crate::{Error, Result, RowType, Table};
 
+/// Values of a walk over a cell ([`crate::cells`]) between the one at hand and the one whose rows are asked for from memory:
+/// in a cell a row has two or three values, so that without asking nearly every value would wait for its row.
+pub(crate) const AHEAD: usize = 8;
+
 /// The rows of an f32 table on the CPU; borrows the table for writing.
 pub(crate) struct SharedRows<'a> {
     chunks: Vec<*mut f32>,
@@ -96,6 +100,23 @@ impl<'a> SharedRows<'a> {
     pub(crate) fn set_value(&self, row: u32, value: f32) {
         // SAFETY: as for `value`.
         unsafe { self.racing(row) }.0[0].store(value.to_bits(), Relaxed);
+    }
+
+    /// Asks the processor for row `row`, to be read or written soon; its first 512 bytes, after which processors see where a
+    /// walk is going.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, row: u32) {
+        #[cfg(target_arch = "x86_64")]
+        for at in (0..self.dim.min(128)).step_by(16) {
+            // SAFETY: a hint, which takes any address.
+            unsafe {
+                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+                    self.pointer(row).wrapping_add(at).cast(),
+                );
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = row;
     }
 
     #[inline(always)]

@@ -35,6 +35,7 @@
 //!     user_attributes: None,
 //!     epochs: &[],
 //!     features: None,
+//!     classes: None,
 //! };
 //! save(&folder.path().join("model"), &saved, 3)?;
 //! let recommender = ModelDirectory::open(folder.path().join("model"), Verify::Full)?.recommender()?;

@@ -9,7 +9,7 @@ use recmill_core::{
     Dataset,
     data::synthetic::{Synthetic, SyntheticOptions},
     evaluate::EvaluateOptions,
-    models::{AlsConfig, AlsSolver, BprConfig, ItemKnnConfig, LmfConfig, ModelConfig},
+    models::{AlsConfig, AlsSolver, BprConfig, ItemKnnConfig, LmfConfig, ModelConfig, WarpConfig},
 };
 use recmill_kernels::{
     Device,
@@ -29,6 +29,7 @@ pub fn cases() -> Vec<Case> {
         Case { name: "whole/als by blocks", run: |device| compare(device, &als(AlsSolver::Block)) },
         Case { name: "whole/bpr", run: |device| compare(device, &bpr()) },
         Case { name: "whole/lmf", run: |device| compare(device, &lmf()) },
+        Case { name: "whole/warp", run: |device| compare(device, &warp()) },
         Case { name: "whole/item-knn", run: |device| compare(device, &item_knn()) },
     ]
 }
@@ -44,6 +45,10 @@ fn bpr() -> ModelConfig {
 
 fn lmf() -> ModelConfig {
     ModelConfig::Lmf(LmfConfig { factors: 24, iterations: 8, ..LmfConfig::default() })
+}
+
+fn warp() -> ModelConfig {
+    ModelConfig::Warp(WarpConfig { factors: 24, iterations: 8, ..WarpConfig::default() })
 }
 
 fn item_knn() -> ModelConfig {

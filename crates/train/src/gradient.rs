@@ -6,6 +6,7 @@
 //! Task        what differs between models: the batch, the forward pass, the loss
 //! descend     epoch -> batch -> step -> checkpoint -> evaluate -> keep the best
 //! checkpoint  all that the next step depends on, on disk
+//! text        the classifier of texts: its batch and its loss
 //! tables      the step of what a batch touched of the embedding tables
 //! dense       the step of the network
 //! norms       what its batch normalization remembers
@@ -25,6 +26,7 @@ mod rank_learner;
 mod schedule;
 mod shards;
 mod tables;
+mod text;
 
 pub use checkpoint::{Checkpoint, CheckpointOptions, Counted, Position};
 pub use collective::{Alone, Collective, ThreadRank, all_gather, all_reduce, all_to_all};
@@ -34,3 +36,4 @@ pub use order::Order;
 pub use rank::{RankTraining, Rows, TrainedNetwork};
 pub use schedule::rate_at;
 pub use tables::TableSteps;
+pub use text::{SomeTexts, TextTraining};

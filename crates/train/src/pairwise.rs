@@ -1,4 +1,4 @@
-//! How bpr and lmf learn: an epoch holds every interaction against items drawn from those the user does not have.
+//! How bpr, lmf and warp learn: an epoch holds every interaction against items drawn from those the user does not have.
 //!
 //! The kernel cuts users and items into blocks by the data alone and runs disjoint cells in parallel, so that the bits do
 //! not depend on the number of threads; with `hogwild` threads race instead. Only interactions of positive value count,
@@ -8,7 +8,7 @@
 
 use recmill_core::{
     Dataset, Parameters,
-    models::{Bpr, BprConfig, Lmf, LmfConfig, Negatives, Optimizer, Retriever},
+    models::{Bpr, BprConfig, Lmf, LmfConfig, Negatives, Optimizer, Retriever, Warp, WarpConfig},
 };
 use recmill_kernels::{
     self as kernels, Buffer, Device, Mode, PairwiseEpoch, PairwiseLoss, PairwiseState, Table, pairwise_epoch,
@@ -21,7 +21,7 @@ use crate::{
     factors::{Normal, Stream, copy, on_cpu, take_over, take_over_bias},
 };
 
-/// What bpr and lmf have in common, by the names of their configurations.
+/// What these models have in common, by the names of their configurations.
 #[derive(Clone, Copy)]
 pub(crate) struct Settings {
     factors: usize,
@@ -81,6 +81,16 @@ impl PairwiseModel for LmfConfig {
 
     fn join(&self, users: Table, items: Table, bias: Buffer<f32>) -> Result<Box<dyn Retriever>> {
         Ok(Box::new(Lmf::new(self.clone(), users, items, bias)?))
+    }
+}
+
+impl PairwiseModel for WarpConfig {
+    fn settings(&self) -> Settings {
+        settings!(self, PairwiseLoss::Warp { max_draws: self.max_draws as u32 }, 1)
+    }
+
+    fn join(&self, users: Table, items: Table, bias: Buffer<f32>) -> Result<Box<dyn Retriever>> {
+        Ok(Box::new(Warp::new(self.clone(), users, items, bias)?))
     }
 }
 

@@ -98,6 +98,7 @@ impl<'a> Training<'a> {
             ModelConfig::Als(config) => Box::new(AlsLearner::new(config, data, seed, device)?),
             ModelConfig::Bpr(config) => Box::new(PairwiseLearner::new(config, data, seed, device)?),
             ModelConfig::Lmf(config) => Box::new(PairwiseLearner::new(config, data, seed, device)?),
+            ModelConfig::Warp(config) => Box::new(PairwiseLearner::new(config, data, seed, device)?),
             ModelConfig::ItemKnn(config) => Box::new(ItemKnnLearner::new(config, data, device)),
             ModelConfig::Ease(config) => Box::new(EaseLearner::new(config, data)?),
             ModelConfig::MostPopular(config) => Box::new(MostPopularLearner::new(config, data)),
@@ -112,6 +113,7 @@ pub fn predict(config: &ModelConfig, sizes: &Sizes) -> Prediction {
         ModelConfig::Als(config) => AlsLearner::predict(config, sizes),
         ModelConfig::Bpr(config) => PairwiseLearner::predict(config, sizes),
         ModelConfig::Lmf(config) => PairwiseLearner::predict(config, sizes),
+        ModelConfig::Warp(config) => PairwiseLearner::predict(config, sizes),
         ModelConfig::ItemKnn(config) => ItemKnnLearner::predict(config, sizes),
         ModelConfig::Ease(_) => EaseLearner::predict(sizes),
         ModelConfig::MostPopular(_) => MostPopularLearner::predict(sizes),
@@ -121,8 +123,8 @@ pub fn predict(config: &ModelConfig, sizes: &Sizes) -> Prediction {
 
 /// Returns whether the model has a way of learning on a GPU.
 pub fn trains_on_gpu(config: &ModelConfig) -> bool {
-    use ModelConfig::{Als, Bpr, ItemKnn, Lmf};
-    matches!(config, Als(_) | Bpr(_) | Lmf(_) | ItemKnn(_))
+    use ModelConfig::{Als, Bpr, ItemKnn, Lmf, Warp};
+    matches!(config, Als(_) | Bpr(_) | Lmf(_) | Warp(_) | ItemKnn(_))
 }
 
 /// Returns the bytes that training allocates on a GPU, for models that learn there.
@@ -131,6 +133,7 @@ fn predict_on_gpu(config: &ModelConfig, sizes: &Sizes) -> Option<Prediction> {
         ModelConfig::Als(config) => Some(AlsLearner::predict_on_gpu(config, sizes)),
         ModelConfig::Bpr(config) => Some(PairwiseLearner::predict_on_gpu(config, sizes)),
         ModelConfig::Lmf(config) => Some(PairwiseLearner::predict_on_gpu(config, sizes)),
+        ModelConfig::Warp(config) => Some(PairwiseLearner::predict_on_gpu(config, sizes)),
         ModelConfig::ItemKnn(_) => Some(ItemKnnLearner::predict_on_gpu(sizes)),
         _ => None,
     }
@@ -142,6 +145,7 @@ fn epochs(config: &ModelConfig) -> u32 {
         ModelConfig::Als(config) => config.iterations,
         ModelConfig::Bpr(config) => config.iterations,
         ModelConfig::Lmf(config) => config.iterations,
+        ModelConfig::Warp(config) => config.iterations,
         ModelConfig::Svd(config) => config.iterations,
         ModelConfig::ItemKnn(_) | ModelConfig::Ease(_) | ModelConfig::MostPopular(_) => 1,
     };

@@ -98,6 +98,7 @@ impl Demo {
             user_attributes: None,
             epochs: &epochs,
             features: None,
+            classes: None,
         };
         let version = directory::save(&self.out, &saved, 3)?;
         note!("   wrote {}", version.display());

@@ -24,7 +24,7 @@ use crate::{
     progress::Bar,
     ranking::{self, INTERACTION_FLAGS, refuse_flags},
     read_flags::ReadFlags,
-    reading,
+    reading, texts,
 };
 
 /// Arguments of `recmill evaluate`.
@@ -34,7 +34,8 @@ use crate::{
     candidates  ranks the items listed for each user; history is not removed\n  \
     sampled     ranks the test items and N drawn ones; figures are higher than those of full, compare like with like\n  \
     rating      compares predicted and actual values, where the model predicts values (svd)\n  \
-    binary      compares scores of rows with labels of 0 and 1, where the model scores rows (deepfm ..)")]
+    binary      compares scores of rows with labels of 0 and 1, where the model scores rows (deepfm ..)\n  \
+    classes     compares guesses with labels, where the model tells what texts are about (text)")]
 pub(crate) struct Evaluate {
     /// Model directory, or one of its versions such as model/versions/7.
     model: PathBuf,
@@ -69,6 +70,9 @@ pub(crate) struct Evaluate {
     /// For scores of rows: the column whose groups, such as users, gauc is the mean over.
     #[arg(long, value_name = "COLUMN")]
     group: Option<String>,
+    /// For texts: the least probability of a text that is in scope [default: as training chose it].
+    #[arg(long, value_name = "PROBABILITY")]
+    threshold: Option<f32>,
     /// Measures rankings also for a model that predicts values.
     #[arg(long)]
     ranking: bool,
@@ -100,10 +104,18 @@ impl Evaluate {
     pub(crate) fn run(self, given: &Given) -> Result<()> {
         let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
         if directory.is_ranker() {
-            let kind = directory.manifest().config.model["model"].as_str().unwrap_or("this");
-            refuse_flags(kind, &OF_LISTS, given)?;
-            refuse_flags(kind, &INTERACTION_FLAGS, given)?;
+            refuse_flags(directory.kind(), &OF_LISTS, given)?;
+            refuse_flags(directory.kind(), &INTERACTION_FLAGS, given)?;
             return self.rows(&directory);
+        }
+        if directory.is_text() {
+            refuse_flags(directory.kind(), &OF_LISTS, given)?;
+            refuse_flags(directory.kind(), &INTERACTION_FLAGS, given)?;
+            refuse_flags(directory.kind(), &["group"], given)?;
+            return self.texts(&directory);
+        }
+        if self.threshold.is_some() {
+            return Err(Failure::usage("--threshold is for models that tell what texts are about"));
         }
         if self.group.is_some() {
             return Err(Failure::usage("--group is for models that score rows of features"));
@@ -162,8 +174,39 @@ impl Evaluate {
         } else {
             writeln!(out, "protocol: binary, scores of rows against labels of 0 and 1")?;
             writeln!(out, "rows: {}\n", count(measured.rows))?;
-            let kind = directory.manifest().config.model["model"].as_str().unwrap_or("model");
-            ranking::print(&mut out, kind, &measured)?;
+            ranking::print(&mut out, directory.kind(), &measured.metrics)?;
+        }
+        out.finish()
+    }
+
+    /// Measures what the model says of texts.
+    fn texts(&self, directory: &ModelDirectory) -> Result<()> {
+        let classifier = texts::open(directory, self.device, self.threshold)?;
+        let started = Instant::now();
+        let measured = texts::measure(&classifier, &self.test, &self.reading.options(Repeats::Last))?;
+        let taken = started.elapsed().as_secs_f64();
+        let n = measured.in_scope + measured.out_of_scope;
+        note!("{} in {}, {:.0} texts/s", counted(n, "text"), seconds(taken), n as f64 / taken.max(1e-9));
+        let threshold = classifier.classes().threshold;
+        let mut out = Out::new();
+        if self.json {
+            let protocol = "classes, guesses against labels";
+            out.json(&json!({
+                "metrics": measured.metrics, "in_scope": measured.in_scope, "out_of_scope": measured.out_of_scope,
+                "unknown_labels": measured.unknown, "threshold": threshold, "protocol": protocol,
+            }))?;
+        } else {
+            writeln!(
+                out,
+                "protocol: classes, guesses against labels; below {threshold:.3} a text is out of scope"
+            )?;
+            writeln!(
+                out,
+                "texts: {} in scope, {} out of scope\n",
+                count(measured.in_scope),
+                count(measured.out_of_scope)
+            )?;
+            ranking::print(&mut out, directory.kind(), &measured.metrics)?;
         }
         out.finish()
     }

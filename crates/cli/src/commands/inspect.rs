@@ -35,10 +35,12 @@ impl Inspect {
     pub(crate) fn run(self) -> Result<()> {
         let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
         let mut out = Out::new();
-        if directory.is_ranker() && (self.user_ids || self.item_ids) {
-            let kind = directory.manifest().config.model["model"].as_str().unwrap_or("this");
+        if !directory.finds_items() && (self.user_ids || self.item_ids) {
+            let does =
+                if directory.is_text() { "tell what texts are about" } else { "score rows of features" };
             return Err(Failure::usage(format!(
-                "{kind} models score rows of features and have no users or items"
+                "{} models {does} and have no users or items",
+                directory.kind()
             )));
         }
         if self.user_ids || self.item_ids {
@@ -82,7 +84,19 @@ impl Inspect {
         let mut line = |name: &str, value: String| rows.push((name.to_owned(), value));
         line("model", config.model["model"].as_str().unwrap_or("unknown").to_owned());
         line("version", version_line(&self.model, directory));
+        if directory.is_text() {
+            match directory.classes() {
+                Ok(classes) => {
+                    line("classes", count(classes.names.len() as u64));
+                    line("columns", format!("{} -> {}", classes.columns.text, classes.columns.label));
+                    line("temperature", plain(&json!(classes.temperature)));
+                    line("threshold", plain(&json!(classes.threshold)));
+                }
+                Err(error) => line("classes", error.to_string()),
+            }
+        }
         match directory.is_ranker().then(|| directory.features()) {
+            None if directory.is_text() => {}
             None => {
                 line("users", count(manifest.data.users));
                 line("items", count(manifest.data.items));
@@ -128,8 +142,8 @@ impl Inspect {
                 line(name, names.join(", "));
             }
         }
-        // That of a ranker is of the interactions it does not have.
-        if !directory.is_ranker() {
+        // That of others is of the interactions they do not have.
+        if directory.finds_items() {
             line("data fingerprint", manifest.data.fingerprint.clone());
         }
         line(
@@ -177,6 +191,12 @@ fn as_json(directory: &ModelDirectory, checks: Option<&[FileCheck]>) -> Result<V
         "config": serde_json::to_value(directory.manifest()).map_err(failed)?,
         "epochs": serde_json::to_value(directory.epochs()?).map_err(failed)?,
     });
+    if directory.is_text() {
+        object["classes"] = match directory.classes() {
+            Ok(classes) => json!(classes),
+            Err(error) => json!({"damage": error.to_string()}),
+        };
+    }
     if directory.is_ranker() {
         object["features"] = match directory.features() {
             Ok(features) => {

@@ -11,13 +11,17 @@ use serde::Serialize;
 
 use crate::{
     arguments::Given,
-    commands::predict_rows,
+    commands::{
+        predict_rows::{self, RowScorer},
+        predict_text::TextScorer,
+    },
     device_flag::DeviceFlag,
     failure::{Failure, Result},
     model::Model,
     output::{Out, counted, note},
     ranking::{self, INTERACTION_FLAGS, refuse_flags},
     read_flags::ReadFlags,
+    texts,
     user_lists::ListOutput,
 };
 
@@ -26,6 +30,8 @@ use crate::{
 #[command(
     after_help = "A model that scores rows of features prints line,prediction: the line of the file, and the probability \
     that the label is 1; with several labels a column for each. Labels need not be in the file.\n\n\
+    A model that tells what texts are about prints line,prediction,probability,in_scope: the most likely class, how likely it is, \
+    and whether that is enough.\n\n\
     A model that predicts values prints CSV: user_id,item_id,prediction,known. `known` says whether the model knows the user and \
     the item: both, user, item or none; what it does not know is predicted from the rest.\n\n\
     Example: recmill predict model rows.csv > predictions.csv"
@@ -33,7 +39,7 @@ use crate::{
 pub(crate) struct Predict {
     /// Model directory, or one of its versions such as model/versions/7.
     model: PathBuf,
-    /// Rows with features, or with a user and an item: files, patterns, URLs, or - for standard input.
+    /// Rows with features, with a text, or with a user and an item: files, patterns, URLs, or - for standard input.
     #[arg(required = true)]
     rows: Vec<String>,
     /// Where to compute: auto, cpu, cuda, cuda:N, wgpu or wgpu:N.
@@ -43,6 +49,9 @@ pub(crate) struct Predict {
     /// output [default: csv].
     #[arg(long, short, value_name = "FILE", conflicts_with = "json")]
     output: Option<ListOutput>,
+    /// For texts: the least probability of a text that is in scope [default: as training chose it].
+    #[arg(long, value_name = "PROBABILITY")]
+    threshold: Option<f32>,
     /// Prints one JSON object for all rows; for files that fit into memory.
     #[arg(long)]
     json: bool,
@@ -55,11 +64,21 @@ impl Predict {
     pub(crate) fn run(self, given: &Given) -> Result<()> {
         let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
         if directory.is_ranker() {
-            let kind = directory.manifest().config.model["model"].as_str().unwrap_or("this");
-            refuse_flags(kind, &INTERACTION_FLAGS, given)?;
+            refuse_flags(directory.kind(), &INTERACTION_FLAGS, given)?;
             let read = self.reading.options(Repeats::Last);
             let (ranker, _) = ranking::open(&directory, self.device)?;
-            return predict_rows::run(&directory, ranker, &self.rows, &read, self.output.as_ref(), self.json);
+            let scorer = RowScorer::new(ranker, &self.rows, &read);
+            return predict_rows::run(&directory, &scorer, self.output.as_ref(), self.json);
+        }
+        if directory.is_text() {
+            refuse_flags(directory.kind(), &INTERACTION_FLAGS, given)?;
+            let read = self.reading.options(Repeats::Last);
+            let classifier = texts::open(&directory, self.device, self.threshold)?;
+            let scorer = TextScorer::new(classifier, &self.rows, &read);
+            return predict_rows::run(&directory, &scorer, self.output.as_ref(), self.json);
+        }
+        if self.threshold.is_some() {
+            return Err(Failure::usage("--threshold is for models that tell what texts are about"));
         }
         self.device.resolve_for("predicting values")?;
         if self.output.is_some() {

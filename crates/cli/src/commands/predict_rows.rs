@@ -24,21 +24,27 @@ use crate::{
     user_lists::{ListFormat, ListOutput},
 };
 
-/// Scores the rows of `files` and writes them where `output` says, or as one JSON object.
+/// Rows to be scored by a model.
+pub(super) trait Scores {
+    /// The columns that come out.
+    fn columns(&self) -> &Arc<Schema>;
+
+    /// Scores all rows and gives them on, block by block.
+    fn score(&self, each: &mut dyn FnMut(&RecordBatch) -> Result<()>) -> Result<()>;
+}
+
+/// Scores rows and writes them where `output` says, or as one JSON object.
 pub(super) fn run(
     directory: &ModelDirectory,
-    ranker: Ranker,
-    files: &[String],
-    read: &ReadOptions,
+    scorer: &dyn Scores,
     output: Option<&ListOutput>,
     as_json: bool,
 ) -> Result<()> {
     let on_stdout = ListOutput { path: None, format: ListFormat::Csv };
     let ListOutput { path, format } = output.unwrap_or(&on_stdout);
-    let scorer = Scorer::new(ranker, files, read);
     if as_json {
         let mut objects = Vec::new();
-        scorer.score(|batch| {
+        scorer.score(&mut |batch| {
             let mut lines = Vec::new();
             write_json(&mut lines, batch)?;
             let parsed = serde_json::Deserializer::from_slice(&lines).into_iter::<serde_json::Value>();
@@ -55,8 +61,8 @@ pub(super) fn run(
         None if *format == ListFormat::Parquet && stdout_is_terminal() => {
             Err(Failure::usage("parquet is not for terminals").hint("write a file: --output scores.parquet"))
         }
-        None => write(Out::new(), &scorer, *format)?.finish(),
-        Some(path) => write_file(path, |out| write(out, &scorer, *format).map(drop)),
+        None => write(Out::new(), scorer, *format)?.finish(),
+        Some(path) => write_file(path, |out| write(out, scorer, *format).map(drop)),
     }
 }
 
@@ -79,7 +85,7 @@ fn write_file(path: &Path, work: impl FnOnce(&mut (dyn Write + Send)) -> Result<
     }
 }
 
-fn write<W: Write + Send>(mut out: W, scorer: &Scorer, format: ListFormat) -> Result<W> {
+fn write<W: Write + Send>(mut out: W, scorer: &dyn Scores, format: ListFormat) -> Result<W> {
     match format {
         ListFormat::Csv => {
             let mut head = true;
@@ -92,17 +98,17 @@ fn write<W: Write + Send>(mut out: W, scorer: &Scorer, format: ListFormat) -> Re
             // The names of the columns are written also where there is no row.
             if head {
                 let mut writer = csv::WriterBuilder::new().with_header(true).build(&mut out);
-                writer.write(&RecordBatch::new_empty(scorer.columns.clone())).map_err(failed)?;
+                writer.write(&RecordBatch::new_empty(scorer.columns().clone())).map_err(failed)?;
             }
             Ok(out)
         }
         ListFormat::Jsonl => {
-            scorer.score(|batch| write_json(&mut out, batch))?;
+            scorer.score(&mut |batch| write_json(&mut out, batch))?;
             Ok(out)
         }
         ListFormat::Parquet => {
-            let mut writer = ArrowWriter::try_new(out, scorer.columns.clone(), None).map_err(failed)?;
-            scorer.score(|batch| writer.write(batch).map_err(failed))?;
+            let mut writer = ArrowWriter::try_new(out, scorer.columns().clone(), None).map_err(failed)?;
+            scorer.score(&mut |batch| writer.write(batch).map_err(failed))?;
             writer.into_inner().map_err(failed)
         }
     }
@@ -114,12 +120,12 @@ fn write_json(out: &mut impl Write, batch: &RecordBatch) -> Result<()> {
     writer.finish().map_err(failed)
 }
 
-fn failed(error: impl std::fmt::Display) -> Failure {
+pub(super) fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::failed(error.to_string())
 }
 
-/// Rows to be scored by a model.
-struct Scorer<'a> {
+/// Rows of features to be scored by a ranker.
+pub(super) struct RowScorer<'a> {
     ranker: Ranker,
     files: &'a [String],
     read: &'a ReadOptions,
@@ -127,8 +133,8 @@ struct Scorer<'a> {
     columns: Arc<Schema>,
 }
 
-impl<'a> Scorer<'a> {
-    fn new(ranker: Ranker, files: &'a [String], read: &'a ReadOptions) -> Self {
+impl<'a> RowScorer<'a> {
+    pub(super) fn new(ranker: Ranker, files: &'a [String], read: &'a ReadOptions) -> Self {
         let labels = ranker.features().labels();
         let prediction = |label: &String| match labels.len() {
             1 => Field::new("prediction", DataType::Float32, false),
@@ -138,9 +144,14 @@ impl<'a> Scorer<'a> {
         let columns: Vec<Field> = std::iter::once(line).chain(labels.iter().map(prediction)).collect();
         Self { columns: Arc::new(Schema::new(columns)), ranker, files, read }
     }
+}
 
-    /// Scores all rows and gives them on, block by block.
-    fn score(&self, mut each: impl FnMut(&RecordBatch) -> Result<()>) -> Result<()> {
+impl Scores for RowScorer<'_> {
+    fn columns(&self) -> &Arc<Schema> {
+        &self.columns
+    }
+
+    fn score(&self, each: &mut dyn FnMut(&RecordBatch) -> Result<()>) -> Result<()> {
         let features = self.ranker.features();
         let explained = |error| explain(error, features);
         let reader = FeatureReader::open(features, self.files, self.read, LabelUse::Ignored);

@@ -18,7 +18,8 @@ use recmill_core::{
     directory::{self, Config, Epoch, ModelDirectory, Saved, Verify},
     evaluate::{EvaluateOptions, Evaluation},
     models::{
-        AlsConfig, BprConfig, EaseConfig, ItemKnnConfig, LmfConfig, ModelConfig, MostPopularConfig, SvdConfig,
+        AlsConfig, BprConfig, EaseConfig, ItemKnnConfig, LmfConfig, ModelConfig, MostPopularConfig,
+        SvdConfig, WarpConfig,
     },
     rankers::{
         AutoIntConfig, DcnConfig, DeepFmConfig, DlrmConfig, FinalMlpConfig, FmConfig, LogisticConfig,
@@ -38,6 +39,7 @@ use crate::{
         evaluate,
         train_flags::{TrainFlags, inherit, join},
         train_ranker::OneRanker,
+        train_text::OneText,
     },
     device_flag::DeviceFlag,
     failure::{Failure, Result},
@@ -53,7 +55,7 @@ use crate::{
     after_help = "Which model? als and ease are the strongest for clicks, views and purchases, item-knn is the \
     simplest to explain, svd predicts ratings, most-popular is what the others must beat. For rows of features with a \
     label, such as clicks or fraud: dcn-v2 and deepfm are the strongest, logistic is what they must beat; shared-bottom and \
-    mmoe learn several labels at once."
+    mmoe learn several labels at once. For texts with a label, such as intents of messages: text."
 )]
 pub(crate) enum Train {
     /// Matrix factorization of implicit feedback by alternating least squares.
@@ -62,6 +64,8 @@ pub(crate) enum Train {
     Bpr(OneModel<BprConfig>),
     /// Matrix factorization that learns how likely a user is to take an item.
     Lmf(OneModel<LmfConfig>),
+    /// Matrix factorization that learns from the items that stand too high in a list.
+    Warp(OneModel<WarpConfig>),
     /// The items most like those a user had.
     ItemKnn(OneModel<ItemKnnConfig>),
     /// A dense model of items in closed form; memory grows with the square of the catalogue.
@@ -96,6 +100,8 @@ pub(crate) enum Train {
     SharedBottom(OneRanker<SharedBottomConfig>),
     /// Scores rows for several labels by a mixture of experts.
     Mmoe(OneRanker<MmoeConfig>),
+    /// Tells what texts are about, by their words and parts of words.
+    Text(OneText),
 }
 
 /// The flags of one model.
@@ -114,6 +120,7 @@ impl Train {
             Train::Als(model) => model.run("als", given, ModelConfig::Als),
             Train::Bpr(model) => model.run("bpr", given, ModelConfig::Bpr),
             Train::Lmf(model) => model.run("lmf", given, ModelConfig::Lmf),
+            Train::Warp(model) => model.run("warp", given, ModelConfig::Warp),
             Train::ItemKnn(model) => model.run("item-knn", given, ModelConfig::ItemKnn),
             Train::Ease(model) => model.run("ease", given, ModelConfig::Ease),
             Train::MostPopular(model) => model.run("most-popular", given, ModelConfig::MostPopular),
@@ -128,6 +135,7 @@ impl Train {
             Train::FinalMlp(model) => model.run("finalmlp", given, RankerModel::FinalMlp),
             Train::SharedBottom(model) => model.run("shared-bottom", given, RankerModel::SharedBottom),
             Train::Mmoe(model) => model.run("mmoe", given, RankerModel::Mmoe),
+            Train::Text(model) => model.run(given),
         }
     }
 }
@@ -282,7 +290,7 @@ fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<(Device, String)> {
 
 fn without_values(files: &[String]) -> Failure {
     Failure::failed(format!("svd predicts values, and {} has none", files.join(", "))).hint(
-        "name their column with --value-column; als, bpr, lmf, item-knn and ease learn from what has no values",
+        "name their column with --value-column; als, bpr, lmf, warp, item-knn and ease learn from what has no values",
     )
 }
 
@@ -338,6 +346,7 @@ fn write(
         user_attributes: attributes.users.as_ref(),
         epochs: &epochs,
         features: None,
+        classes: None,
     };
     let version = directory::save(out, &saved, flags.keep)?;
     drop(bar);

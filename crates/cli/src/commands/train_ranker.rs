@@ -14,8 +14,8 @@ use recmill_core::{
 };
 use recmill_kernels::{Device, simd::has_bf16_products};
 use recmill_train::{
-    Ended, EpochRecord, Progress,
-    gradient::{Checkpoint, Descent, RankTraining, Rows, StepRecord},
+    Ended,
+    gradient::{Checkpoint, RankTraining, Rows},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -27,13 +27,14 @@ use crate::{
         ranker_checks::Asked,
         train::folder_bytes,
         train_flags::{TrainingFlags, inherit, join, one_or_many, versions_kept},
+        watch::{Watch, tell_of_ending},
     },
     device_flag::DeviceFlag,
     failure::{Failure, Result},
     feature_flags::{self, FeatureFlags, FileFlags},
     interrupt,
     output::{Out, bytes, count, counted, note, seconds, warning},
-    progress::{self, Bar},
+    progress::Bar,
     ranking,
 };
 
@@ -306,7 +307,8 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
     }
     let stop = interrupt::stop_flag("step")?;
     recmill_kernels::memory::keep_freed_blocks();
-    let mut watch = Watch::new(config, &flags.valid_metric, training.train.len());
+    let mut watch =
+        Watch::new(config.name(), config.learning.epochs, &flags.valid_metric, training.train.len());
     let (mut ranker, descent) = training.run(config, stop, &mut watch)?;
     drop(watch);
     tell_of_ending(&descent, &flags.valid_metric);
@@ -321,7 +323,8 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
         (training.learning, training.valid) = (&again.learning, None);
         (training.checkpoints, training.resume) = (None, None);
         training.train = Rows { examples: &examples, rows: None };
-        let mut watch = Watch::new(&again, &flags.valid_metric, training.train.len());
+        let mut watch =
+            Watch::new(again.name(), again.learning.epochs, &flags.valid_metric, training.train.len());
         let (learnt_from_all, second) = training.run(&again, stop, &mut watch)?;
         ranker = learnt_from_all;
         if second.ended == Ended::Asked {
@@ -364,7 +367,7 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
             "test": test.as_ref().map(|measured| &measured.metrics),
         }))?;
     } else if let Some(measured) = &test {
-        ranking::print(&mut stdout, "test", measured)?;
+        ranking::print(&mut stdout, "test", &measured.metrics)?;
     } else {
         // What a shell would take apart is not shown as something to type.
         let plain = |file: &&String| file.chars().all(|c| c.is_ascii_alphanumeric() || "_-./:".contains(c));
@@ -433,75 +436,5 @@ impl Shaped {
             table_rows: features.fields().iter().map(|field| field.rows() as u64).sum(),
             numeric: features.numeric().len() as u64,
         }
-    }
-}
-
-fn tell_of_ending(descent: &Descent, metric: &str) {
-    let done = descent.epochs.len() as u32;
-    match descent.ended {
-        Ended::Epochs => {}
-        Ended::NoImprovement => {
-            note!("stopped: {metric} has not improved since epoch {}", descent.kept_epoch)
-        }
-        Ended::Asked => note!("stopped as asked in epoch {done}"),
-    }
-    let kept = descent.epochs.iter().find(|epoch| epoch.epoch == descent.kept_epoch);
-    if let Some(value) = kept.and_then(|epoch| epoch.metrics.get(metric)) {
-        note!("keeping epoch {} of {done}: {metric} {value:.4}", descent.kept_epoch);
-    }
-}
-
-/// Draws the bar on a terminal, writes a line an epoch elsewhere.
-struct Watch {
-    metric: String,
-    bar: Option<Bar>,
-    begun: Instant,
-    epochs: usize,
-    /// Rows that the present epoch has learned from; fewer than all where it is stopped.
-    rows: u64,
-}
-
-impl Watch {
-    fn new(config: &RankerConfig, metric: &str, rows: u64) -> Self {
-        let epochs = config.learning.epochs;
-        Self {
-            metric: metric.to_owned(),
-            bar: Some(Bar::steps(format!("training {}", config.name()), rows * epochs as u64)),
-            begun: Instant::now(),
-            epochs,
-            rows: 0,
-        }
-    }
-}
-
-impl Progress for Watch {
-    fn step(&mut self, record: &StepRecord) {
-        self.rows = record.samples;
-        if let Some(bar) = &self.bar {
-            let done = u64::from(record.epoch - 1) * record.of + record.samples;
-            bar.at(done);
-            let rate = done as f64 / self.begun.elapsed().as_secs_f64().max(1e-9);
-            bar.message(format!("epoch {}  loss {:.4}  {:.0} rows/s", record.epoch, record.loss, rate));
-        }
-    }
-
-    fn checkpoint(&mut self, steps: u64, path: &Path) {
-        note!("checkpoint after {} steps: {}", count(steps), path.display());
-    }
-
-    fn epoch(&mut self, record: &EpochRecord) {
-        if progress::is_silent() {
-            return;
-        }
-        let loss = record.loss.map(|loss| format!("  loss {loss:.4}")).unwrap_or_default();
-        let metric = record.metrics.get(&self.metric).map(|value| format!("  {} {value:.4}", self.metric));
-        let rate = self.rows as f64 / record.seconds.max(1e-9);
-        note!(
-            "epoch {}/{}{loss}{}  {rate:.0} rows/s  {}",
-            record.epoch,
-            self.epochs,
-            metric.unwrap_or_default(),
-            seconds(record.seconds)
-        );
     }
 }

@@ -8,5 +8,6 @@ mod schema;
 mod screen;
 #[cfg(unix)]
 mod signals;
+mod texts;
 mod whole_path;
 mod wrong_use;

@@ -52,6 +52,28 @@ impl Folder {
         folder
     }
 
+    /// Makes one with `messages.csv`, about three things and, every fourth, about something else.
+    pub(crate) fn with_messages() -> Self {
+        let folder = Self::new();
+        let about = [
+            ("weather", ["rain", "sunshine", "forecast", "freezing"]),
+            ("money", ["account", "transfer", "balance", "euros"]),
+            ("music", ["song", "play", "album", "band"]),
+        ];
+        let fillers = ["please", "what", "is", "the", "my", "tomorrow"];
+        let mut text = String::from("id,message,intent\n");
+        for at in 0..400 {
+            let filler = |k: usize| fillers[(at * 7 + k * 5) % fillers.len()];
+            let (intent, word) = match at % 4 {
+                3 => ("oos", ["zebra", "quantum", "volcano", "recipe"][at / 4 % 4]),
+                _ => (about[at % 3].0, about[at % 3].1[at / 3 % 4]),
+            };
+            text += &format!("{at},\"{}, {word} {} {}\",{intent}\n", filler(0), filler(1), filler(at / 6));
+        }
+        folder.write("messages.csv", text);
+        folder
+    }
+
     /// The folder's path.
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
@@ -111,7 +133,7 @@ pub(crate) fn filters() -> Vec<(&'static str, &'static str)> {
     vec![
         (r"\d+(\.\d+)? (s|min \d\d s)\b", "[TIME]"),
         (r"\d+(\.\d+)? M interactions/s", "[RATE] M interactions/s"),
-        (r"\d+ (users|rows)/s", "[RATE] $1/s"),
+        (r"\d+ (users|rows|texts)/s", "[RATE] $1/s"),
         (r"\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)\b", "[BYTES]"),
         // What GPUs there are, and what is missing to use them.
         (r"(?m)^device: (cpu|cuda|wgpu).*\n", ""),

@@ -192,6 +192,7 @@ fn a_model_without_a_named_weighting_keeps_its_objective() {
         user_attributes: None,
         epochs: &[],
         features: None,
+        classes: None,
     };
     save(&folder.at("unnamed"), &saved, 1).unwrap();
     folder.succeeds("train als ratings.csv --from unnamed --out unnamed");

@@ -149,6 +149,8 @@ pub enum BadRowKind {
     RepeatedId,
     /// A label is neither 0 nor 1.
     BadLabel,
+    /// There is no text, or none that says what it is about.
+    EmptyText,
 }
 
 impl fmt::Display for BadRowKind {
@@ -166,6 +168,7 @@ impl fmt::Display for BadRowKind {
             BadRowKind::UnknownEvent => "event of unknown kind",
             BadRowKind::RepeatedId => "repeated id",
             BadRowKind::BadLabel => "label that is neither 0 nor 1",
+            BadRowKind::EmptyText => "no text or no label",
         })
     }
 }

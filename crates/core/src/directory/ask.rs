@@ -4,11 +4,12 @@ use crate::{
     Ids, ItemIndex, Recommender, Result, UserHistory, UserIndex,
     directory::{
         Damage, MappedHistory, MappedIds, ModelDirectory,
-        manifest::{CONFIG, FEATURES, read_small},
+        manifest::{CLASSES, CONFIG, FEATURES, read_small},
     },
     features::Features,
     models::{ModelConfig, open},
     rankers::{Ranker, RankerModel},
+    text::{Classes, TextClassifier, TextConfig},
 };
 
 impl Ids for MappedIds {
@@ -55,8 +56,23 @@ impl ModelDirectory {
 
     /// Returns whether the model scores rows of features, as opposed to finding items.
     pub fn is_ranker(&self) -> bool {
+        RankerModel::NAMES.contains(&self.kind())
+    }
+
+    /// Returns whether the model tells what texts are about.
+    pub fn is_text(&self) -> bool {
+        self.kind() == TextConfig::NAME
+    }
+
+    /// Returns whether the model finds items, as opposed to scoring rows or texts.
+    pub fn finds_items(&self) -> bool {
+        !self.is_ranker() && !self.is_text()
+    }
+
+    /// Returns the model's name, such as `als`; `unknown` where config.json has none.
+    pub fn kind(&self) -> &str {
         let name = self.manifest().config.model.get("model").and_then(serde_json::Value::as_str);
-        name.is_some_and(|name| RankerModel::NAMES.contains(&name))
+        name.unwrap_or("unknown")
     }
 
     /// Opens the model to score rows of features.
@@ -76,11 +92,36 @@ impl ModelDirectory {
     /// # Errors
     /// [`crate::Error::Damaged`] when the file is not as written, or missing.
     pub fn features(&self) -> Result<Features> {
-        let path = self.path().join(FEATURES);
-        let Some(record) = self.manifest().files.get(FEATURES) else { return Err(Damage::Missing.at(path)) };
+        self.json(FEATURES, "features")
+    }
+
+    /// Opens the model to tell what texts are about.
+    ///
+    /// # Errors
+    /// [`crate::Error::Damaged`], [`crate::Error::MissingParameter`], [`crate::Error::WrongSize`] and
+    /// [`crate::Error::Inconsistent`] when the parts do not make a model.
+    pub fn text_classifier(&self) -> Result<TextClassifier> {
+        let path = self.path().join(CONFIG);
+        let malformed = |error: serde_json::Error| Damage::malformed("model", error).at(path);
+        let config = TextConfig::from_json(self.manifest().config.model.clone()).map_err(malformed)?;
+        TextClassifier::open(&config, self.classes()?, self.parameters()?)
+    }
+
+    /// Returns what texts can be about.
+    ///
+    /// # Errors
+    /// [`crate::Error::Damaged`] when the file is not as written, or missing.
+    pub fn classes(&self) -> Result<Classes> {
+        self.json(CLASSES, "classes")
+    }
+
+    /// Reads one of the small files.
+    fn json<T: serde::de::DeserializeOwned>(&self, name: &str, what: &'static str) -> Result<T> {
+        let path = self.path().join(name);
+        let Some(record) = self.manifest().files.get(name) else { return Err(Damage::Missing.at(path)) };
         let bytes = read_small(&path, record.bytes)?;
         record.check(&bytes).map_err(|damage| damage.at(&path))?;
-        serde_json::from_slice(&bytes).map_err(|error| Damage::malformed("features", error).at(&path))
+        serde_json::from_slice(&bytes).map_err(|error| Damage::malformed(what, error).at(&path))
     }
 
     /// Opens the model to be asked by text ids.
@@ -135,6 +176,7 @@ mod tests {
             user_attributes: None,
             epochs: &[],
             features: None,
+            classes: None,
         };
         save(folder.path(), &saved, 1).unwrap();
 
@@ -171,6 +213,7 @@ mod tests {
             user_attributes: None,
             epochs: &[],
             features: None,
+            classes: None,
         };
         save(folder.path(), &saved, 1).unwrap();
         let directory = ModelDirectory::open(folder.path(), Verify::Quick).unwrap();

@@ -141,6 +141,7 @@ proptest! {
             user_attributes: None,
             epochs: &[],
             features: None,
+            classes: None,
         };
         let sizes = Sizes { tensor_bytes, file_bytes };
         save_in_sizes(&Disk::default(), root.path(), &saved, 1, sizes).unwrap();
@@ -186,6 +187,7 @@ fn rows_are_cut_into_ranges_and_files() {
         user_attributes,
         epochs,
         features: None,
+        classes: None,
     };
     let sizes = Sizes { tensor_bytes: 4 * 3 * 4, file_bytes: 100 };
     save_in_sizes(&Disk::default(), root.path(), &saved, 1, sizes).unwrap();

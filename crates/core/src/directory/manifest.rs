@@ -19,6 +19,8 @@ pub(crate) const MAX_CONFIG_BYTES: u64 = 16 << 20;
 pub(crate) const CONFIG: &str = "config.json";
 /// How rows become features, of a model that scores rows.
 pub(crate) const FEATURES: &str = "features.json";
+/// What texts can be about, of a model that tells it.
+pub(crate) const CLASSES: &str = "classes.json";
 pub(crate) const CONFIG_HASH: &str = "config.sha256";
 
 /// What the trainer says of a model.

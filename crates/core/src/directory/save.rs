@@ -30,11 +30,12 @@ use crate::{
         disk::{self, unique_suffix},
         hash::{HashedFile, sha256},
         history, ids,
-        manifest::{CONFIG, CONFIG_HASH, FEATURES, FORMAT_VERSION},
+        manifest::{CLASSES, CONFIG, CONFIG_HASH, FEATURES, FORMAT_VERSION},
         stored::{self, Sizes},
         tensors,
     },
     features::Features,
+    text::Classes,
 };
 
 /// Names that begin so are unfinished or given up, and are swept by the next writer.
@@ -59,6 +60,8 @@ pub struct Saved<'a> {
     pub epochs: &'a [Epoch],
     /// How rows become features, for a model that scores rows; such a model has no users, items and history of its own.
     pub features: Option<&'a Features>,
+    /// What texts can be about, for a model that tells it; such a model has no users, items and history either.
+    pub classes: Option<&'a Classes>,
 }
 
 impl<'a> Saved<'a> {
@@ -69,6 +72,20 @@ impl<'a> Saved<'a> {
         parameters: &'a Parameters,
         epochs: &'a [Epoch],
     ) -> Self {
+        Self { features: Some(features), ..Self::without_items(config, parameters, epochs) }
+    }
+
+    /// Describes a model that tells what texts are about, which has none of them either.
+    pub fn text(
+        config: &'a Config,
+        classes: &'a Classes,
+        parameters: &'a Parameters,
+        epochs: &'a [Epoch],
+    ) -> Self {
+        Self { classes: Some(classes), ..Self::without_items(config, parameters, epochs) }
+    }
+
+    fn without_items(config: &'a Config, parameters: &'a Parameters, epochs: &'a [Epoch]) -> Self {
         static NONE: LazyLock<Dataset> = LazyLock::new(Dataset::default);
         Self {
             config,
@@ -77,7 +94,8 @@ impl<'a> Saved<'a> {
             item_attributes: None,
             user_attributes: None,
             epochs,
-            features: Some(features),
+            features: None,
+            classes: None,
         }
     }
 }
@@ -239,6 +257,11 @@ fn write_version(disk: &Disk, staged: &Path, saved: &Saved<'_>, sizes: Sizes) ->
         let mut out = file(FEATURES)?;
         serde_json::to_writer(&mut out, features).map_err(std::io::Error::from)?;
         files.insert(FEATURES.to_owned(), out.finish()?);
+    }
+    if let Some(classes) = saved.classes {
+        let mut out = file(CLASSES)?;
+        serde_json::to_writer(&mut out, classes).map_err(std::io::Error::from)?;
+        files.insert(CLASSES.to_owned(), out.finish()?);
     }
     let name = "history.jsonl";
     let mut out = file(name)?;

@@ -226,11 +226,16 @@ impl Examples {
     ///
     /// Whether a row is held out depends on the seed and its number alone.
     pub fn holdout(&self, fraction: f64, seed: u64) -> (Vec<u64>, Vec<u64>) {
-        let key = mix64(seed);
-        // The upper 53 bits as a number from 0 up to 1.
-        let draw = |row: &u64| (mix64(key ^ *row) >> 11) as f64 / (1u64 << 53) as f64;
-        (0..self.rows).partition(|row| draw(row) >= fraction)
+        holdout(self.rows, fraction, seed)
     }
+}
+
+/// As [`Examples::holdout`], of `rows` rows of any kind.
+pub fn holdout(rows: u64, fraction: f64, seed: u64) -> (Vec<u64>, Vec<u64>) {
+    let key = mix64(seed);
+    // The upper 53 bits as a number from 0 up to 1.
+    let draw = |row: &u64| (mix64(key ^ *row) >> 11) as f64 / (1u64 << 53) as f64;
+    (0..rows).partition(|row| draw(row) >= fraction)
 }
 
 /// Reads a number of two words.

@@ -100,7 +100,7 @@ pub(super) fn needed_beside(schema: &super::Schema) -> Vec<String> {
 }
 
 /// Reads the same columns of file after file.
-pub(super) struct RowReader {
+pub(crate) struct RowReader {
     sources: Sources,
     names: Vec<String>,
     lists: bool,
@@ -112,12 +112,12 @@ pub(super) struct RowReader {
 
 impl RowReader {
     /// Reads the columns `names`; `lists` says whether some may hold lists.
-    pub(super) fn new(sources: Sources, names: Vec<String>, lists: bool) -> Self {
+    pub(crate) fn new(sources: Sources, names: Vec<String>, lists: bool) -> Self {
         Self { sources, names, lists, current: None, location: String::new(), locations: Vec::new() }
     }
 
     /// Returns the next rows and the file that they are in; `None` after the last.
-    pub(super) fn next_rows(&mut self) -> Result<Option<(String, Rows)>> {
+    pub(crate) fn next_rows(&mut self) -> Result<Option<(String, Rows)>> {
         loop {
             if self.current.is_none() {
                 let Some(mut source) = self.sources.next_source()? else { return Ok(None) };

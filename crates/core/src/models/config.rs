@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, Lmf, LmfConfig, MostPopular,
-    MostPopularConfig, Retriever, Svd, SvdConfig,
+    MostPopularConfig, Retriever, Svd, SvdConfig, Warp, WarpConfig,
 };
 use crate::{Dataset, Error, Parameters, Result};
 
@@ -21,6 +21,8 @@ pub enum ModelConfig {
     Bpr(BprConfig),
     /// Logistic matrix factorization by stochastic gradient descent.
     Lmf(LmfConfig),
+    /// Matrix factorization that learns from the items that stand too high.
+    Warp(WarpConfig),
     /// Item neighbourhoods.
     ItemKnn(ItemKnnConfig),
     /// A dense linear item model in closed form.
@@ -33,7 +35,7 @@ pub enum ModelConfig {
 
 impl ModelConfig {
     /// The names of all models.
-    pub const NAMES: [&str; 7] = ["als", "bpr", "lmf", "item-knn", "ease", "most-popular", "svd"];
+    pub const NAMES: [&str; 8] = ["als", "bpr", "lmf", "warp", "item-knn", "ease", "most-popular", "svd"];
 
     /// Returns the defaults of the model called `name`.
     pub fn default_of(name: &str) -> Option<Self> {
@@ -41,6 +43,7 @@ impl ModelConfig {
             "als" => Self::Als(AlsConfig::default()),
             "bpr" => Self::Bpr(BprConfig::default()),
             "lmf" => Self::Lmf(LmfConfig::default()),
+            "warp" => Self::Warp(WarpConfig::default()),
             "item-knn" => Self::ItemKnn(ItemKnnConfig::default()),
             "ease" => Self::Ease(EaseConfig::default()),
             "most-popular" => Self::MostPopular(MostPopularConfig::default()),
@@ -55,6 +58,7 @@ impl ModelConfig {
             Self::Als(_) => "als",
             Self::Bpr(_) => "bpr",
             Self::Lmf(_) => "lmf",
+            Self::Warp(_) => "warp",
             Self::ItemKnn(_) => "item-knn",
             Self::Ease(_) => "ease",
             Self::MostPopular(_) => "most-popular",
@@ -84,6 +88,7 @@ impl ModelConfig {
             Self::Als(config) => config.validate(),
             Self::Bpr(config) => config.validate(),
             Self::Lmf(config) => config.validate(),
+            Self::Warp(config) => config.validate(),
             Self::ItemKnn(config) => config.validate(),
             Self::Ease(config) => config.validate(),
             Self::MostPopular(config) => config.validate(),
@@ -97,6 +102,7 @@ impl ModelConfig {
             Self::Als(config) => config.objective(),
             Self::Bpr(config) => config.objective(),
             Self::Lmf(config) => config.objective(),
+            Self::Warp(config) => config.objective(),
             Self::ItemKnn(config) => config.objective(),
             Self::Ease(config) => config.objective(),
             Self::MostPopular(config) => config.objective(),
@@ -120,6 +126,7 @@ pub fn open(
         ModelConfig::Als(config) => Box::new(Als::open(config, parameters)?),
         ModelConfig::Bpr(config) => Box::new(Bpr::open(config, parameters)?),
         ModelConfig::Lmf(config) => Box::new(Lmf::open(config, parameters)?),
+        ModelConfig::Warp(config) => Box::new(Warp::open(config, parameters)?),
         ModelConfig::ItemKnn(config) => Box::new(ItemKnn::open(config, parameters)?),
         ModelConfig::Ease(config) => Box::new(Ease::open(config, parameters)?),
         ModelConfig::MostPopular(config) => Box::new(MostPopular::open(config, parameters)?),

@@ -1,5 +1,5 @@
-//! Models of factors of users and of items, with a bias for each item: bpr and lmf, which differ in how they learn and how they
-//! fold a history in.
+//! Models of factors of users and of items, with a bias for each item: bpr, lmf and warp, which differ in how they learn and how
+//! they fold a history in.
 
 use recmill_kernels::{Buffer, Device, Table};
 

@@ -41,6 +41,19 @@ pub enum TableOptimizer {
     Ftrl,
 }
 
+impl TableOptimizer {
+    /// Returns the optimizer with the numbers that it is commonly used with.
+    pub fn sparse(self) -> SparseOptimizer {
+        match self {
+            Self::Sgd => SparseOptimizer::Sgd,
+            Self::Adagrad => SparseOptimizer::Adagrad { initial: 0.0, epsilon: 1e-8 },
+            Self::RowWiseAdagrad => SparseOptimizer::RowWiseAdagrad { initial: 0.0, epsilon: 1e-8 },
+            Self::Adam => SparseOptimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+            Self::Ftrl => SparseOptimizer::Ftrl { beta: 1.0, l1: 0.0 },
+        }
+    }
+}
+
 /// How the step size changes in the course of training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
@@ -212,13 +225,7 @@ impl LearningConfig {
 
     /// Returns the optimizer of the embedding tables, with the numbers that it is commonly used with.
     pub fn sparse_optimizer(&self) -> SparseOptimizer {
-        match self.table_optimizer {
-            TableOptimizer::Sgd => SparseOptimizer::Sgd,
-            TableOptimizer::Adagrad => SparseOptimizer::Adagrad { initial: 0.0, epsilon: 1e-8 },
-            TableOptimizer::RowWiseAdagrad => SparseOptimizer::RowWiseAdagrad { initial: 0.0, epsilon: 1e-8 },
-            TableOptimizer::Adam => SparseOptimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
-            TableOptimizer::Ftrl => SparseOptimizer::Ftrl { beta: 1.0, l1: 0.0 },
-        }
+        self.table_optimizer.sparse()
     }
 
     pub(super) fn problems(&self, problems: &mut Problems) {

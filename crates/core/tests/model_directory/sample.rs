@@ -55,6 +55,7 @@ impl Sample {
             user_attributes: None,
             epochs: &self.epochs,
             features: None,
+            classes: None,
         }
     }
 

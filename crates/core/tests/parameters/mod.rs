@@ -5,7 +5,7 @@ use recmill_core::{
     models::{
         Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, Lmf, LmfConfig,
         ModelConfig, MostPopular, MostPopularConfig, NeighboursOf, Retriever, Svd, SvdConfig, SvdFactors,
-        ValueRange,
+        ValueRange, Warp, WarpConfig,
     },
 };
 use recmill_kernels::{Buffer, Device, Table, tie_hash};
@@ -47,6 +47,10 @@ pub(crate) fn models() -> Vec<(ModelConfig, Box<dyn Retriever>)> {
     let config = LmfConfig { factors: FACTORS, ..LmfConfig::default() };
     let model = Lmf::new(config.clone(), users(), items(), buffer(3, N_ITEMS)).unwrap();
     models.push((ModelConfig::Lmf(config), Box::new(model)));
+
+    let config = WarpConfig { factors: FACTORS, ..WarpConfig::default() };
+    let model = Warp::new(config.clone(), users(), items(), buffer(3, N_ITEMS)).unwrap();
+    models.push((ModelConfig::Warp(config), Box::new(model)));
 
     let config = SvdConfig { factors: FACTORS, ..SvdConfig::default() };
     let factors = SvdFactors {

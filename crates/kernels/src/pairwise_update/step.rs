@@ -12,9 +12,8 @@ pub(super) fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 }
 
 #[inline(always)]
-fn total(sums: [f32; LANES]) -> f32 {
+fn total(mut sums: [f32; LANES]) -> f32 {
     // Halves onto halves: the order that vector registers add up in.
-    let mut sums = sums;
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
@@ -25,59 +24,50 @@ fn total(sums: [f32; LANES]) -> f32 {
     sums[0]
 }
 
-/// `N` sums at once over the positions `0 .. len`, of products of the factors that `term` gives.
+/// The sum over rows of one length of the products of the two factors that `term` gives for one value of each row.
+///
+/// Whole blocks are taken as arrays, and one sum at a time: with a check of bounds at every value, or with several sums side
+/// by side, the compiler makes an instruction of each value instead of eight or sixteen.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "lane and sum index several arrays in step")]
-fn sums<const FMA: bool, const N: usize>(len: usize, term: impl Fn(usize) -> [(f32, f32); N]) -> [f32; N] {
-    let mut lanes = [[0.0f32; LANES]; N];
-    let whole = len / LANES * LANES;
-    let mut at = 0;
-    while at < whole {
-        for lane in 0..LANES {
-            let factors = term(at + lane);
-            for n in 0..N {
-                lanes[n][lane] = madd::<FMA>(factors[n].0, factors[n].1, lanes[n][lane]);
-            }
-        }
-        at += LANES;
-    }
-    for lane in 0..len - whole {
-        let factors = term(whole + lane);
-        for n in 0..N {
-            lanes[n][lane] = madd::<FMA>(factors[n].0, factors[n].1, lanes[n][lane]);
+fn sum<const FMA: bool, const R: usize>(rows: [&[f32]; R], term: impl Fn([f32; R]) -> (f32, f32)) -> f32 {
+    let mut sums = [0.0f32; LANES];
+    let blocks = rows.map(|row| row.as_chunks::<LANES>());
+    for at in 0..blocks[0].0.len() {
+        let values = blocks.map(|(whole, _)| &whole[at]);
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            let (a, b) = term(values.map(|values| values[lane]));
+            *sum = madd::<FMA>(a, b, *sum);
         }
     }
-    lanes.map(total)
+    for (lane, sum) in sums.iter_mut().enumerate().take(blocks[0].1.len()) {
+        let (a, b) = term(blocks.map(|(_, rest)| rest[lane]));
+        *sum = madd::<FMA>(a, b, *sum);
+    }
+    total(sums)
 }
 
 /// `a . b`.
 #[inline(always)]
 pub(crate) fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
-    let b = &b[..a.len()];
-    sums::<FMA, 1>(a.len(), |at| [(a[at], b[at])])[0]
+    sum::<FMA, 2>([a, &b[..a.len()]], |[a, b]| (a, b))
 }
 
 /// `|a|^2`.
 #[inline(always)]
 pub(super) fn square<const FMA: bool>(a: &[f32]) -> f32 {
-    dot::<FMA>(a, a)
+    sum::<FMA, 1>([a], |[a]| (a, a))
 }
 
 /// `p . (i - j)`.
 #[inline(always)]
 pub(super) fn difference<const FMA: bool>(p: &[f32], i: &[f32], j: &[f32]) -> f32 {
-    let (i, j) = (&i[..p.len()], &j[..p.len()]);
-    sums::<FMA, 1>(p.len(), |at| [(p[at], i[at] - j[at])])[0]
+    sum::<FMA, 3>([p, &i[..p.len()], &j[..p.len()]], |[p, i, j]| (p, i - j))
 }
 
-/// `[p . (i - j), |i - j|^2, |p|^2]`.
+/// `|i - j|^2`.
 #[inline(always)]
-pub(super) fn difference_and_squares<const FMA: bool>(p: &[f32], i: &[f32], j: &[f32]) -> [f32; 3] {
-    let (i, j) = (&i[..p.len()], &j[..p.len()]);
-    sums::<FMA, 3>(p.len(), |at| {
-        let (p, apart) = (p[at], i[at] - j[at]);
-        [(p, apart), (apart, apart), (p, p)]
-    })
+pub(super) fn square_of_difference<const FMA: bool>(i: &[f32], j: &[f32]) -> f32 {
+    sum::<FMA, 2>([i, &j[..i.len()]], |[i, j]| (i - j, i - j))
 }
 
 /// Moves the three rows by slope `z` with step sizes `s = [row, positive, negative]` and L2 weight `l2`.
@@ -210,9 +200,8 @@ mod tests {
             let exact = |f: &dyn Fn(usize) -> f32| (0..n).map(f).sum::<f32>();
             assert_eq!(dot::<true>(&p, &i), exact(&|k| p[k] * i[k]));
             assert_eq!(difference::<false>(&p, &i, &j), exact(&|k| p[k] * (i[k] - j[k])));
-            let three = difference_and_squares::<true>(&p, &i, &j);
-            assert_eq!(three[1], exact(&|k| (i[k] - j[k]).powi(2)));
-            assert_eq!(three[2], square::<true>(&p));
+            assert_eq!(square_of_difference::<true>(&i, &j), exact(&|k| (i[k] - j[k]).powi(2)));
+            assert_eq!(square::<true>(&p), exact(&|k| p[k] * p[k]));
         }
     }
 }

@@ -14,9 +14,10 @@ use super::{
 };
 use crate::{
     Error, Result,
+    cells::Entry,
     negative::AliasTable,
     philox::{self, Draws, below},
-    shared_rows::SharedRows,
+    shared_rows::{AHEAD, SharedRows},
     simd::{self, Level},
 };
 
@@ -25,6 +26,13 @@ const MAX_TRIES: u64 = 16;
 
 /// Rows whose positives a racing task visits.
 const RACING_ROWS: usize = 64;
+
+/// Positives whose negatives are drawn before the first of them is visited: few enough for what is drawn to stay in the
+/// processor's first cache, enough for [`AHEAD`].
+const BATCH: usize = 256;
+
+/// A negative that was not found.
+const NONE: u32 = u32::MAX;
 
 /// One epoch, checked, its operands open for writing by several threads.
 pub(super) struct Job<'a> {
@@ -49,15 +57,18 @@ impl Pool<'_> {
     /// Draws `t` of sample `sample`: two to a block by weight, four otherwise.
     #[inline(always)]
     fn pick(&self, draws: Draws, sample: u64, t: u64) -> u32 {
+        let per_block = if self.table.is_some() { 2 } else { 4 };
+        let block = draws.nth_try(t / per_block).block(sample);
+        let first = (t % per_block * (4 / per_block)) as usize;
+        self.of_words([block[first], block[(first + 1) % 4]])
+    }
+
+    /// The column that two words name; by weight both count, otherwise the first.
+    #[inline(always)]
+    fn of_words(&self, words: [u32; 2]) -> u32 {
         let at = match self.table {
-            Some(table) => {
-                let block = draws.nth_try(t / 2).block(sample);
-                table.pick(if t.is_multiple_of(2) { [block[0], block[1]] } else { [block[2], block[3]] })
-            }
-            None => {
-                let block = draws.nth_try(t / 4).block(sample);
-                below(block[(t % 4) as usize], self.columns.len() as u32)
-            }
+            Some(table) => table.pick(words),
+            None => below(words[0], self.columns.len() as u32),
         };
         self.columns[at as usize]
     }
@@ -67,34 +78,37 @@ impl Pool<'_> {
 struct Scratch {
     /// Positives of the row at hand, as a bit a column; all clear between rows.
     marks: Vec<u64>,
-    positives: Vec<u32>,
-    /// Copies of a row and two columns, for racing.
-    copies: [Vec<f32>; 3],
+    /// Positives of one row, for racing.
+    row: Vec<Entry<()>>,
+    /// What a batch's negatives are drawn from, and they themselves: `per_positive` for each positive.
+    words: Vec<[u32; 2]>,
+    negatives: Vec<u32>,
+    /// Copies of two columns, for racing.
+    copies: [Vec<f32>; 2],
 }
 
 impl Scratch {
     fn new(job: &Job) -> Self {
         let copy = || vec![0.0; if job.epoch.mode == Mode::Hogwild { job.dim } else { 0 }];
         let marks = vec![0; job.n_columns.div_ceil(64)];
-        Self { marks, positives: Vec::new(), copies: [copy(), copy(), copy()] }
+        let (row, words, negatives) = (Vec::new(), Vec::new(), Vec::new());
+        Self { marks, row, words, negatives, copies: [copy(), copy()] }
     }
+}
 
-    #[inline(always)]
-    fn is_marked(&self, column: u32) -> bool {
-        self.marks[column as usize / 64] >> (column % 64) & 1 == 1
-    }
+#[inline(always)]
+fn is_marked(marks: &[u64], column: u32) -> bool {
+    marks[column as usize / 64] >> (column % 64) & 1 == 1
+}
 
-    fn mark(&mut self) {
-        for &column in &self.positives {
-            self.marks[column as usize / 64] |= 1 << (column % 64);
-        }
-    }
+#[inline(always)]
+fn mark(marks: &mut [u64], run: &[Entry<()>]) {
+    run.iter().for_each(|entry| marks[entry.column as usize / 64] |= 1 << (entry.column % 64));
+}
 
-    fn clear(&mut self) {
-        for &column in &self.positives {
-            self.marks[column as usize / 64] = 0;
-        }
-    }
+#[inline(always)]
+fn clear(marks: &mut [u64], run: &[Entry<()>]) {
+    run.iter().for_each(|entry| marks[entry.column as usize / 64] = 0);
 }
 
 /// What a task did, to be added up in the order of tasks.
@@ -159,15 +173,9 @@ pub(super) fn by_cells(job: &Job) -> Result<PairwiseStats> {
         |scratch, cell| {
             let mut tally = Tally::new();
             let pool = Pool { columns: cell.columns, table: tables[cell.column_block].as_ref() };
-            let mut first = cell.first;
-            for run in cell.entries.chunk_by(|a, b| a.row == b.row) {
-                scratch.positives.clear();
-                scratch.positives.extend(run.iter().map(|entry| entry.column));
-                // SAFETY: rows and columns of a cell are this task's alone while its round lasts, and the pool's columns
-                // are the cell's.
-                unsafe { visit::<false>(level, job, scratch, run[0].row, first, &pool, &mut tally) };
-                first += run.len() as u64;
-            }
+            // SAFETY: rows and columns of a cell are this task's alone while its round lasts, and the pool's columns are the
+            // cell's.
+            unsafe { visit::<false>(level, job, scratch, cell.entries, cell.first, &pool, &mut tally) };
             tally.stats()
         },
     )?;
@@ -188,11 +196,13 @@ pub(super) fn racing(job: &Job) -> Result<PairwiseStats> {
         for &row in task {
             let (columns, values) = rows.row(row as usize);
             let positive = columns.iter().zip(values).filter(|&(_, &value)| value > 0.0);
-            scratch.positives.clear();
-            scratch.positives.extend(positive.map(|(&column, _)| column));
+            let mut positives = std::mem::take(&mut scratch.row);
+            positives.clear();
+            positives.extend(positive.map(|(&column, _)| Entry { row, column, value: () }));
             let first = rows.indptr[row as usize];
-            // SAFETY: with RACING all access to rows and columns is atomic.
-            unsafe { visit::<true>(level, job, scratch, row, first, &pool, &mut tally) };
+            // SAFETY: a row is in one task, and with RACING all access to columns is atomic.
+            unsafe { visit::<true>(level, job, scratch, &positives, first, &pool, &mut tally) };
+            scratch.row = positives;
         }
         tally.stats()
     };
@@ -201,16 +211,15 @@ pub(super) fn racing(job: &Job) -> Result<PairwiseStats> {
     Ok(mean(parts.into_iter().collect::<Result<Vec<_>>>()?))
 }
 
-/// Visits the positives of `row` that `scratch` lists; `first` is the address of the first one's draws.
+/// Visits `positives`, all of a row side by side; `first` is the address of the first one's draws.
 ///
 /// # Safety
-/// Without `RACING`, nobody else may hold the row, the listed columns, or the pool's columns.
-#[inline(always)]
+/// Nobody else may hold the positives' rows, and without `RACING` neither their columns nor the pool's.
 unsafe fn visit<const RACING: bool>(
     level: Level,
     job: &Job,
     scratch: &mut Scratch,
-    row: u32,
+    positives: &[Entry<()>],
     first: u64,
     pool: &Pool,
     tally: &mut Tally,
@@ -218,12 +227,12 @@ unsafe fn visit<const RACING: bool>(
     match level {
         // SAFETY: the level is one that the processor has; rows are the caller's promise.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => unsafe { visit_avx512::<RACING>(job, scratch, row, first, pool, tally) },
+        Level::Avx512 => unsafe { visit_avx512::<RACING>(job, scratch, positives, first, pool, tally) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => unsafe { visit_avx2::<RACING>(job, scratch, row, first, pool, tally) },
+        Level::Avx2 => unsafe { visit_avx2::<RACING>(job, scratch, positives, first, pool, tally) },
         // SAFETY: rows are the caller's promise.
-        _ => unsafe { positives::<false, RACING>(job, scratch, row, first, pool, tally) },
+        _ => unsafe { visit_with::<false, RACING>(job, scratch, positives, first, pool, tally) },
     }
 }
 
@@ -232,13 +241,13 @@ unsafe fn visit<const RACING: bool>(
 unsafe fn visit_avx512<const RACING: bool>(
     job: &Job,
     scratch: &mut Scratch,
-    row: u32,
+    positives: &[Entry<()>],
     first: u64,
     pool: &Pool,
     tally: &mut Tally,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { positives::<true, RACING>(job, scratch, row, first, pool, tally) }
+    unsafe { visit_with::<true, RACING>(job, scratch, positives, first, pool, tally) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -246,13 +255,13 @@ unsafe fn visit_avx512<const RACING: bool>(
 unsafe fn visit_avx2<const RACING: bool>(
     job: &Job,
     scratch: &mut Scratch,
-    row: u32,
+    positives: &[Entry<()>],
     first: u64,
     pool: &Pool,
     tally: &mut Tally,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { positives::<true, RACING>(job, scratch, row, first, pool, tally) }
+    unsafe { visit_with::<true, RACING>(job, scratch, positives, first, pool, tally) }
 }
 
 /// Opens a row for writing: in place, or as a copy that [`close`] writes back.
@@ -287,41 +296,153 @@ unsafe fn close<const RACING: bool>(rows: &SharedRows, row: u32, copy: &[f32]) {
 /// # Safety
 /// As for [`visit`].
 #[inline(always)]
-unsafe fn positives<const FMA: bool, const RACING: bool>(
+unsafe fn visit_with<const FMA: bool, const RACING: bool>(
     job: &Job,
     scratch: &mut Scratch,
-    row: u32,
+    mut positives: &[Entry<()>],
+    mut first: u64,
+    pool: &Pool,
+    tally: &mut Tally,
+) {
+    while !positives.is_empty() && tally.not_finite.is_none() {
+        let mut n = BATCH.min(positives.len());
+        while n < positives.len() && positives[n].row == positives[n - 1].row {
+            n += 1;
+        }
+        let (batch, rest) = positives.split_at(n);
+        // SAFETY: the caller's promise.
+        unsafe {
+            if let PairwiseLoss::Warp { max_draws } = job.epoch.loss {
+                warp::<FMA, RACING>(job, scratch, batch, first, max_draws, pool, tally);
+            } else {
+                draw_batch(job, scratch, batch, first, pool, tally);
+                walk::<FMA, RACING>(job, scratch, batch, tally);
+            }
+        }
+        (positives, first) = (rest, first + n as u64);
+    }
+}
+
+/// Draws the negatives of `batch`, [`NONE`] where there is none.
+#[inline(always)]
+fn draw_batch(
+    job: &Job,
+    scratch: &mut Scratch,
+    batch: &[Entry<()>],
     first: u64,
     pool: &Pool,
     tally: &mut Tally,
 ) {
-    if scratch.positives.is_empty() || tally.not_finite.is_some() {
-        return;
+    let per_positive = u64::from(job.epoch.negatives.per_positive);
+    let Scratch { marks, words, negatives, .. } = scratch;
+    words.resize(batch.len() * per_positive as usize, [0; 2]);
+    negatives.clear();
+    let mut sample = first * per_positive;
+    job.draws.fill_first_words(sample, words);
+    let mut words = words.iter();
+    for run in batch.chunk_by(|a, b| a.row == b.row) {
+        mark(marks, run);
+        for entry in run {
+            for &words in words.by_ref().take(per_positive as usize) {
+                let other = pool.of_words(words);
+                negatives.push(match is_refused(job, marks, entry.column, other) {
+                    false => other,
+                    true => draw(job, marks, pool, entry.column, sample, 0, tally),
+                });
+                sample += 1;
+            }
+        }
+        clear(marks, run);
     }
-    scratch.mark();
-    let [mut p_copy, mut q_copy, mut o_copy] = std::mem::take(&mut scratch.copies);
-    let columns = &job.column_factors;
-    // SAFETY: every row opened below exists, and is this task's alone by the caller's promise; a negative is never the
-    // positive it is compared with, so the three are distinct.
-    unsafe {
-        let p = open::<RACING>(&job.row_factors, row, &mut p_copy);
-        let per_positive = u64::from(job.epoch.negatives.per_positive);
-        for at in 0..scratch.positives.len() {
-            let column = scratch.positives[at];
-            let q = open::<RACING>(columns, column, &mut q_copy);
+}
+
+/// Asks for the rows of the positive and the negatives at `at` of a batch, for when they are visited.
+#[inline(always)]
+fn ask_ahead(job: &Job, batch: &[Entry<()>], negatives: &[u32], at: usize) {
+    let Some(entry) = batch.get(at) else { return };
+    job.row_factors.prefetch(entry.row);
+    job.column_factors.prefetch(entry.column);
+    let per_positive = negatives.len() / batch.len();
+    for &other in &negatives[at * per_positive..][..per_positive] {
+        if other != NONE {
+            job.column_factors.prefetch(other);
+        }
+    }
+}
+
+/// Moves rows by the positives of `batch` and the negatives that `scratch` has for them.
+///
+/// # Safety
+/// As for [`visit`].
+#[inline(always)]
+unsafe fn walk<const FMA: bool, const RACING: bool>(
+    job: &Job,
+    scratch: &mut Scratch,
+    batch: &[Entry<()>],
+    tally: &mut Tally,
+) {
+    let (columns, per_positive) = (&job.column_factors, job.epoch.negatives.per_positive as usize);
+    let Scratch { negatives, copies: [q_copy, o_copy], .. } = scratch;
+    (0..AHEAD).for_each(|at| ask_ahead(job, batch, negatives, at));
+    for (at, &Entry { row, column, .. }) in batch.iter().enumerate() {
+        ask_ahead(job, batch, negatives, at + AHEAD);
+        // SAFETY: every row opened here exists, and is this task's alone by the caller's promise; a negative is never the
+        // positive it is compared with, so the three are distinct.
+        unsafe {
+            let p = job.row_factors.row(row);
+            let q = open::<RACING>(columns, column, q_copy);
             if job.epoch.loss == PairwiseLoss::Logistic {
                 single::<FMA>(job, p, q, row, column, 1.0, tally);
             }
-            for n in 0..per_positive {
-                let sample = (first + at as u64) * per_positive + n;
-                if let PairwiseLoss::Warp { max_draws } = job.epoch.loss {
+            for &other in &negatives[at * per_positive..][..per_positive] {
+                if other == NONE {
+                    continue;
+                }
+                let o = open::<RACING>(columns, other, o_copy);
+                match job.epoch.loss {
+                    PairwiseLoss::Logistic => single::<FMA>(job, p, o, row, other, -1.0, tally),
+                    _ => pair::<FMA>(job, p, q, o, [row, column, other], tally),
+                }
+                close::<RACING>(columns, other, o);
+            }
+            close::<RACING>(columns, column, q);
+        }
+    }
+}
+
+/// Draws negatives for each positive of `batch` until one scores within a margin of 1 of it, and moves rows by that.
+///
+/// # Safety
+/// As for [`visit`].
+#[inline(always)]
+unsafe fn warp<const FMA: bool, const RACING: bool>(
+    job: &Job,
+    scratch: &mut Scratch,
+    batch: &[Entry<()>],
+    first: u64,
+    max_draws: u32,
+    pool: &Pool,
+    tally: &mut Tally,
+) {
+    let columns = &job.column_factors;
+    let Scratch { marks, copies: [q_copy, o_copy], .. } = scratch;
+    let mut sample = first * u64::from(job.epoch.negatives.per_positive);
+    for run in batch.chunk_by(|a, b| a.row == b.row) {
+        mark(marks, run);
+        for &Entry { row, column, .. } in run {
+            // SAFETY: as in `walk`.
+            unsafe {
+                let p = job.row_factors.row(row);
+                let q = open::<RACING>(columns, column, q_copy);
+                for _ in 0..job.epoch.negatives.per_positive {
                     let own = step::dot::<FMA>(p, q) + bias(job, column);
                     tally.count(own, row);
                     for t in 0..max_draws {
-                        let Some(other) = draw(job, scratch, pool, column, sample, t.into(), tally) else {
+                        let other = draw(job, marks, pool, column, sample, t.into(), tally);
+                        if other == NONE {
                             continue;
-                        };
-                        let o = open::<RACING>(columns, other, &mut o_copy);
+                        }
+                        let o = open::<RACING>(columns, other, o_copy);
                         let apart = own - step::dot::<FMA>(p, o) - bias(job, other);
                         if !apart.is_finite() {
                             tally.not_finite = tally.not_finite.or(Some(row));
@@ -335,45 +456,36 @@ unsafe fn positives<const FMA: bool, const RACING: bool>(
                             break;
                         }
                     }
-                } else if let Some(other) = draw(job, scratch, pool, column, sample, 0, tally) {
-                    let o = open::<RACING>(columns, other, &mut o_copy);
-                    match job.epoch.loss {
-                        PairwiseLoss::Logistic => single::<FMA>(job, p, o, row, other, -1.0, tally),
-                        _ => pair::<FMA>(job, p, q, o, [row, column, other], tally),
-                    }
-                    close::<RACING>(columns, other, o);
+                    sample += 1;
                 }
+                close::<RACING>(columns, column, q);
             }
-            close::<RACING>(columns, column, q);
         }
-        close::<RACING>(&job.row_factors, row, p);
+        clear(marks, run);
     }
-    scratch.copies = [p_copy, q_copy, o_copy];
-    scratch.clear();
 }
 
-/// Draws a negative of `sample` from try `t` on, by the rule for positives.
+/// Draws a negative of `sample` from try `t` on, by the rule for positives; [`NONE`] after the last try.
 #[inline(always)]
-fn draw(
-    job: &Job,
-    scratch: &Scratch,
-    pool: &Pool,
-    positive: u32,
-    sample: u64,
-    t: u64,
-    tally: &mut Tally,
-) -> Option<u32> {
-    let rule = job.epoch.negatives.on_positive;
-    let tries = if rule == OnPositive::Redraw { MAX_TRIES } else { 1 };
+fn draw(job: &Job, marks: &[u64], pool: &Pool, positive: u32, sample: u64, t: u64, tally: &mut Tally) -> u32 {
+    let tries = if job.epoch.negatives.on_positive == OnPositive::Redraw { MAX_TRIES } else { 1 };
     for t in t * tries..(t + 1) * tries {
         let other = pool.pick(job.draws, sample, t);
-        let refused = if rule == OnPositive::Keep { other == positive } else { scratch.is_marked(other) };
-        if !refused {
-            return Some(other);
+        if !is_refused(job, marks, positive, other) {
+            return other;
         }
     }
     tally.skipped += 1;
-    None
+    NONE
+}
+
+/// Whether `other` cannot be a negative of the marked row and `positive`.
+#[inline(always)]
+fn is_refused(job: &Job, marks: &[u64], positive: u32, other: u32) -> bool {
+    match job.epoch.negatives.on_positive {
+        OnPositive::Keep => other == positive,
+        _ => is_marked(marks, other),
+    }
 }
 
 #[inline(always)]
@@ -392,22 +504,9 @@ fn pair<const FMA: bool>(
     tally: &mut Tally,
 ) {
     let [_, column, other] = ids;
-    let apart = bias(job, column) - bias(job, other);
-    match &job.state {
-        None => {
-            let x = step::difference::<FMA>(p, q, o) + apart;
-            let Some(z) = slope::<FMA>(x, ids[0], tally) else { return };
-            let rate = job.epoch.learning_rate;
-            step::move_three::<FMA>(p, q, o, z, [rate; 3], job.epoch.regularization);
-            move_biases(job, column, other, z);
-        }
-        Some(_) => {
-            let measured = step::difference_and_squares::<FMA>(p, q, o);
-            let Some(z) = slope::<FMA>(measured[0] + apart, ids[0], tally) else { return };
-            let rates = adapt(job, ids, z * z, measured[1], measured[2]);
-            step::move_three::<FMA>(p, q, o, z, rates, job.epoch.regularization);
-            move_biases(job, column, other, z);
-        }
+    let x = step::difference::<FMA>(p, q, o) + (bias(job, column) - bias(job, other));
+    if let Some(z) = slope::<FMA>(x, ids[0], tally) {
+        move_pair::<FMA>(job, p, q, o, ids, z);
     }
 }
 
@@ -416,10 +515,7 @@ fn pair<const FMA: bool>(
 fn move_pair<const FMA: bool>(job: &Job, p: &mut [f32], q: &mut [f32], o: &mut [f32], ids: [u32; 3], z: f32) {
     let rates = match &job.state {
         None => [job.epoch.learning_rate; 3],
-        Some(_) => {
-            let [_, apart, square] = step::difference_and_squares::<FMA>(p, q, o);
-            adapt(job, ids, z * z, apart, square)
-        }
+        Some(_) => adapt(job, ids, z * z, step::square_of_difference::<FMA>(q, o), step::square::<FMA>(p)),
     };
     step::move_three::<FMA>(p, q, o, z, rates, job.epoch.regularization);
     move_biases(job, ids[1], ids[2], z);

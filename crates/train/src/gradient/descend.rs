@@ -24,8 +24,8 @@ pub trait Task: Sync {
     /// Returns the samples of an epoch.
     fn n_samples(&self) -> u64;
 
-    /// Fills `batch` with these samples in this order; called in threads of the loader's.
-    fn load(&self, samples: &[u64], batch: &mut Self::Batch);
+    /// Fills `batch` with these samples of an epoch in this order; called in threads of the loader's.
+    fn load(&self, epoch: u32, samples: &[u64], batch: &mut Self::Batch);
 }
 
 /// Parameters that a task's batches move.
@@ -56,15 +56,22 @@ pub trait Learn<T: Task> {
     /// Gives away all that later steps depend on, for as long as a checkpoint is written; rank 0 all of all ranks.
     ///
     /// # Errors
-    /// [`Error::Kernel`] when there is no memory for a copy of the dense part.
-    fn take_state(&mut self) -> Result<Parameters>;
+    /// [`Error::Kernel`] when there is no memory for a copy of the dense part; [`Error::Unsupported`] from a model that keeps no
+    /// checkpoints, as all do that say nothing else.
+    fn take_state(&mut self) -> Result<Parameters> {
+        Err(NO_CHECKPOINTS)
+    }
 
     /// Takes it back, or takes what another process gave away.
     ///
     /// # Errors
-    /// [`Error::Core`], [`Error::Kernel`] when it is not of this model.
-    fn put_state(&mut self, state: Parameters) -> Result<()>;
+    /// [`Error::Core`], [`Error::Kernel`] when it is not of this model; [`Error::Unsupported`] as for [`Learn::take_state`].
+    fn put_state(&mut self, _state: Parameters) -> Result<()> {
+        Err(NO_CHECKPOINTS)
+    }
 }
+
+const NO_CHECKPOINTS: Error = Error::Unsupported { what: "a checkpoint", reason: "this model keeps none" };
 
 /// Where a step stands in training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,7 +177,7 @@ pub fn descend<T: Task, L: Learn<T>>(
             let places = place(batch);
             let own = part((places.end - places.start) as usize, rank, size);
             let samples = own.map(|own| order.sample(places.start + own as u64));
-            task.load(&samples.collect::<Vec<u64>>(), into);
+            task.load(epoch, &samples.collect::<Vec<u64>>(), into);
         };
         load_ahead(at.batches..batches, options.loader_threads, load, |batch, loaded: &T::Batch| {
             let step = u64::from(epoch - 1) * batches + batch;

@@ -70,7 +70,7 @@ impl Task for RankTask<'_> {
         self.train.len()
     }
 
-    fn load(&self, samples: &[u64], batch: &mut RankBatch) {
+    fn load(&self, _epoch: u32, samples: &[u64], batch: &mut RankBatch) {
         batch.rows.clear();
         batch.rows.extend(samples.iter().map(|&sample| self.train.row(sample)));
         self.train.examples.gather(&batch.rows, &mut batch.features);

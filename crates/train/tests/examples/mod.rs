@@ -4,7 +4,10 @@
 use recmill_core::{
     Csr, Dataset, IdMap, ItemIndex, Parameter, Parameters,
     data::synthetic::{Synthetic, SyntheticOptions},
-    models::{AlsConfig, AlsSolver, BprConfig, ItemKnnConfig, LmfConfig, ModelConfig, SvdConfig, SvdSolver},
+    models::{
+        AlsConfig, AlsSolver, BprConfig, ItemKnnConfig, LmfConfig, ModelConfig, SvdConfig, SvdSolver,
+        WarpConfig,
+    },
 };
 use recmill_kernels::Table;
 
@@ -22,6 +25,7 @@ pub(crate) fn all_models() -> Vec<ModelConfig> {
         ModelConfig::Als(AlsConfig { solver: AlsSolver::Block, block_size: 3, ..als }),
         ModelConfig::Bpr(BprConfig { factors: 8, iterations: 60, ..BprConfig::default() }),
         ModelConfig::Lmf(LmfConfig { factors: 8, iterations: 60, ..LmfConfig::default() }),
+        ModelConfig::Warp(WarpConfig { factors: 8, iterations: 60, ..WarpConfig::default() }),
         ModelConfig::ItemKnn(ItemKnnConfig { neighbours: 20, ..ItemKnnConfig::default() }),
         ModelConfig::default_of("ease").unwrap(),
         ModelConfig::default_of("most-popular").unwrap(),
