@@ -35,7 +35,7 @@ fn texts(first: usize, n: usize, with_out_of_scope: bool) -> TextRows {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("texts.csv");
-    std::fs::write(&path, csv).unwrap();
+    fs_err::write(&path, csv).unwrap();
     read_texts(&columns(), &[path.display().to_string()], &ReadOptions::default()).unwrap().0
 }
 

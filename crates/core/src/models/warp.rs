@@ -80,7 +80,7 @@ impl Default for WarpConfig {
         Self {
             factors: 128,
             learning_rate: 0.05,
-            regularization: 0.005,
+            regularization: 0.05,
             iterations: 30,
             max_draws: 16,
             negatives: Negatives::Uniform,

@@ -87,7 +87,7 @@ impl NGrams {
         let mut within = false;
         for c in text.chars() {
             let of_word = c.is_alphanumeric();
-            if !(of_word && within) && !c.is_whitespace() {
+            if !(c.is_whitespace() || of_word && within) {
                 // A word begins.
                 if !self.places.is_empty() {
                     self.normal.push(' ');

@@ -61,7 +61,7 @@ impl TextRows {
 /// Names are those of the header, whatever their case, or numbers from 1.
 ///
 /// # Errors
-/// [`Error::NoSuchColumn`] with the columns there are; those of [`Sources::open`].
+/// [`Error::NoSuchColumn`] with the columns there are; [`Error::BadFile`] where both are one; those of [`Sources::open`].
 pub fn find_text_columns(
     paths: &[String],
     read: &ReadOptions,
@@ -85,7 +85,12 @@ pub fn find_text_columns(
             known: names.join(", "),
         })
     };
-    Ok(TextColumns { text: find(text, &TEXTS)?, label: find(label, &LABELS)? })
+    let columns = TextColumns { text: find(text, &TEXTS)?, label: find(label, &LABELS)? };
+    if columns.text == columns.label {
+        let what = format!("column `{}` cannot be both the text and its label", columns.text);
+        return Err(Error::BadFile { path: location, what });
+    }
+    Ok(columns)
 }
 
 /// Reads the texts of files, block by block.
@@ -237,7 +242,7 @@ mod tests {
 
     fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
         let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
+        fs_err::write(&path, text).unwrap();
         path.display().to_string()
     }
 
@@ -279,6 +284,7 @@ mod tests {
         assert_eq!(rows.texts, ["hello", "", "hi"]);
         assert!(!reader.next_rows(&mut rows).unwrap());
 
+        assert!(matches!(find_text_columns(&paths, &read, None, Some("text")), Err(Error::BadFile { .. })));
         let other = [file(&folder, "b.csv", "body,topic\nx,y\n")];
         let told = find_text_columns(&other, &read, None, None).unwrap_err().to_string();
         assert!(told.contains("text") && told.contains("body, topic"), "{told}");

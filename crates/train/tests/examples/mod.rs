@@ -25,7 +25,12 @@ pub(crate) fn all_models() -> Vec<ModelConfig> {
         ModelConfig::Als(AlsConfig { solver: AlsSolver::Block, block_size: 3, ..als }),
         ModelConfig::Bpr(BprConfig { factors: 8, iterations: 60, ..BprConfig::default() }),
         ModelConfig::Lmf(LmfConfig { factors: 8, iterations: 60, ..LmfConfig::default() }),
-        ModelConfig::Warp(WarpConfig { factors: 8, iterations: 60, ..WarpConfig::default() }),
+        ModelConfig::Warp(WarpConfig {
+            factors: 8,
+            regularization: 0.005,
+            iterations: 60,
+            ..WarpConfig::default()
+        }),
         ModelConfig::ItemKnn(ItemKnnConfig { neighbours: 20, ..ItemKnnConfig::default() }),
         ModelConfig::default_of("ease").unwrap(),
         ModelConfig::default_of("most-popular").unwrap(),
