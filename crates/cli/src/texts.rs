@@ -5,7 +5,7 @@ use recmill_core::{
     data::{BadRows, ReadOptions},
     directory::ModelDirectory,
     features::LabelUse,
-    text::{TextClassifier, TextMeasured, TextMeasuring, TextReader, TextRows},
+    text::{TextClassifier, TextColumns, TextMeasured, TextMeasuring, TextReader, TextRows},
 };
 use recmill_kernels::Device;
 
@@ -15,6 +15,7 @@ use crate::{
     feature_flags::NO_ROWS,
     output::{counted, note, warning},
     progress::Bar,
+    ranking::is_read_once,
 };
 
 /// Returns where texts are learned from or scored: on a GPU only where one is named, since the steps are too small for it to pay.
@@ -75,6 +76,20 @@ pub(crate) fn measure(
         );
     }
     Ok(measured)
+}
+
+/// Reads the first rows of `files`, so that what is wrong with their columns is found before training.
+pub(crate) fn look_at(columns: &TextColumns, files: &[String], read: &ReadOptions) -> Result<()> {
+    if files.is_empty() || files.iter().any(|file| is_read_once(file)) {
+        return Ok(());
+    }
+    let first = || match TextReader::open(columns, files, read, LabelUse::Required)?
+        .next_rows(&mut TextRows::default())?
+    {
+        true => Ok(()),
+        false => Err(Core::NoRows { path: files.join(", ") }),
+    };
+    first().map_err(explain)
 }
 
 /// What an error of reading texts means to whoever named the file.

@@ -206,9 +206,7 @@ fn train(flags: &TextFlags, config: &TextConfig) -> Result<()> {
         [] => None,
         files => Some(read_rows(&columns, files, &read)?),
     };
-    if !flags.test.is_empty() {
-        read_rows(&columns, &flags.test, &read)?;
-    }
+    texts::look_at(&columns, &flags.test, &read)?;
     if classes < 2 {
         return Err(Failure::failed(format!(
             "column `{}` has {}, and there must be two to be told apart",
