@@ -23,7 +23,7 @@ mod ngrams;
 mod texts;
 
 pub use calibration::{fit_temperature, fit_threshold};
-pub use classifier::{Classes, Guess, TextClassifier, add_bias_and_check, logits, softmax};
+pub use classifier::{Classes, Guess, TextClassifier, largest, scores, softmax};
 pub use config::TextConfig;
 pub use measured::{TextMeasured, TextMeasuring};
 pub use ngrams::{Encoded, MAX_TEXT_BYTES, NGramRows, NGrams};

@@ -12,8 +12,8 @@ use crate::{
     ranking,
 };
 
-/// Metrics of which the best epoch has the highest or the lowest.
-const METRICS: [&str; 6] =
+/// Metrics of rankers of which the best epoch has the highest or the lowest.
+pub(super) const METRICS: [&str; 6] =
     ["auc", "logloss", "average_precision", "accuracy", "expected_calibration_error", "gauc"];
 
 /// Metrics of an order, which rows that all have one label do not have.
@@ -26,6 +26,8 @@ pub(super) struct Asked<'a> {
     pub(super) has_valid: bool,
     pub(super) refit: bool,
     pub(super) metric: &'a str,
+    /// Those there are.
+    pub(super) metrics: &'a [&'a str],
     pub(super) keep: usize,
 }
 
@@ -59,8 +61,8 @@ impl Asked<'_> {
                 }));
         }
         let base = self.metric.split('/').next().unwrap_or_default();
-        if !METRICS.contains(&base) {
-            let known = METRICS.join(", ");
+        if !self.metrics.contains(&base) {
+            let known = self.metrics.join(", ");
             return Err(Failure::usage(format!(
                 "--valid-metric must be one of {known}, not `{}`",
                 self.metric

@@ -24,7 +24,7 @@ use crate::{
     arguments::Given,
     commands::{
         checkpoints::{self, CheckpointFlags},
-        ranker_checks::Asked,
+        ranker_checks::{Asked, METRICS},
         train::folder_bytes,
         train_flags::{TrainingFlags, inherit, join, one_or_many, versions_kept},
         watch::{Watch, tell_of_ending},
@@ -212,6 +212,7 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
         has_valid: !flags.valid.is_empty(),
         refit: flags.refit,
         metric: &flags.valid_metric,
+        metrics: &METRICS,
         keep: flags.keep,
     };
     asked.check(given)?;

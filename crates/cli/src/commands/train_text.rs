@@ -22,6 +22,7 @@ use serde_json::json;
 use crate::{
     arguments::Given,
     commands::{
+        ranker_checks::Asked,
         train::folder_bytes,
         train_flags::{TrainingFlags, join, one_or_many, versions_kept},
         watch::{Watch, tell_of_ending},
@@ -143,49 +144,21 @@ impl TrainingFlags for TextFlags {
     }
 }
 
-impl TextFlags {
-    /// Refuses flags that contradict each other, before anything is read.
-    fn check(&self) -> Result<()> {
-        if let Some(input) = self.data.iter().find(|input| ranking::is_read_once(input)) {
-            let input = if input == "-" { "standard input" } else { input };
-            return Err(Failure::usage(format!(
-                "{input} can be read only once, and its header is looked at first"
-            ))
-            .hint("write the texts to a file first: ... > messages.csv"));
-        }
-        if !(0.0..=0.5).contains(&self.holdout) {
-            return Err(Failure::usage(format!("--holdout must be from 0 to 0.5, not `{}`", self.holdout)));
-        }
-        if self.keep == 0 {
-            return Err(Failure::usage("--keep must be at least 1, not `0`"));
-        }
-        if !METRICS.contains(&self.valid_metric.as_str()) {
-            return Err(Failure::usage(format!(
-                "--valid-metric must be one of {}, not `{}`",
-                METRICS.join(", "),
-                self.valid_metric
-            )));
-        }
-        if self.refit && !self.valid.is_empty() {
-            return Err(Failure::usage(
-                "--refit has nothing to add: with --valid all texts to train on are learned from already",
-            )
-            .hint("leave one of the two out"));
-        }
-        if self.valid.is_empty() && self.holdout == 0.0 && (self.refit || self.patience > 0) {
-            return Err(Failure::usage("--refit and --patience need texts to validate on")
-                .hint("--holdout 0.1 or --valid FILE name some"));
-        }
-        Ok(())
-    }
-}
-
 impl OneText {
     /// Runs the command.
     pub(crate) fn run(self, given: &Given) -> Result<()> {
         let (flags, config) = join(self.flags, self.config, TextConfig::NAME, given)?;
         config.validate()?;
-        flags.check()?;
+        let asked = Asked {
+            data: &flags.data,
+            holdout: flags.holdout,
+            has_valid: !flags.valid.is_empty(),
+            refit: flags.refit,
+            metric: &flags.valid_metric,
+            metrics: &METRICS,
+            keep: flags.keep,
+        };
+        asked.check(given)?;
         train(&flags, &config)
     }
 }

@@ -58,7 +58,10 @@ fn wrong_ways_to_go_on() {
         ("resume-another-metric", format!("{again} --resume model.checkpoints --valid-metric logloss")),
         ("resume-another-holdout", format!("{again} --resume model.checkpoints --holdout 0.2")),
         ("resume-other-columns", format!("{again} --resume model.checkpoints --ignore price")),
-        ("resume-slower", format!("{again} --resume model.checkpoints --learning-rate 0.01 --epochs 4")),
+        (
+            "resume-slower",
+            format!("{again} --resume model.checkpoints --learning-rate 0.01 --epochs 4 --patience 0"),
+        ),
         ("checkpoints-never", format!("{TRAIN} {TINY} --out other2 --checkpoints there")),
         (
             "checkpoints-in-the-model",

@@ -184,8 +184,12 @@ impl TextClassifier {
         for (at, some) in texts.chunks(SCORED_AT_ONCE).enumerate() {
             encoded.clear();
             some.iter().for_each(|text| self.rows.encode(&mut ngrams, text.as_ref(), |_| true, &mut encoded));
-            let mut scores = logits(&self.weights, &encoded)?.into_vec()?;
-            add_bias_and_check(&mut scores, &self.bias, at * SCORED_AT_ONCE)?;
+            let bags = Bags::new(&[&self.weights], &[encoded.bags(&self.weights)])?;
+            let mut scores = scores(&self.weights, &self.bias, &bags)?;
+            if let Some(bad) = scores.iter().position(|score| !score.is_finite()) {
+                let row = (at * SCORED_AT_ONCE + bad / self.bias.len()) as u64;
+                return Err(recmill_kernels::Error::NotFinite { op: "text", what: "a score", row }.into());
+            }
             scores.chunks_exact_mut(self.bias.len()).for_each(|z| softmax(z, self.classes.temperature));
             out.append(&mut scores);
         }
@@ -210,7 +214,7 @@ impl TextClassifier {
 }
 
 /// Returns the largest value and the first place that has it.
-pub(super) fn largest(values: &[f32]) -> (usize, f32) {
+pub fn largest(values: &[f32]) -> (usize, f32) {
     values
         .iter()
         .copied()
@@ -218,31 +222,16 @@ pub(super) fn largest(values: &[f32]) -> (usize, f32) {
         .fold((0, f32::NEG_INFINITY), |best, one| if one.1 > best.1 { one } else { best })
 }
 
-/// Returns the scores of each class for each text without biases, `[texts, classes]`, on the weights' device.
+/// Returns the scores of each class for each text, `[texts, classes]`.
 ///
 /// # Errors
-/// [`Error::Kernel`] when a row is past the table, or there is no memory.
-pub fn logits(weights: &Table, encoded: &Encoded) -> Result<Buffer<f32>> {
-    if encoded.n_texts() == 0 {
-        return Ok(Buffer::zeros(0, weights.device(), "no scores")?);
+/// [`Error::Kernel`] when there is no memory.
+pub fn scores(weights: &Table, bias: &[f32], bags: &Bags) -> Result<Vec<f32>> {
+    let mut scores = embedding_bag(&[weights], bags)?.into_vec()?;
+    for row in scores.chunks_exact_mut(bias.len()) {
+        row.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
     }
-    let bags = Bags::new(&[weights], &[encoded.bags(weights)])?;
-    Ok(embedding_bag(&[weights], &bags)?)
-}
-
-/// Adds the biases to scores of texts that begin with text `first`.
-///
-/// # Errors
-/// [`Error::Kernel`] with the first text that has a score that is not finite.
-pub fn add_bias_and_check(scores: &mut [f32], bias: &[f32], first: usize) -> Result<()> {
-    for (text, scores) in scores.chunks_exact_mut(bias.len()).enumerate() {
-        scores.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
-        if !scores.iter().all(|score| score.is_finite()) {
-            let row = (first + text) as u64;
-            return Err(recmill_kernels::Error::NotFinite { op: "text", what: "a score", row }.into());
-        }
-    }
-    Ok(())
+    Ok(scores)
 }
 
 /// Turns the scores of one text into probabilities.

@@ -220,7 +220,13 @@ pub fn descend<T: Task, L: Learn<T>>(
             let score = if smaller_is_better { -value } else { value };
             record.metrics = metrics;
             let better = |highest: f64| score > highest || (highest.is_nan() && !score.is_nan());
-            if at.best.is_none_or(|(_, highest)| better(highest)) {
+            // On few rows many epochs are right equally often, and how sure they are tells them apart.
+            let loss_of = |record: &EpochRecord| record.metrics.get("logloss").copied();
+            let surer = |best: u32| {
+                let of_best = at.done.iter().find(|record| record.epoch == best).and_then(loss_of);
+                loss_of(&record).zip(of_best).is_some_and(|(loss, of_best)| loss < of_best)
+            };
+            if at.best.is_none_or(|(best, highest)| better(highest) || (score == highest && surer(best))) {
                 at.best = Some((epoch, score));
                 learner.keep()?;
             }
@@ -243,6 +249,25 @@ pub fn descend<T: Task, L: Learn<T>>(
         learner.restore_kept();
     }
     Ok(Descent { epochs: at.done, kept_epoch, ended })
+}
+
+/// Names the files' lines of the first rows of a batch whose scores, `[rows, width]`, are not finite.
+pub(super) fn not_finite<'a>(
+    at: Step,
+    scores: &[f32],
+    width: usize,
+    line: impl Fn(usize) -> (&'a str, u64),
+) -> Error {
+    let rows = scores.chunks(width).enumerate();
+    let bad = rows.filter(|(_, scores)| scores.iter().any(|score| !score.is_finite()));
+    let places: Vec<String> = bad
+        .take(3)
+        .map(|(row, _)| {
+            let (file, line) = line(row);
+            format!("{file}:{line}")
+        })
+        .collect();
+    Error::NotFiniteLoss { epoch: at.epoch, step: at.step + 1, rows: places.join(", "), checkpoint: None }
 }
 
 /// Returns what rank 0 has decided.

@@ -31,14 +31,14 @@ use recmill_kernels::{Buffer, Device, SparseStep, Table};
 use super::{
     collective::{Collective, all_gather, all_reduce, part},
     dense::{DenseGradients, DenseSteps},
-    descend::{Learn, Step, Task},
+    descend::{Learn, Step, Task, not_finite},
     norms::BatchStatistics,
     rank::{RankTraining, Rows},
     schedule::rate_at,
     shards::{Fetch, gather_shards, own_rows, shard_of},
     tables::TableSteps,
 };
-use crate::{Error, Result, factors};
+use crate::{Result, factors};
 
 /// Rows made ready for a step.
 #[derive(Default)]
@@ -158,20 +158,6 @@ where
         };
         Ok([look_up(&self.tables.embedding)?, look_up(&self.tables.first_order)?])
     }
-
-    /// Names the file's rows whose log-odds are not finite.
-    fn not_finite(&self, at: Step, rows: &[u64], log_odds: &[f32]) -> Error {
-        let bad =
-            log_odds.chunks(self.shape.n_labels).zip(rows).filter(|(z, _)| z.iter().any(|z| !z.is_finite()));
-        let places: Vec<String> = bad
-            .take(3)
-            .map(|(_, &row)| {
-                let (file, line) = self.training.train.examples.line(row);
-                format!("{file}:{line}")
-            })
-            .collect();
-        Error::NotFiniteLoss { epoch: at.epoch, step: at.step + 1, rows: places.join(", "), checkpoint: None }
-    }
 }
 
 /// A matrix of `columns` columns.
@@ -248,7 +234,8 @@ where
                 gradient.push((w * (1.0 / (1.0 + (-z).exp()) - y)) as f32);
             }
             if !loss.is_finite() {
-                return Err(self.not_finite(at, &batch.rows[rows], &log_odds));
+                let line = |row: usize| self.training.train.examples.line(batch.rows[rows.start + row]);
+                return Err(not_finite(at, &log_odds, shape.n_labels, line));
             }
             let gradient = matrix::<Autodiff<B>>(gradient, shape.n_labels, &self.device);
             let gradients = with_products(products, || (output * gradient).sum().backward());

@@ -14,14 +14,14 @@ use recmill_core::{
     rankers::Schedule,
     text::{
         Classes, Encoded, NGramRows, NGrams, TextClassifier, TextColumns, TextConfig, TextRows,
-        fit_temperature, fit_threshold, logits, softmax,
+        fit_temperature, fit_threshold, largest, scores, softmax,
     },
 };
 use recmill_kernels::{Bags, Buffer, Device, SparseStep, Table, philox};
 
 use super::{
     collective::Alone,
-    descend::{Checkpoints, Descent, DescentOptions, Learn, Step, Task, descend},
+    descend::{Checkpoints, Descent, DescentOptions, Learn, Step, Task, descend, not_finite},
     schedule::rate_at,
     tables::TableSteps,
 };
@@ -250,11 +250,8 @@ impl<'a> TextLearner<'a> {
 
     /// Returns the scores of texts, `[texts, classes]`.
     fn scores(&self, encoded: &Encoded) -> Result<Vec<f32>> {
-        let mut scores = logits(&self.weights, encoded)?.into_vec()?;
-        for row in scores.chunks_exact_mut(self.bias.len()) {
-            row.iter_mut().zip(&self.bias).for_each(|(score, bias)| *score += bias);
-        }
-        Ok(scores)
+        let bags = Bags::new(&[&self.weights], &[encoded.bags(&self.weights)])?;
+        Ok(scores(&self.weights, &self.bias, &bags)?)
     }
 
     /// Returns temperature and threshold by the held-out texts.
@@ -283,25 +280,11 @@ impl<'a> TextLearner<'a> {
                 let (class, probability) = largest(row);
                 match *target {
                     Target::OutOfScope => out_of_scope.push(probability),
-                    target => in_scope.push((probability, target == Target::Class(class))),
+                    target => in_scope.push((probability, target == Target::Class(class as u32))),
                 }
             }
         }
         Ok((temperature, fit_threshold(&in_scope, &out_of_scope)))
-    }
-
-    fn not_finite(&self, at: Step, batch: &TextBatch, scores: &[f32]) -> Error {
-        let rows = scores.chunks_exact(self.bias.len()).zip(&batch.samples);
-        let bad = rows.filter(|(scores, _)| scores.iter().any(|score| !score.is_finite()));
-        let places: Vec<String> = bad
-            .take(3)
-            .map(|(_, &sample)| {
-                let train = &self.training.train;
-                let (file, line) = train.rows.line(train.row(sample as usize));
-                format!("{file}:{line}")
-            })
-            .collect();
-        Error::NotFiniteLoss { epoch: at.epoch, step: at.step + 1, rows: places.join(", "), checkpoint: None }
     }
 }
 
@@ -332,25 +315,16 @@ fn differentiate(scores: &mut [f32], targets: &[Target], n_classes: usize) -> f6
     loss / n
 }
 
-/// Returns the place and the value of the largest.
-fn largest(values: &[f32]) -> (u32, f32) {
-    let places = values.iter().copied().zip(0u32..);
-    let (value, place) =
-        places.fold((f32::NEG_INFINITY, 0), |best, one| if one.0 > best.0 { one } else { best });
-    (place, value)
-}
-
 impl Learn<TextTask<'_>> for TextLearner<'_> {
     fn step(&mut self, batch: &TextBatch, at: Step) -> Result<f64> {
         let n_classes = self.bias.len();
         let config = self.training.config;
         let bags = Bags::new(&[&self.weights], &[batch.encoded.bags(&self.weights)])?;
-        let mut scores = recmill_kernels::embedding_bag(&[&self.weights], &bags)?.into_vec()?;
-        for row in scores.chunks_exact_mut(n_classes) {
-            row.iter_mut().zip(&self.bias).for_each(|(score, bias)| *score += bias);
-        }
+        let mut scores = scores(&self.weights, &self.bias, &bags)?;
         if !scores.iter().all(|score| score.is_finite()) {
-            return Err(self.not_finite(at, batch, &scores));
+            let train = &self.training.train;
+            let line = |text: usize| train.rows.line(train.row(batch.samples[text] as usize));
+            return Err(not_finite(at, &scores, n_classes, line));
         }
         let loss = differentiate(&mut scores, &batch.targets, n_classes);
         let mut of_bias = vec![0.0f64; n_classes];
@@ -376,7 +350,7 @@ impl Learn<TextTask<'_>> for TextLearner<'_> {
             for (row, target) in self.scores(encoded)?.chunks_exact_mut(self.bias.len()).zip(targets) {
                 let (class, _) = largest(row);
                 texts += u64::from(*target != Target::OutOfScope);
-                right += u64::from(*target == Target::Class(class));
+                right += u64::from(*target == Target::Class(class as u32));
                 if let Target::Class(class) = *target {
                     softmax(row, 1.0);
                     loss -= f64::from(row[class as usize].max(f32::EPSILON)).ln();
