@@ -10,16 +10,17 @@ mod gpu;
 mod layers;
 mod optimizer;
 mod parameters;
+mod sequences_by_definition;
 
 pub use backend::{
-    Activation, BatchNormGradients, BatchNormState, BatchNormed, CrossGradients, DenseBackend, DeviceBackend,
-    LinearGradients, buffer_of, matrix_of,
+    Activation, Against, Attention, BatchNormGradients, BatchNormState, BatchNormed, CrossGradients,
+    DenseBackend, DeviceBackend, LayerNormGradients, LinearGradients, SCORES_AT_ONCE, buffer_of, matrix_of,
 };
 pub use cpu::with_products;
 pub use gpu::Gpu;
 pub use layers::{
-    BatchNorm, Dropout, InTraining, Initial, Linear, Mlp, MlpOptions, beside, cross, pairwise_dots, product,
-    second_order,
+    BatchNorm, Dropout, InTraining, Initial, LayerNorm, Linear, Mlp, MlpOptions, against, attend, beside,
+    cross, pairwise_dots, product, second_order,
 };
 pub use optimizer::{DenseRule, OptimizerState};
 pub use parameters::{copy_values, load_parameters, put_parameters};

@@ -11,6 +11,8 @@ mod als_cg;
 mod als_cholesky;
 mod batch_norm;
 mod buffer;
+mod candidate_loss;
+mod causal_attention;
 mod cells;
 pub mod conformance;
 #[cfg(feature = "cuda-sources")]
@@ -20,10 +22,12 @@ mod dense_update;
 mod device;
 mod embedding_bag;
 mod error;
+mod exp;
 mod gather;
 mod gram;
 mod hash;
 mod interaction;
+mod layer_norm;
 mod linear;
 pub mod memory;
 pub mod negative;
@@ -60,6 +64,10 @@ pub use buffer::shared::{GpuRuntime, Shared, check_answers};
 #[cfg(feature = "wgpu")]
 pub use buffer::wgpu::WgpuRuntime;
 pub use buffer::{Buffer, Mapped};
+pub use candidate_loss::{CandidateLoss, Candidates, candidate_loss, candidate_loss_reference};
+pub use causal_attention::{
+    CausalAttention, causal_attention, causal_attention_backward, causal_attention_reference,
+};
 pub use dense_update::{DenseOptimizer, DenseStep, dense_update, dense_update_reference};
 pub use device::{About, Device, Features};
 pub use embedding_bag::{
@@ -77,6 +85,7 @@ pub use interaction::{
     fm_second_order_reference, pairwise_dots, pairwise_dots_backward, pairwise_dots_backward_into,
     pairwise_dots_backward_reference, pairwise_dots_into, pairwise_dots_reference,
 };
+pub use layer_norm::{LayerNorm, LayerNormGradients, layer_norm, layer_norm_backward, layer_norm_reference};
 pub use linear::{
     Activation, Linear, LinearGradients, LinearScratch, Products, linear, linear_backward,
     linear_backward_reference, linear_reference,

@@ -8,7 +8,7 @@ use burn::backend::autodiff::{
 };
 use burn::tensor::{backend::AutodiffBackend, ops::FloatTensor};
 
-use super::{Activation, BatchNormState, BatchNormed, DenseBackend, backend::tensor};
+use super::{Activation, Attention, BatchNormState, BatchNormed, DenseBackend, backend::tensor};
 
 #[derive(Debug)]
 struct Linear;
@@ -95,6 +95,39 @@ impl<B: DenseBackend> Backward<B, 3> for Norm {
 }
 
 #[derive(Debug)]
+struct RowNorm;
+
+impl<B: DenseBackend> Backward<B, 3> for RowNorm {
+    /// `x` and the scale.
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let (x, scale) = ops.state;
+        let found = B::normalize_rows_backward(x, scale, gradient);
+        for (node, gradient) in ops.parents.into_iter().zip([found.x, found.scale, found.shift]) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Attend;
+
+impl<B: DenseBackend> Backward<B, 1> for Attend {
+    type State = (FloatTensor<B>, Attention);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (qkv, of) = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |gradient| {
+            B::causal_attention_backward(qkv, gradient, &of)
+        });
+    }
+}
+
+#[derive(Debug)]
 struct Join;
 
 impl<B: DenseBackend> Backward<B, 2> for Join {
@@ -172,6 +205,32 @@ impl<B: DenseBackend, C: CheckpointStrategy> DenseBackend for Autodiff<B, C> {
     ) -> FloatTensor<Self> {
         let [parameters, statistics] = [parameters, statistics].map(|pair| pair.map(|x| x.primitive));
         <Self as AutodiffBackend>::from_inner(B::normalize(x.primitive, parameters, statistics, activation))
+    }
+
+    fn normalize_rows(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node.clone(), scale.node.clone(), shift.node.clone()];
+        let (x, scale, shift) = (x.primitive, scale.primitive, shift.primitive);
+        match RowNorm.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let y = B::normalize_rows(x.clone(), scale.clone(), shift);
+                prepared.finish((x, scale), y)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::normalize_rows(x, scale, shift)),
+        }
+    }
+
+    fn causal_attention(qkv: FloatTensor<Self>, of: &Attention) -> FloatTensor<Self> {
+        match Attend.prepare::<C>([qkv.node.clone()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let y = B::causal_attention(qkv.primitive.clone(), of);
+                prepared.finish((qkv.primitive, of.clone()), y)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::causal_attention(qkv.primitive, of)),
+        }
     }
 
     fn join(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -3,10 +3,12 @@
 //! A backend without a kernel takes the definitions as they stand. Every operation has its gradient beside it, so that
 //! `Autodiff` (see `autodiff`) calls one function backward, not one for each operation that it is made of.
 
-use burn::tensor::{Shape, Tensor, TensorPrimitive, activation::relu, backend::Backend, ops::FloatTensor};
-use recmill_kernels::{Buffer, Device};
+use std::sync::Arc;
 
-use super::{DenseRule, OptimizerState};
+use burn::tensor::{Shape, Tensor, TensorPrimitive, activation::relu, backend::Backend, ops::FloatTensor};
+use recmill_kernels::{Buffer, CandidateLoss, Candidates, Device};
+
+use super::{DenseRule, OptimizerState, sequences_by_definition};
 use crate::Result;
 
 /// What follows a linear layer.
@@ -70,6 +72,52 @@ pub struct BatchNormGradients<B: Backend> {
     pub scale: FloatTensor<B>,
     /// Of the shift.
     pub shift: FloatTensor<B>,
+}
+
+/// The gradients of [`DenseBackend::normalize_rows`].
+pub struct LayerNormGradients<B: Backend> {
+    /// Of the input.
+    pub x: FloatTensor<B>,
+    /// Of the scale.
+    pub scale: FloatTensor<B>,
+    /// Of the shift.
+    pub shift: FloatTensor<B>,
+}
+
+/// What [`DenseBackend::against`] returns.
+#[derive(Debug)]
+pub struct Against<B: Backend> {
+    /// The loss of each row.
+    pub losses: Tensor<B, 1>,
+    /// The gradient of the rows, `[rows, width]`.
+    pub rows: Tensor<B, 2>,
+    /// The gradient of the candidates, `[candidates, width]`.
+    pub candidates: Tensor<B, 2>,
+}
+
+/// Scores that are in memory at once, at most, but for those of one row.
+pub const SCORES_AT_ONCE: usize = 1 << 24;
+
+/// Returns the runs of `rows` rows whose scores of `candidates` are in memory together, and the candidates of each.
+pub(super) fn runs<'a>(
+    of: &'a Candidates<'a>,
+) -> impl Iterator<Item = (std::ops::Range<usize>, Candidates<'a>)> {
+    let (rows, at_once) = (of.targets.len(), (SCORES_AT_ONCE / of.n.max(1)).max(1));
+    (0..rows).step_by(at_once).map(move |first| {
+        let run = first..(first + at_once).min(rows);
+        let groups = if of.groups.is_empty() { &[] } else { &of.groups[run.clone()] };
+        let own = Candidates { n: of.n, targets: &of.targets[run.clone()], groups, hidden: of.hidden };
+        (run, own)
+    })
+}
+
+/// Rows that are sequences, one behind the other, and how they attend.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    /// Where each sequence's rows end, ascending to the number of rows.
+    pub ends: Arc<[u32]>,
+    /// Heads, which share a row's values evenly.
+    pub heads: usize,
 }
 
 /// Added to variances before their root is taken.
@@ -190,6 +238,60 @@ pub trait DenseBackend: Backend {
         activation: Activation,
     ) -> FloatTensor<Self> {
         by_definition::normalize::<Self>(x, [scale, shift], [mean, variance], activation)
+    }
+
+    /// Normalizes every row by its own mean and variance: `scale (x - mean) / √(variance + 1e-5) + shift` (Ba, Kiros, Hinton 2016).
+    ///
+    /// # Shapes
+    /// `x` `[rows, width]`; `scale`, `shift` `[width]`.
+    fn normalize_rows(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        sequences_by_definition::layer_norm::<Self>(x, scale, shift)
+    }
+
+    /// Returns the gradients of [`DenseBackend::normalize_rows`].
+    fn normalize_rows_backward(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> LayerNormGradients<Self> {
+        sequences_by_definition::layer_norm_backward::<Self>(x, scale, gradient)
+    }
+
+    /// Lets each position of each sequence attend to itself and those before it (Vaswani et al. 2017).
+    ///
+    /// # Shapes
+    /// `qkv` `[rows, 3 width]`: queries, keys and values, each of all heads; returns `[rows, width]`.
+    fn causal_attention(qkv: FloatTensor<Self>, of: &Attention) -> FloatTensor<Self> {
+        sequences_by_definition::causal_attention::<Self>(qkv, of)
+    }
+
+    /// Returns the gradient of [`DenseBackend::causal_attention`] with regard to `qkv`.
+    fn causal_attention_backward(
+        qkv: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        of: &Attention,
+    ) -> FloatTensor<Self> {
+        sequences_by_definition::causal_attention_backward::<Self>(qkv, gradient, of)
+    }
+
+    /// Scores each row against all candidates by `x · c + bias`, and returns the losses and `scale` times their gradients; some rows at a
+    /// time, so that the scores never take more than [`SCORES_AT_ONCE`] values. See [`recmill_kernels::candidate_loss`].
+    ///
+    /// # Shapes
+    /// `x` `[rows, width]`, `candidates` `[candidates, width]`, `bias` `[candidates]`; at least one row.
+    fn against(
+        x: FloatTensor<Self>,
+        candidates: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        of: &Candidates<'_>,
+        loss: CandidateLoss,
+        scale: f32,
+    ) -> Against<Self> {
+        sequences_by_definition::against::<Self>([x, candidates, bias], of, loss, scale)
     }
 
     /// Returns `parameter` after one step of `rule`'s optimizer.

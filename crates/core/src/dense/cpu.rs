@@ -8,17 +8,20 @@ use burn::tensor::{Shape, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 use recmill_kernels::{
-    BatchNorm, BatchNormGradients as IntoNormGradients, Buffer, ColumnStatistics, Device, Linear,
+    BatchNorm, BatchNormGradients as IntoNormGradients, Buffer, CandidateLoss, Candidates, CausalAttention,
+    ColumnStatistics, Device, LayerNorm, LayerNormGradients as IntoLayerNorm, Linear,
     LinearGradients as IntoGradients, LinearScratch, Products, batch_norm, batch_norm_backward,
-    cross_layer_backward_into, cross_layer_into, dense_update, fm_second_order_backward_into,
-    fm_second_order_into, linear, linear_backward, normalize, pairwise_dots_backward_into,
-    pairwise_dots_into,
+    candidate_loss, causal_attention, causal_attention_backward, cross_layer_backward_into, cross_layer_into,
+    dense_update, fm_second_order_backward_into, fm_second_order_into, layer_norm, layer_norm_backward,
+    linear, linear_backward, normalize, pairwise_dots_backward_into, pairwise_dots_into,
 };
 
 use super::{
-    Activation, BatchNormGradients, BatchNormState, BatchNormed, Cpu, CrossGradients, DenseBackend,
-    DenseRule, DeviceBackend, LinearGradients, OptimizerState,
-    backend::{NORM_EPSILON, by_definition, primitive, tensor},
+    Activation, Against, Attention, BatchNormGradients, BatchNormState, BatchNormed, Cpu, CrossGradients,
+    DenseBackend, DenseRule, DeviceBackend, LayerNormGradients, LinearGradients, OptimizerState,
+    SCORES_AT_ONCE,
+    backend::{NORM_EPSILON, by_definition, primitive, runs, tensor},
+    sequences_by_definition,
 };
 use crate::{Error, Result};
 
@@ -283,6 +286,76 @@ impl DenseBackend for Cpu {
         }
     }
 
+    fn normalize_rows(x: FlexTensor, scale: FlexTensor, shift: FlexTensor) -> FlexTensor {
+        let [x, scale, shift] = [x, scale, shift].map(Values::new);
+        let shape: [usize; 2] = x.dims();
+        let mut y = vec![0.0; shape[0] * shape[1]];
+        let norm = LayerNorm { scale: scale.get(), shift: shift.get(), epsilon: NORM_EPSILON };
+        match layer_norm(&norm, x.get(), &mut y) {
+            Ok(()) => made(y, shape),
+            Err(_) => sequences_by_definition::layer_norm::<Cpu>(x.0, scale.0, shift.0),
+        }
+    }
+
+    fn normalize_rows_backward(
+        x: FlexTensor,
+        scale: FlexTensor,
+        gradient: FlexTensor,
+    ) -> LayerNormGradients<Self> {
+        let [x, scale, gradient] = [x, scale, gradient].map(Values::new);
+        let shape: [usize; 2] = x.dims();
+        let width = shape[1];
+        let [mut of_x, mut of_scale, mut of_shift] = [shape[0] * width, width, width].map(|n| vec![0.0; n]);
+        // The shift has no part in the gradients.
+        let norm = LayerNorm { scale: scale.get(), shift: scale.get(), epsilon: NORM_EPSILON };
+        let into = IntoLayerNorm { x: &mut of_x, scale: &mut of_scale, shift: &mut of_shift };
+        match layer_norm_backward(&norm, x.get(), gradient.get(), into) {
+            Ok(()) => LayerNormGradients {
+                x: made(of_x, shape),
+                scale: made(of_scale, [width]),
+                shift: made(of_shift, [width]),
+            },
+            Err(_) => sequences_by_definition::layer_norm_backward::<Cpu>(x.0, scale.0, gradient.0),
+        }
+    }
+
+    fn causal_attention(qkv: FlexTensor, of: &Attention) -> FlexTensor {
+        let qkv = Values::new(qkv);
+        let [rows, width] = qkv.dims();
+        let kernel = CausalAttention { ends: &of.ends, width: width / 3, heads: of.heads };
+        let mut y = vec![0.0; rows * (width / 3)];
+        match causal_attention(&kernel, qkv.get(), &mut y) {
+            Ok(()) => made(y, [rows, width / 3]),
+            Err(_) => sequences_by_definition::causal_attention::<Cpu>(qkv.0, of),
+        }
+    }
+
+    fn causal_attention_backward(qkv: FlexTensor, gradient: FlexTensor, of: &Attention) -> FlexTensor {
+        let [qkv, gradient] = [qkv, gradient].map(Values::new);
+        let [rows, width] = qkv.dims();
+        let kernel = CausalAttention { ends: &of.ends, width: width / 3, heads: of.heads };
+        let mut out = vec![0.0; rows * width];
+        match causal_attention_backward(&kernel, qkv.get(), gradient.get(), &mut out) {
+            Ok(()) => made(out, [rows, width]),
+            Err(_) => sequences_by_definition::causal_attention_backward::<Cpu>(qkv.0, gradient.0, of),
+        }
+    }
+
+    fn against(
+        x: FlexTensor,
+        candidates: FlexTensor,
+        bias: FlexTensor,
+        of: &Candidates<'_>,
+        loss: CandidateLoss,
+        scale: f32,
+    ) -> Against<Self> {
+        let [x, candidates, bias] = [x, candidates, bias].map(Values::new);
+        match scored(x.get(), candidates.get(), bias.get(), x.dims(), of, loss, scale) {
+            Ok(found) => found,
+            Err(_) => sequences_by_definition::against::<Cpu>([x.0, candidates.0, bias.0], of, loss, scale),
+        }
+    }
+
     fn join(a: FlexTensor, b: FlexTensor) -> FlexTensor {
         let [a, b] = [a, b].map(Values::new);
         let ([rows, n], [_, m]) = (a.dims(), b.dims());
@@ -336,6 +409,75 @@ impl DenseBackend for Cpu {
         }
     }
 }
+
+/// [`DenseBackend::against`] by our kernels; the scores become their gradients in place.
+fn scored(
+    x: &[f32],
+    candidates: &[f32],
+    bias: &[f32],
+    [n, width]: [usize; 2],
+    of: &Candidates<'_>,
+    loss: CandidateLoss,
+    scale: f32,
+) -> recmill_kernels::Result<Against<Cpu>> {
+    let weight = turned(candidates, width);
+    let layer = Linear {
+        inputs: width,
+        outputs: of.n,
+        weight: &weight,
+        bias: Some(bias),
+        activation: recmill_kernels::Activation::Identity,
+        products: PRODUCTS.get(),
+    };
+    let (mut losses, mut rows) = (vec![0.0; n], vec![0.0; n * width]);
+    let mut sum = vec![0.0; weight.len()];
+    let (mut scores, mut of_weight) = (Vec::new(), Vec::new());
+    // What an identity gave is not looked at: memory that is never touched.
+    let not_read = vec![0.0; n.min(SCORES_AT_ONCE / of.n.max(1) + 1) * of.n];
+    for (run, own) in runs(of) {
+        scores.resize(run.len() * of.n, 0.0);
+        let (x, rows) =
+            (&x[run.start * width..run.end * width], &mut rows[run.start * width..run.end * width]);
+        with_scratch(|scratch| {
+            linear(&layer, x, &mut scores, scratch)?;
+            candidate_loss(loss, &own, scale, &mut scores, &mut losses[run])?;
+            let first = of_weight.is_empty();
+            of_weight.resize(weight.len(), 0.0);
+            let into = IntoGradients { weight: &mut of_weight, bias: None, x: Some(rows) };
+            linear_backward(&layer, x, &not_read[..scores.len()], &mut scores, into, scratch)?;
+            match first {
+                true => std::mem::swap(&mut sum, &mut of_weight),
+                false => sum.par_iter_mut().zip(&of_weight).for_each(|(sum, more)| *sum += more),
+            }
+            Ok::<_, recmill_kernels::Error>(())
+        })?;
+    }
+    let candidates = turned(&sum, of.n);
+    Ok(Against {
+        losses: tensor(made(losses, [n])),
+        rows: tensor(made(rows, [n, width])),
+        candidates: tensor(made(candidates, [of.n, width])),
+    })
+}
+
+/// The columns of `[.., columns]` as rows.
+fn turned(values: &[f32], columns: usize) -> Vec<f32> {
+    let rows = values.len() / columns.max(1);
+    let mut out = vec![0.0; values.len()];
+    // Few rows of the result at a time, so that what is read of a row is in the cache for the next.
+    out.par_chunks_mut(rows.max(1) * TURNED_ROWS).enumerate().for_each(|(task, out)| {
+        for row in 0..rows {
+            let own = &values[row * columns + task * TURNED_ROWS..];
+            for (value, out) in own.iter().zip(out.chunks_exact_mut(rows)) {
+                out[row] = *value;
+            }
+        }
+    });
+    out
+}
+
+/// Rows of a turned matrix that one task writes.
+const TURNED_ROWS: usize = 16;
 
 impl DeviceBackend for Cpu {
     fn device(device: Device) -> Result<Self::Device> {
@@ -457,6 +599,52 @@ mod tests {
                 close(found.shift, definition.shift, "gradient of shift");
             }
         }
+        for (rows, width) in [(1, 4), (70, 16), (33, 6)] {
+            let (x, scale, g) = (some([rows, width], 30), some([width], 31), some([rows, width], 33));
+            close(
+                Cpu::normalize_rows(x.clone(), scale.clone(), some([width], 32)),
+                sequences_by_definition::layer_norm::<Cpu>(x.clone(), scale.clone(), some([width], 32)),
+                "normalize_rows",
+            );
+            let ours = Cpu::normalize_rows_backward(x.clone(), scale.clone(), g.clone());
+            let definition = sequences_by_definition::layer_norm_backward::<Cpu>(x, scale, g);
+            close(ours.x, definition.x, "gradient of rows");
+            close(ours.scale, definition.scale, "gradient of their scale");
+            close(ours.shift, definition.shift, "gradient of their shift");
+        }
+        for (ends, width, heads) in [(&[3][..], 4, 2), (&[0, 2, 2, 9, 10], 6, 1), (&[40, 41], 8, 4)] {
+            let rows = ends[ends.len() - 1] as usize;
+            let of = Attention { ends: ends.into(), heads };
+            let (qkv, g) = (some([rows, 3 * width], 34), some([rows, width], 35));
+            close(
+                Cpu::causal_attention(qkv.clone(), &of),
+                sequences_by_definition::causal_attention::<Cpu>(qkv.clone(), &of),
+                "attention",
+            );
+            close(
+                Cpu::causal_attention_backward(qkv.clone(), g.clone(), &of),
+                sequences_by_definition::causal_attention_backward::<Cpu>(qkv, g, &of),
+                "attention backward",
+            );
+        }
+        let hidden = [vec![0, 2], vec![]];
+        let groups = [0, 1, 0];
+        for (groups, hidden) in [(&groups[..], &hidden[..]), (&[], &[])] {
+            let of = Candidates { n: 5, targets: &[2, 0, 4], groups, hidden };
+            for loss in [CandidateLoss::Softmax, CandidateLoss::Logistic { positive: 0.5, negative: 0.25 }] {
+                let operands = || [some([3, 7], 36), some([5, 7], 37), some([5], 38)];
+                let [x, candidates, bias] = operands();
+                let ours = Cpu::against(x, candidates, bias, &of, loss, 0.5);
+                let definition = sequences_by_definition::against::<Cpu>(operands(), &of, loss, 0.5);
+                close(primitive(ours.losses), primitive(definition.losses), "losses");
+                close(primitive(ours.rows), primitive(definition.rows), "gradient of rows");
+                close(primitive(ours.candidates), primitive(definition.candidates), "of candidates");
+            }
+        }
+        let many = SCORES_AT_ONCE / 2 - 1;
+        let of = Candidates { n: many, targets: &[0, 1, 2, 3, 4], groups: &[], hidden: &[] };
+        let all = runs(&of).map(|(run, own)| (run, own.targets.to_vec())).collect::<Vec<_>>();
+        assert_eq!(all, [(0..2, vec![0, 1]), (2..4, vec![2, 3]), (4..5, vec![4])]);
         for (rows, n, m) in [(1, 1, 1), (7, 3, 5), (600, 16, 1), (5, 2, 40)] {
             // Columns of a wider tensor, and rows that were columns: memory in another order.
             let a = tensor::<Cpu, 2>(some([rows, n + 3], 12)).slice([0..rows, 2..n + 2]);

@@ -115,11 +115,11 @@ impl<R: GpuRuntime + CubeRuntime> DeviceBackend for Gpu<R> {
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Tensor, TensorData};
-    use recmill_kernels::{CudaRuntime, WgpuRuntime, conformance::devices};
+    use recmill_kernels::{CandidateLoss, Candidates, CudaRuntime, WgpuRuntime, conformance::devices};
 
     use super::*;
     use crate::dense::{
-        Activation, BatchNormState, Cpu, DenseRule, OptimizerState,
+        Activation, Attention, BatchNormState, Cpu, DenseRule, OptimizerState,
         backend::{primitive, tensor as wrap},
         buffer_of, matrix_of,
     };
@@ -202,6 +202,35 @@ mod tests {
                 add(what("part"), part);
             }
             add(what("cross of views"), B::cross(primitive(a.clone()), primitive(a.clone()), primitive(a)));
+        }
+        for (rows, width) in [(1, 4), (70, 16)] {
+            let columns = |salt| some::<B, 1>([width], salt, device);
+            let x = || some::<B, 2>([rows, width], 30, device);
+            add("normalize rows".into(), B::normalize_rows(x(), columns(31), columns(32)));
+            let gradients =
+                B::normalize_rows_backward(x(), columns(31), some::<B, 2>([rows, width], 33, device));
+            add("normalize rows backward".into(), gradients.x);
+            add("scale of rows".into(), row(gradients.scale));
+            add("shift of rows".into(), row(gradients.shift));
+        }
+        for (ends, width, heads) in [(&[3][..], 4, 2), (&[0, 2, 2, 9, 10], 6, 1), (&[40, 41], 8, 4)] {
+            let rows = ends[ends.len() - 1] as usize;
+            let of = Attention { ends: ends.into(), heads };
+            let qkv = || some::<B, 2>([rows, 3 * width], 34, device);
+            add("attention".into(), B::causal_attention(qkv(), &of));
+            let gradient = some::<B, 2>([rows, width], 35, device);
+            add("attention backward".into(), B::causal_attention_backward(qkv(), gradient, &of));
+        }
+        let (groups, hidden) = ([0, 1, 0], [vec![0, 2], vec![]]);
+        for (groups, hidden) in [(&groups[..], &hidden[..]), (&[], &[])] {
+            let of = Candidates { n: 5, targets: &[2, 0, 4], groups, hidden };
+            for loss in [CandidateLoss::Softmax, CandidateLoss::Logistic { positive: 0.5, negative: 0.25 }] {
+                let [x, candidates] = [(3, 36), (5, 37)].map(|(n, salt)| some::<B, 2>([n, 7], salt, device));
+                let found = B::against(x, candidates, some::<B, 1>([5], 38, device), &of, loss, 0.5);
+                add(format!("{loss:?}"), primitive(found.losses.unsqueeze::<2>()));
+                add(format!("rows of {loss:?}"), primitive(found.rows));
+                add(format!("candidates of {loss:?}"), primitive(found.candidates));
+            }
         }
         for optimizer in
             [DenseOptimizer::Sgd, DenseOptimizer::Adagrad, DenseOptimizer::Adam, DenseOptimizer::Adamw]

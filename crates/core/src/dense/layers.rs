@@ -7,10 +7,13 @@ use burn::{
     tensor::{Tensor, TensorData, backend::Backend},
 };
 use rayon::prelude::*;
-use recmill_kernels::philox::{Draws, unit};
+use recmill_kernels::{
+    CandidateLoss, Candidates,
+    philox::{Draws, unit},
+};
 
 use super::{
-    Activation, DenseBackend,
+    Activation, Against, Attention, DenseBackend,
     backend::{primitive, tensor},
 };
 
@@ -277,6 +280,47 @@ impl<B: DenseBackend> Mlp<B> {
         }
         x
     }
+}
+
+/// Layer normalization of rows: see [`DenseBackend::normalize_rows`].
+#[derive(Module, Debug)]
+pub struct LayerNorm<B: Backend> {
+    scale: Param<Tensor<B, 1>>,
+    shift: Param<Tensor<B, 1>>,
+}
+
+impl<B: Backend> LayerNorm<B> {
+    /// Begins with what changes nothing else.
+    pub fn new(width: usize, initial: &mut Initial<'_, B>) -> Self {
+        Self { scale: initial.constant([width], 1.0), shift: initial.constant([width], 0.0) }
+    }
+}
+
+impl<B: DenseBackend> LayerNorm<B> {
+    /// Maps `[rows, width]` to as many.
+    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        tensor(B::normalize_rows(primitive(x), primitive(self.scale.val()), primitive(self.shift.val())))
+    }
+}
+
+/// As [`DenseBackend::causal_attention`], on burn's tensors.
+pub fn attend<B: DenseBackend>(qkv: Tensor<B, 2>, of: &Attention) -> Tensor<B, 2> {
+    tensor(B::causal_attention(primitive(qkv), of))
+}
+
+/// As [`DenseBackend::against`], on burn's tensors.
+///
+/// # Shapes
+/// `x` `[rows, width]`, `candidates` `[candidates, width]`, `bias` `[candidates]`; at least one row.
+pub fn against<B: DenseBackend>(
+    x: Tensor<B, 2>,
+    candidates: Tensor<B, 2>,
+    bias: Tensor<B, 1>,
+    of: &Candidates<'_>,
+    loss: CandidateLoss,
+    scale: f32,
+) -> Against<B> {
+    B::against(primitive(x), primitive(candidates), primitive(bias), of, loss, scale)
 }
 
 /// Joins tensors along their second dimension, as [`DenseBackend::join`] does rows; they agree in the others.

@@ -8,13 +8,13 @@
 use rayon::prelude::*;
 
 use super::{
-    Mode, OP, OnPositive, PairwiseEpoch, PairwiseLoss, PairwiseStats, alias, blocks, deal,
-    step::{self, LogSum},
-    stream, weights,
+    Mode, OP, OnPositive, PairwiseEpoch, PairwiseLoss, PairwiseStats, alias, blocks, deal, step, stream,
+    weights,
 };
 use crate::{
     Error, Result,
     cells::Entry,
+    exp::LogSum,
     negative::AliasTable,
     philox::{self, Draws, below},
     shared_rows::{AHEAD, SharedRows},
