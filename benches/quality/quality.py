@@ -29,7 +29,9 @@ WORK = pathlib.Path(os.environ.get("RECMILL_WORK", ROOT / "target/quality"))
 TRIED = pathlib.Path(os.environ.get("RECMILL_TRIED", pathlib.Path(__file__).with_name("tried.csv")))
 COLUMNS = ["data", "model", "flags", "first", "second", "seconds"]
 # The two figures of each data set; the second decides for rankings, the first (rmse, smaller is better) for values.
-FIGURES = {"ml1m-ncf": ("hr@10", "ndcg@10"), "gowalla": ("recall@20", "ndcg@20"), "lastfm-seq": ("hr@10", "ndcg@10")}
+FIGURES = {"ml1m-ncf": ("hr@10", "ndcg@10"), "gowalla": ("recall@20", "ndcg@20"),
+           "yelp2018": ("recall@20", "ndcg@20"), "lastfm-seq": ("hr@10", "ndcg@10"),
+           "beauty-seq": ("hr@10", "ndcg@10"), "video-seq": ("hr@10", "ndcg@10")}
 DETERMINISTIC = ("item-knn", "ease", "most-popular")
 
 
@@ -75,16 +77,17 @@ def protocol(data, cut):
         parts = split(data, shuffled, "--leave-last-out")
         sampled = [["--test", parts / name, "--sampled-negatives", 99] for name in ("valid.csv", "test.csv")]
         return [parts / "train.csv"], [], sampled
-    if data == "gowalla":
+    if data in ("gowalla", "yelp2018"):
         if not cut:
             return [folder / "train.csv"], [], [["--test", folder / "test.csv"]]
         parts = split(data, folder / "train.csv", "--fraction", 0.1, "--valid-fraction", 0, "--per-user", "--seed", 0)
         return [parts / "train.csv"], [], [["--test", parts / "test.csv"]]
-    if data == "lastfm-seq":
+    if data in ("lastfm-seq", "beauty-seq", "video-seq"):
         parts = split(data, folder / "events.csv", "--leave-last-out")
+        ranked = ["--sampled-negatives", 100, "--seed", 0] if data == "video-seq" else []
         if cut:
-            return [parts / "train.csv"], [], [["--test", parts / "valid.csv"]]
-        return [parts / "train.csv", parts / "valid.csv"], [], [["--test", parts / "test.csv"]]
+            return [parts / "train.csv"], [], [["--test", parts / "valid.csv", *ranked]]
+        return [parts / "train.csv", parts / "valid.csv"], [], [["--test", parts / "test.csv", *ranked]]
     if data.startswith("ml100k/u"):
         whole = data_folder() / f"{data}.train.csv"
         if not cut:

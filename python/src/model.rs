@@ -101,7 +101,11 @@ impl UserHistory for UsersOf {
     }
 
     fn read(&self, user: UserIndex, out: &mut Vec<(ItemIndex, f32)>) -> recmill_core::Result<()> {
-        UserHistory::read(self.0.by_user(), user, out)
+        UserHistory::read(&*self.0, user, out)
+    }
+
+    fn read_in_order(&self, user: UserIndex, out: &mut Vec<(ItemIndex, f32)>) -> recmill_core::Result<()> {
+        UserHistory::read_in_order(&*self.0, user, out)
     }
 }
 

@@ -6,8 +6,8 @@ use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcom
 
 use crate::{
     commands::{
-        bench, demo, devices, doctor, evaluate, inspect, predict, recommend, schema, serve, similar, split,
-        train,
+        bench, demo, devices, doctor, evaluate, export, inspect, predict, recommend, schema, serve, similar,
+        split, train,
     },
     failure::{Failure, Result},
     output::LogWriter,
@@ -55,6 +55,8 @@ enum Command {
     Recommend(recommend::Recommend),
     /// Lists the items most like one item.
     Similar(similar::Similar),
+    /// Writes the vectors of a model's items and users, as Parquet.
+    Export(export::Export),
     /// Scores each row of a file, or predicts the value of each (user, item) row.
     Predict(predict::Predict),
     /// Tells what is in a model directory.
@@ -178,6 +180,7 @@ fn dispatch(command: Command, given: &Given) -> Result<()> {
         Command::Evaluate(command) => command.run(given),
         Command::Recommend(command) => command.run(),
         Command::Similar(command) => command.run(),
+        Command::Export(command) => command.run(),
         Command::Predict(command) => command.run(given),
         Command::Inspect(command) => command.run(),
         Command::Serve(command) => command.run(),

@@ -1,6 +1,6 @@
 //! Whom a model answers, and from what: the text ids, the histories, and when a user is folded in.
 
-use crate::{Csr, IdMap, ItemIndex, Query, Result, UserIndex, models::Retriever};
+use crate::{Csr, Dataset, IdMap, ItemIndex, Query, Result, UserIndex, models::Retriever};
 
 /// Text ids by index, wherever they are stored.
 pub trait Ids: Send + Sync {
@@ -43,6 +43,34 @@ pub trait UserHistory: Send + Sync {
     /// # Errors
     /// [`crate::Error::Damaged`] when the file behind the history makes no sense there.
     fn read(&self, user: UserIndex, out: &mut Vec<(ItemIndex, f32)>) -> Result<()>;
+
+    /// As [`UserHistory::read`], but from the oldest to the newest; items ascending where nobody knows which is which.
+    ///
+    /// # Errors
+    /// As [`UserHistory::read`].
+    fn read_in_order(&self, user: UserIndex, out: &mut Vec<(ItemIndex, f32)>) -> Result<()> {
+        self.read(user, out)
+    }
+}
+
+impl UserHistory for Dataset {
+    fn n_users(&self) -> usize {
+        Dataset::n_users(self)
+    }
+
+    fn read(&self, user: UserIndex, out: &mut Vec<(ItemIndex, f32)>) -> Result<()> {
+        self.by_user().read(user, out)
+    }
+
+    fn read_in_order(&self, user: UserIndex, out: &mut Vec<(ItemIndex, f32)>) -> Result<()> {
+        let (items, values) = self.by_user().row(user.at());
+        out.clear();
+        if user.at() < Dataset::n_users(self) {
+            let entry = |&entry: &u32| (ItemIndex(items[entry as usize]), values[entry as usize]);
+            out.extend(self.order(user.at()).iter().map(entry));
+        }
+        Ok(())
+    }
 }
 
 impl UserHistory for Csr {
@@ -82,6 +110,8 @@ impl Audience<'_> {
     /// Writes what `person` has had to `history` and returns the question to ask about them; none where neither the model
     /// nor a history knows them.
     ///
+    /// The question of a model that reads the order of a history has it from the oldest to the newest; `history` ascends all the same.
+    ///
     /// A user is answered from their parameters as long as their history is what the model learnt from, and folded in
     /// otherwise; so giving the training data as history changes nothing.
     ///
@@ -113,6 +143,15 @@ impl Audience<'_> {
         Ok(match own_parameters {
             Some(user) if unchanged => Some(Query::User(user)),
             _ if history.is_empty() => None,
+            _ if self.retriever.reads_order() => {
+                let mut in_order = Vec::with_capacity(history.len());
+                match (self.given, person.given, person.user) {
+                    (Some(given), Some(row), _) => given.read_in_order(row, &mut in_order)?,
+                    (None, _, Some(user)) => self.learnt.read_in_order(user, &mut in_order)?,
+                    _ => {}
+                }
+                Some(Query::History(in_order))
+            }
             _ => Some(Query::History(history.clone())),
         })
     }

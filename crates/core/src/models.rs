@@ -12,8 +12,10 @@ mod factors;
 mod fold_in;
 mod item_knn;
 mod lmf;
+mod mf;
 mod most_popular;
 mod pair_factors;
+mod sasrec;
 mod svd;
 mod warp;
 
@@ -23,8 +25,10 @@ pub use config::{ConfigProblem, ModelConfig, Precision, Problems, open};
 pub use ease::{Ease, EaseConfig};
 pub use item_knn::{ItemKnn, ItemKnnConfig, Measure, NeighboursOf};
 pub use lmf::{Lmf, LmfConfig};
+pub use mf::{Mf, MfConfig, Similarity};
 pub use most_popular::{Count, MostPopular, MostPopularConfig};
 pub use pair_factors::{FOLD_IN_NEGATIVES, PairModel};
+pub use sasrec::{SasRec, SasRecConfig, SasRecNetwork, SequenceLoss, SequenceRows};
 pub use svd::{Svd, SvdConfig, SvdFactors, SvdSolver, ValueRange};
 pub use warp::{Warp, WarpConfig};
 
@@ -45,6 +49,11 @@ pub trait Retriever: Send + Sync {
 
     /// Returns the items of the catalogue.
     fn n_items(&self) -> usize;
+
+    /// Returns whether it matters which item of a history came first: such a model is asked with histories from the oldest to the newest.
+    fn reads_order(&self) -> bool {
+        false
+    }
 
     /// Answers every row of `batch` in `workspace`.
     ///

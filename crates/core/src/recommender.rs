@@ -93,7 +93,31 @@ pub struct AskWorkspace {
 /// Histories that count instead of what the model learnt from.
 struct Given {
     users: IdMap,
-    histories: Csr,
+    histories: GivenHistories,
+}
+
+struct GivenHistories {
+    by_user: Csr,
+    /// For every row its entries from the oldest to the newest, counted from the row's start.
+    order: Vec<u32>,
+}
+
+impl UserHistory for GivenHistories {
+    fn n_users(&self) -> usize {
+        self.by_user.n_rows()
+    }
+
+    fn read(&self, user: UserIndex, out: &mut Vec<(ItemIndex, f32)>) -> Result<()> {
+        self.by_user.read(user, out)
+    }
+
+    fn read_in_order(&self, user: UserIndex, out: &mut Vec<(ItemIndex, f32)>) -> Result<()> {
+        let (items, values) = self.by_user.row(user.at());
+        let entry = |&entry: &u32| (ItemIndex(items[entry as usize]), values[entry as usize]);
+        out.clear();
+        out.extend(self.order[self.by_user.range(user.at())].iter().map(entry));
+        Ok(())
+    }
 }
 
 /// A model, its ids, and what its users have had.
@@ -148,18 +172,31 @@ impl Recommender {
     /// [`Error::Inconsistent`] never for a sound data set.
     pub fn set_history(&mut self, history: Dataset) -> Result<u64> {
         let items: Vec<Option<u32>> = history.items.iter().map(|id| self.items.index(id)).collect();
-        let (mut indptr, mut pairs) = (vec![0u64], Vec::new());
+        let (mut indptr, mut pairs, mut order) = (vec![0u64], Vec::new(), Vec::new());
+        let (mut own, mut places) = (Vec::new(), Vec::new());
         for user in 0..history.n_users() {
             let (columns, values) = history.by_user().row(user);
-            let start = pairs.len();
-            let known = |(&item, &value): (&u32, &f32)| Some((items[item as usize]?, value));
-            pairs.extend(columns.iter().zip(values).filter_map(known));
-            pairs[start..].sort_unstable_by_key(|&(item, _)| item);
+            let known = |&entry: &u32| {
+                let entry = entry as usize;
+                Some((items[columns[entry] as usize]?, values[entry]))
+            };
+            own.clear();
+            own.extend(history.order(user).iter().filter_map(known));
+            places.clear();
+            places.extend(0..own.len() as u32);
+            places.sort_unstable_by_key(|&place| own[place as usize].0);
+            pairs.extend(places.iter().map(|&place| own[place as usize]));
+            let start = order.len();
+            order.resize(start + own.len(), 0);
+            for (entry, &place) in places.iter().enumerate() {
+                order[start + place as usize] = entry as u32;
+            }
             indptr.push(pairs.len() as u64);
         }
         let left_out = (history.by_user().nnz() - pairs.len()) as u64;
         let (indices, values) = pairs.into_iter().unzip();
-        let histories = Csr::new(self.items.len(), indptr, indices, values)?;
+        let by_user = Csr::new(self.items.len(), indptr, indices, values)?;
+        let histories = GivenHistories { by_user, order };
         self.given = Some(Given { users: history.users, histories });
         Ok(left_out)
     }

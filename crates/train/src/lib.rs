@@ -5,6 +5,7 @@
 //! [`Progress`].
 
 mod als;
+mod candidates;
 pub mod conformance;
 mod data;
 mod ease;
@@ -15,16 +16,18 @@ pub mod gradient;
 mod item_knn;
 mod learner;
 pub mod memory;
+mod mf;
 mod most_popular;
 mod pairwise;
 mod progress;
+mod sasrec;
 mod svd;
 mod svd_als;
 mod training;
 mod validation;
 
 pub use als::solve_als;
-pub use data::Sizes;
+pub use data::{Sizes, hold_out_newest};
 pub use error::Error;
 pub use fit::{Ended, FitOptions, Trained, Validation, fit};
 pub use learner::Learner;

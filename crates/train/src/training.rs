@@ -7,8 +7,8 @@ use recmill_kernels::Device;
 
 use crate::{
     Error, FitOptions, Learner, Plan, Prediction, Progress, Result, Trained, Validation, als::AlsLearner,
-    data::Sizes, ease::EaseLearner, fit, item_knn::ItemKnnLearner, memory::available_bytes,
-    most_popular::MostPopularLearner, pairwise::PairwiseLearner, svd::SvdLearner,
+    data::Sizes, ease::EaseLearner, fit, item_knn::ItemKnnLearner, memory::available_bytes, mf,
+    most_popular::MostPopularLearner, pairwise::PairwiseLearner, sasrec, svd::SvdLearner,
 };
 
 /// One training: what of, what from, and how to decide when it is done.
@@ -99,10 +99,12 @@ impl<'a> Training<'a> {
             ModelConfig::Bpr(config) => Box::new(PairwiseLearner::new(config, data, seed, device)?),
             ModelConfig::Lmf(config) => Box::new(PairwiseLearner::new(config, data, seed, device)?),
             ModelConfig::Warp(config) => Box::new(PairwiseLearner::new(config, data, seed, device)?),
+            ModelConfig::Mf(config) => mf::learner(config, data, seed, device)?,
             ModelConfig::ItemKnn(config) => Box::new(ItemKnnLearner::new(config, data, device)),
             ModelConfig::Ease(config) => Box::new(EaseLearner::new(config, data)?),
             ModelConfig::MostPopular(config) => Box::new(MostPopularLearner::new(config, data)),
             ModelConfig::Svd(config) => Box::new(SvdLearner::new(config, data, seed)?),
+            ModelConfig::SasRec(config) => sasrec::learner(config, data, seed, device)?,
         })
     }
 }
@@ -114,17 +116,19 @@ pub fn predict(config: &ModelConfig, sizes: &Sizes) -> Prediction {
         ModelConfig::Bpr(config) => PairwiseLearner::predict(config, sizes),
         ModelConfig::Lmf(config) => PairwiseLearner::predict(config, sizes),
         ModelConfig::Warp(config) => PairwiseLearner::predict(config, sizes),
+        ModelConfig::Mf(config) => mf::predict(config, sizes),
         ModelConfig::ItemKnn(config) => ItemKnnLearner::predict(config, sizes),
         ModelConfig::Ease(_) => EaseLearner::predict(sizes),
         ModelConfig::MostPopular(_) => MostPopularLearner::predict(sizes),
         ModelConfig::Svd(config) => SvdLearner::predict(config, sizes),
+        ModelConfig::SasRec(config) => sasrec::predict(config, sizes),
     }
 }
 
 /// Returns whether the model has a way of learning on a GPU.
 pub fn trains_on_gpu(config: &ModelConfig) -> bool {
-    use ModelConfig::{Als, Bpr, ItemKnn, Lmf, Warp};
-    matches!(config, Als(_) | Bpr(_) | Lmf(_) | Warp(_) | ItemKnn(_))
+    use ModelConfig::{Als, Bpr, ItemKnn, Lmf, Mf, SasRec, Warp};
+    matches!(config, Als(_) | Bpr(_) | Lmf(_) | Warp(_) | Mf(_) | ItemKnn(_) | SasRec(_))
 }
 
 /// Returns the bytes that training allocates on a GPU, for models that learn there.
@@ -134,7 +138,9 @@ fn predict_on_gpu(config: &ModelConfig, sizes: &Sizes) -> Option<Prediction> {
         ModelConfig::Bpr(config) => Some(PairwiseLearner::predict_on_gpu(config, sizes)),
         ModelConfig::Lmf(config) => Some(PairwiseLearner::predict_on_gpu(config, sizes)),
         ModelConfig::Warp(config) => Some(PairwiseLearner::predict_on_gpu(config, sizes)),
+        ModelConfig::Mf(config) => Some(mf::predict_on_gpu(config, sizes)),
         ModelConfig::ItemKnn(_) => Some(ItemKnnLearner::predict_on_gpu(sizes)),
+        ModelConfig::SasRec(config) => Some(sasrec::predict_on_gpu(config, sizes)),
         _ => None,
     }
 }
@@ -147,6 +153,8 @@ fn epochs(config: &ModelConfig) -> u32 {
         ModelConfig::Lmf(config) => config.iterations,
         ModelConfig::Warp(config) => config.iterations,
         ModelConfig::Svd(config) => config.iterations,
+        ModelConfig::Mf(config) => config.iterations,
+        ModelConfig::SasRec(config) => config.iterations,
         ModelConfig::ItemKnn(_) | ModelConfig::Ease(_) | ModelConfig::MostPopular(_) => 1,
     };
     u32::try_from(iterations).unwrap_or(u32::MAX)

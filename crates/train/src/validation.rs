@@ -48,7 +48,7 @@ impl Validation for HeldOut<'_> {
     }
 
     fn measure(&mut self, model: &dyn Retriever) -> Result<BTreeMap<String, f64>> {
-        let audience = Audience { retriever: model, learnt: self.data.by_user(), given: None };
+        let audience = Audience { retriever: model, learnt: self.data, given: None };
         let resolve = Resolve { users: &self.data.users, items: &self.data.items, given_users: None };
         let evaluation = if self.smaller_is_better() {
             evaluate_ratings(&audience, &resolve, self.test)?.unwrap_or_default()

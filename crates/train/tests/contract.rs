@@ -41,7 +41,9 @@ fn answers(model: &dyn Retriever, rows: Vec<Row>) -> Vec<(Vec<ItemIndex>, Vec<f3
 
 #[test]
 fn the_withheld_item_of_a_checkerboard_comes_first() {
-    for config in all_models().iter().filter(|config| config.name() != "most-popular") {
+    // Order is all that sasrec knows, and a checkerboard has none.
+    let orderless = |config: &&ModelConfig| !["most-popular", "sasrec"].contains(&config.name());
+    for config in all_models().iter().filter(orderless) {
         let (data, withheld) = checkerboard(40, 24, matches!(config, ModelConfig::Svd(_)));
         let model = train(config, &data);
         let mut found = 0;
@@ -55,6 +57,33 @@ fn the_withheld_item_of_a_checkerboard_comes_first() {
         // warp pushes down whatever scores as high as what the user had, the withheld item included.
         let least = if config.name() == "warp" { 2 * withheld.len() * 9 / 10 } else { 2 * withheld.len() };
         assert!(found >= least, "{}: {found}", config.name());
+    }
+}
+
+#[test]
+fn a_model_of_sequences_says_what_comes_next() {
+    // Half of the users go around a circle of items, the others the other way.
+    const CIRCLE: usize = 12;
+    let walk = |user: usize, n: usize| -> Vec<usize> {
+        let step = if user.is_multiple_of(2) { 1 } else { CIRCLE - 1 };
+        (0..n).map(|at| (user / 2 + at * step) % CIRCLE).collect()
+    };
+    let walks: Vec<Vec<usize>> = (0..8 * CIRCLE).map(|user| walk(user, 7)).collect();
+    let data = examples::walks(CIRCLE, &walks);
+    for config in all_models().iter().filter(|config| config.name() == "sasrec") {
+        let model = train(config, &data);
+        assert!(model.reads_order());
+        let history = |items: &[usize]| items.iter().map(|&item| (ItemIndex(item as u32), 1.0)).collect();
+        let mut found = 0;
+        for user in 0..2 * CIRCLE {
+            let future = walk(user, 6);
+            let mut exclude: Vec<ItemIndex> =
+                future[..5].iter().map(|&item| ItemIndex(item as u32)).collect();
+            exclude.sort();
+            let row = Row { exclude, ..Row::new(Query::History(history(&future[..5])), 1) };
+            found += usize::from(answers(&*model, vec![row])[0].0[0].at() == future[5]);
+        }
+        assert!(found >= 2 * CIRCLE * 9 / 10, "{}: {found}", config.objective());
     }
 }
 
@@ -109,7 +138,7 @@ fn the_same_seed_gives_the_same_bytes_on_1_2_and_5_threads() {
         let one = run(1, 3);
         assert!(one == run(2, 3), "{}: two threads differ from one", config.name());
         assert!(one == run(5, 3), "{}: five threads differ from one", config.name());
-        if ["als", "bpr", "lmf", "warp", "svd"].contains(&config.name()) {
+        if ["als", "bpr", "lmf", "warp", "mf", "svd", "sasrec"].contains(&config.name()) {
             assert!(one.0 != run(1, 4).0, "{}: the seed changes nothing", config.name());
         }
     }
@@ -127,8 +156,16 @@ fn the_loss_falls() {
                 assert!(losses.windows(2).all(|pair| pair[1] <= pair[0] * (1.0 + 1e-6)), "als: {losses:?}");
                 assert!(losses[losses.len() - 1] < 0.9 * losses[0], "als: {losses:?}");
             }
-            ModelConfig::Bpr(_) | ModelConfig::Lmf(_) | ModelConfig::Warp(_) | ModelConfig::Svd(_) => {
+            ModelConfig::Bpr(_)
+            | ModelConfig::Lmf(_)
+            | ModelConfig::Warp(_)
+            | ModelConfig::Mf(_)
+            | ModelConfig::Svd(_) => {
                 assert!(losses[losses.len() - 1] < 0.9 * losses[0], "{}: {losses:?}", config.name());
+            }
+            // There is no order in these data, so all it can learn is what is popular and what goes together.
+            ModelConfig::SasRec(_) => {
+                assert!(losses[losses.len() - 1] < 0.96 * losses[0], "sasrec: {losses:?}");
             }
             _ => assert!(losses.is_empty(), "{}: {losses:?}", config.name()),
         }

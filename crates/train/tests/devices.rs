@@ -7,12 +7,14 @@ use std::sync::atomic::AtomicBool;
 
 use recmill_core::{
     Parameter,
+    data::synthetic::{Synthetic, SyntheticOptions},
     directory::Config,
+    models::{MfConfig, ModelConfig, Retriever, SasRecConfig, SequenceLoss, Similarity},
     rankers::{RankerConfig, RankerModel},
 };
 use recmill_kernels::{Device, RowType, conformance::devices};
 use recmill_train::{
-    EpochRecord,
+    EpochRecord, Training,
     conformance::cases,
     gradient::{Checkpoint, CheckpointOptions, RankTraining},
 };
@@ -31,6 +33,38 @@ fn every_device_learns_what_the_cpu_learns() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn every_device_learns_against_candidates_as_the_cpu_does() {
+    let options = SyntheticOptions { n_users: 60, n_items: 40, n_interactions: 700, seed: 5 };
+    let data = Synthetic::generate(&options).dataset().unwrap();
+    let small =
+        SasRecConfig { factors: 8, heads: 2, max_length: 6, iterations: 2, ..SasRecConfig::default() };
+    let of = |loss| ModelConfig::SasRec(SasRecConfig { loss, n_negatives: 5, ..small.clone() });
+    let mf = MfConfig { factors: 8, batch_size: 100, n_negatives: 9, iterations: 2, ..MfConfig::default() };
+    let models = [
+        of(SequenceLoss::Softmax),
+        of(SequenceLoss::SampledSoftmax),
+        of(SequenceLoss::Gbce),
+        ModelConfig::Mf(MfConfig { similarity: Similarity::Dot, ..mf.clone() }),
+        ModelConfig::Mf(mf),
+    ];
+    for (device, config) in devices().into_iter().flat_map(|device| models.iter().map(move |c| (device, c))) {
+        let learn = |device| {
+            let training = Training { device, ..Training::new(config, &data) };
+            let trained = training.run(None, &AtomicBool::new(false), &mut ()).unwrap();
+            (trained.epochs.iter().map(|epoch| epoch.loss.unwrap()).collect::<Vec<_>>(), trained.model)
+        };
+        let ((expected, on_cpu), (found, on_device)) = (learn(Device::Cpu), learn(device));
+        for (a, b) in found.iter().zip(&expected) {
+            assert!((a - b).abs() < 2e-3, "{} on {device}: loss {a} beside {b}", config.objective());
+        }
+        let table = |model: &dyn Retriever| model.table("item_factors").unwrap().to_f32().unwrap();
+        for (a, b) in table(&*on_device).iter().zip(table(&*on_cpu)) {
+            assert!((a - b).abs() < 5e-3, "{} on {device}: {a} beside {b}", config.objective());
+        }
+    }
 }
 
 fn training<'a>(data: &'a Data, config: &'a RankerConfig, device: Device) -> RankTraining<'a> {

@@ -18,8 +18,8 @@ use recmill_core::{
     directory::{self, Config, Epoch, ModelDirectory, Saved, Verify},
     evaluate::{EvaluateOptions, Evaluation},
     models::{
-        AlsConfig, BprConfig, EaseConfig, ItemKnnConfig, LmfConfig, ModelConfig, MostPopularConfig,
-        SvdConfig, WarpConfig,
+        AlsConfig, BprConfig, EaseConfig, ItemKnnConfig, LmfConfig, MfConfig, ModelConfig, MostPopularConfig,
+        SasRecConfig, SvdConfig, WarpConfig,
     },
     rankers::{
         AutoIntConfig, DcnConfig, DeepFmConfig, DlrmConfig, FinalMlpConfig, FmConfig, LogisticConfig,
@@ -28,7 +28,8 @@ use recmill_core::{
 };
 use recmill_kernels::Device;
 use recmill_train::{
-    Ended, EpochRecord, HeldOut, Plan, Prediction, Progress, Trained, Training, Validation, trains_on_gpu,
+    Ended, EpochRecord, HeldOut, Plan, Prediction, Progress, Trained, Training, Validation, hold_out_newest,
+    trains_on_gpu,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -44,7 +45,7 @@ use crate::{
     device_flag::DeviceFlag,
     failure::{Failure, Result},
     interrupt,
-    output::{Out, bytes, counted, note, seconds},
+    output::{Out, bytes, count, counted, note, seconds},
     progress::{self, Bar},
     reading,
 };
@@ -53,7 +54,7 @@ use crate::{
 #[derive(Subcommand)]
 #[command(
     after_help = "Which model? als and ease are the strongest for clicks, views and purchases, item-knn is the \
-    simplest to explain, svd predicts ratings, most-popular is what the others must beat. For rows of features with a \
+    simplest to explain, sasrec reads the order of events, svd predicts ratings, most-popular is what the others must beat. For rows of features with a \
     label, such as clicks or fraud: dcn-v2 and deepfm are the strongest, logistic is what they must beat; shared-bottom and \
     mmoe learn several labels at once. For texts with a label, such as intents of messages: text."
 )]
@@ -66,6 +67,8 @@ pub(crate) enum Train {
     Lmf(OneModel<LmfConfig>),
     /// Matrix factorization that learns from the items that stand too high in a list.
     Warp(OneModel<WarpConfig>),
+    /// Matrix factorization that tells a user's items from all others at once, by softmax.
+    Mf(OneModel<MfConfig>),
     /// The items most like those a user had.
     ItemKnn(OneModel<ItemKnnConfig>),
     /// A dense model of items in closed form; memory grows with the square of the catalogue.
@@ -74,6 +77,9 @@ pub(crate) enum Train {
     MostPopular(OneModel<MostPopularConfig>),
     /// Matrix factorization that predicts ratings.
     Svd(OneModel<SvdConfig>),
+    /// Self-attention over what a user did, in order: what comes next?
+    #[command(name = "sasrec")]
+    SasRec(OneModel<SasRecConfig>),
     /// Scores rows of features by a weight for each category and number.
     #[command(visible_alias = "lr")]
     Logistic(OneRanker<LogisticConfig>),
@@ -121,10 +127,12 @@ impl Train {
             Train::Bpr(model) => model.run("bpr", given, ModelConfig::Bpr),
             Train::Lmf(model) => model.run("lmf", given, ModelConfig::Lmf),
             Train::Warp(model) => model.run("warp", given, ModelConfig::Warp),
+            Train::Mf(model) => model.run("mf", given, ModelConfig::Mf),
             Train::ItemKnn(model) => model.run("item-knn", given, ModelConfig::ItemKnn),
             Train::Ease(model) => model.run("ease", given, ModelConfig::Ease),
             Train::MostPopular(model) => model.run("most-popular", given, ModelConfig::MostPopular),
             Train::Svd(model) => model.run("svd", given, ModelConfig::Svd),
+            Train::SasRec(model) => model.run("sasrec", given, ModelConfig::SasRec),
             Train::Logistic(model) => model.run("logistic", given, RankerModel::Logistic),
             Train::Fm(model) => model.run("fm", given, RankerModel::Fm),
             Train::WideDeep(model) => model.run("wide-deep", given, RankerModel::WideDeep),
@@ -184,15 +192,32 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
     let config = &suited;
     let attributes = Attributed::read(flags, from.as_ref(), &data)?;
     let metric = flags.valid_metric.clone().unwrap_or_else(|| default_metric(config).to_owned());
-    let mut validation = valid.as_ref().map(|valid| {
-        HeldOut::new(&data, valid, &metric, EvaluateOptions { seed: flags.seed, ..Default::default() })
+    let stops = stops_by_itself(config);
+    let split = match valid {
+        None if stops && from.is_some() && flags.holdout.is_none() => {
+            note!(
+                "nothing is held out, since the model that this goes on from may have learned it; --valid or --holdout finds the best epoch"
+            );
+            None
+        }
+        None if stops => hold_out(&data, flags)?,
+        _ => None,
+    };
+    // What is held out is no part of what is learned from, and part of the histories that are stored.
+    let (learnt, valid) = match (&split, &valid) {
+        (Some((left, held)), _) => (left, Some(held)),
+        (None, valid) => (&data, valid.as_ref()),
+    };
+    let mut validation = valid.map(|valid| {
+        HeldOut::new(learnt, valid, &metric, EvaluateOptions { seed: flags.seed, ..Default::default() })
     });
 
     if flags.device == DeviceFlag::Auto {
         note!("{why}");
     }
-    let mut training = Training::new(config, &data);
-    (training.seed, training.patience, training.loss) = (flags.seed, flags.patience, !flags.no_loss);
+    let mut training = Training::new(config, learnt);
+    let patience = flags.patience.or((stops && validation.is_some()).then_some(PATIENCE));
+    (training.seed, training.patience, training.loss) = (flags.seed, patience, !flags.no_loss);
     training.device = device;
     training.start = from.as_ref().map(ModelDirectory::parameters).transpose()?;
     let mut watch = Watch::new(&metric);
@@ -215,13 +240,33 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
         return stdout.finish();
     };
     let stop = interrupt::stop_flag("epoch")?;
-    let trained = training.run(
+    let mut refitted = false;
+    let mut trained = training.run(
         validation.as_mut().map(|held_out| held_out as &mut dyn Validation),
         stop,
         &mut watch,
     )?;
     drop(watch);
     tell_of_ending(&trained, &metric);
+    if flags.refit && split.is_some() && trained.ended == Ended::Asked {
+        note!("stopped as asked: what was held out is not learned from");
+    } else if flags.refit && split.is_some() {
+        note!("training again on all events, for {}", counted(u64::from(trained.kept_epoch), "epoch"));
+        let config = for_epochs(config, trained.kept_epoch);
+        let mut training = Training::new(&config, &data);
+        (training.seed, training.loss, training.device) = (flags.seed, false, device);
+        training.start = from.as_ref().map(ModelDirectory::parameters).transpose()?;
+        let again = training.run(None, stop, &mut Watch::new(&metric))?;
+        match again.ended {
+            Ended::Asked => {
+                note!("stopped as asked: keeping the model that has not learned from what was held out")
+            }
+            _ => {
+                trained.model = again.model;
+                refitted = true;
+            }
+        }
+    }
 
     let version = write(out, flags, config, &reading, &report, &data, &attributes, &trained)?;
     note!(
@@ -242,6 +287,7 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
             "version": version.file_name().map(|name| name.to_string_lossy()),
             "epochs": trained.epochs.len(),
             "kept_epoch": trained.kept_epoch,
+            "refitted": refitted,
             "loss": kept.and_then(|epoch| epoch.loss),
             "valid": kept.map(|epoch| &epoch.metrics),
             "test": evaluation.as_ref().map(|evaluation| &evaluation.metrics),
@@ -259,11 +305,71 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
     stdout.finish()
 }
 
+/// Epochs without a better metric after which a model that stops by itself does.
+const PATIENCE: u32 = 10;
+/// Users of whom an event is held out to see that.
+const HELD_OUT_USERS: usize = 10_000;
+
+/// Whether the model learns until what is held out is found no better.
+fn stops_by_itself(config: &ModelConfig) -> bool {
+    matches!(config, ModelConfig::SasRec(_) | ModelConfig::Mf(_))
+}
+
+/// The same model, trained for so many epochs.
+fn for_epochs(config: &ModelConfig, epochs: u32) -> ModelConfig {
+    match config {
+        ModelConfig::SasRec(config) => {
+            ModelConfig::SasRec(SasRecConfig { iterations: epochs as usize, ..config.clone() })
+        }
+        ModelConfig::Mf(config) => {
+            ModelConfig::Mf(MfConfig { iterations: epochs as usize, ..config.clone() })
+        }
+        other => other.clone(),
+    }
+}
+
+/// Holds events out to validate on, where nobody gave some; says so.
+fn hold_out(data: &Dataset, flags: &TrainFlags) -> Result<Option<(Dataset, Dataset)>> {
+    let users = match flags.holdout {
+        Some(share) => (share * data.n_users() as f64).ceil() as usize,
+        None => HELD_OUT_USERS,
+    };
+    let split = hold_out_newest(data, users, flags.seed)?;
+    match &split {
+        Some((_, held)) => note!(
+            "held out to find the best epoch: the newest event of {}; --refit learns from them in the end, --valid names others",
+            counted(held.by_user().nnz() as u64, "user")
+        ),
+        None => note!("nothing is held out to validate on: all epochs are done, and the last is kept"),
+    }
+    Ok(split)
+}
+
 /// Refuses what cannot work before hours of reading and training; returns where to train.
 fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<(Device, String)> {
     config.validate()?;
     let chosen = flags.device.choose_for(&format!("training {}", config.name()), trains_on_gpu(config))?;
-    if flags.valid.is_empty() && (flags.patience.is_some() || flags.valid_metric.is_some()) {
+    let holds_out = stops_by_itself(config) && flags.holdout != Some(0.0);
+    if !stops_by_itself(config) && (flags.holdout.is_some() || flags.refit) {
+        let flag = if flags.refit { "--refit" } else { "--holdout" };
+        return Err(Failure::usage(format!(
+            "{flag} is for mf and sasrec; {} holds nothing out",
+            config.name()
+        )));
+    }
+    if flags.holdout.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
+        return Err(Failure::usage("--holdout is a share from 0 to 1"));
+    }
+    if flags.refit && !flags.valid.is_empty() {
+        return Err(Failure::usage("--refit learns from what it has held out itself, not from --valid")
+            .hint("leave out --valid, and give its file as data"));
+    }
+    if flags.refit && !holds_out {
+        return Err(Failure::usage(
+            "--refit needs events to find the best epoch by, and --holdout 0 leaves none",
+        ));
+    }
+    if flags.valid.is_empty() && !holds_out && (flags.patience.is_some() || flags.valid_metric.is_some()) {
         return Err(Failure::usage("--patience and --valid-metric need interactions to validate on")
             .hint("add --valid FILE; `recmill split` makes one"));
     }
@@ -468,8 +574,12 @@ impl Progress for Watch {
     fn epoch(&mut self, record: &EpochRecord) {
         let loss = record.loss.map(|loss| format!("  loss {loss:.5}")).unwrap_or_default();
         let metric = record.metrics.get(&self.metric).map(|value| format!("  {} {value:.4}", self.metric));
-        let rate = self.n_interactions as f64 / record.seconds.max(1e-9) / 1e6;
-        let line = format!("{loss}{}  {rate:.1} M interactions/s", metric.unwrap_or_default());
+        let rate = self.n_interactions as f64 / record.seconds.max(1e-9);
+        let rate = match rate < 1e6 {
+            true => count(rate as u64),
+            false => format!("{:.1} M", rate / 1e6),
+        };
+        let line = format!("{loss}{}  {rate} interactions/s", metric.unwrap_or_default());
         if let Some(bar) = &self.bar {
             bar.at(record.epoch.into());
             bar.message(line.trim_start().to_owned());

@@ -38,9 +38,16 @@ pub(crate) struct TrainFlags {
     /// Metric that decides which epoch is the best, such as recall@20 or rmse [default: ndcg@10; rmse for svd].
     #[arg(long, value_name = "METRIC")]
     pub(crate) valid_metric: Option<String>,
-    /// Stops after this many epochs without a better metric; needs --valid.
+    /// Stops after this many epochs without a better metric; needs something to validate on [default: 10 for mf and sasrec, otherwise none].
     #[arg(long, value_name = "EPOCHS")]
     pub(crate) patience: Option<u32>,
+    /// For mf and sasrec without --valid: the share of users, chosen by the seed, whose newest event is validated on and not learned from
+    /// [default: 1, but at most 10,000 users]; 0 for none.
+    #[arg(long, value_name = "SHARE", conflicts_with = "valid")]
+    pub(crate) holdout: Option<f64>,
+    /// Trains once more on all events, those held out too, for as many epochs as were best.
+    #[arg(long)]
+    pub(crate) refit: bool,
     /// Interactions to evaluate the finished model on.
     #[arg(long, value_name = "FILE")]
     #[serde(deserialize_with = "one_or_many")]

@@ -6,6 +6,7 @@ mod rankers;
 mod resume;
 mod schema;
 mod screen;
+mod sequences;
 #[cfg(unix)]
 mod signals;
 mod texts;

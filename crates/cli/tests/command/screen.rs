@@ -132,7 +132,7 @@ pub(crate) fn screen(output: &Output) -> String {
 pub(crate) fn filters() -> Vec<(&'static str, &'static str)> {
     vec![
         (r"\d+(\.\d+)? (s|min \d\d s)\b", "[TIME]"),
-        (r"\d+(\.\d+)? M interactions/s", "[RATE] M interactions/s"),
+        (r"[\d,]+(\.\d+)?( M)? interactions/s", "[RATE] interactions/s"),
         (r"\d+ (users|rows|texts)/s", "[RATE] $1/s"),
         (r"\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)\b", "[BYTES]"),
         // What GPUs there are, and what is missing to use them.

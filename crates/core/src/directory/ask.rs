@@ -32,13 +32,18 @@ impl UserHistory for MappedHistory {
     }
 
     fn read(&self, user: UserIndex, out: &mut Vec<(ItemIndex, f32)>) -> Result<()> {
+        self.read_in_order(user, out)?;
+        out.sort_unstable_by_key(|&(item, _)| item);
+        Ok(())
+    }
+
+    fn read_in_order(&self, user: UserIndex, out: &mut Vec<(ItemIndex, f32)>) -> Result<()> {
         let row = self.row(user)?;
         out.clear();
         match row.values {
             Some(values) => out.extend(row.items.iter().copied().zip(values.iter().copied())),
             None => out.extend(row.items.iter().map(|&item| (item, 1.0))),
         }
-        out.sort_unstable_by_key(|&(item, _)| item);
         Ok(())
     }
 }

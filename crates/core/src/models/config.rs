@@ -6,8 +6,8 @@ use recmill_kernels::{RowType, Table};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, Lmf, LmfConfig, MostPopular,
-    MostPopularConfig, Retriever, Svd, SvdConfig, Warp, WarpConfig,
+    Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, Lmf, LmfConfig, Mf, MfConfig,
+    MostPopular, MostPopularConfig, Retriever, SasRec, SasRecConfig, Svd, SvdConfig, Warp, WarpConfig,
 };
 use crate::{Dataset, Error, Parameters, Result};
 
@@ -23,6 +23,8 @@ pub enum ModelConfig {
     Lmf(LmfConfig),
     /// Matrix factorization that learns from the items that stand too high.
     Warp(WarpConfig),
+    /// Matrix factorization that tells a user's items from all others at once.
+    Mf(MfConfig),
     /// Item neighbourhoods.
     ItemKnn(ItemKnnConfig),
     /// A dense linear item model in closed form.
@@ -31,11 +33,15 @@ pub enum ModelConfig {
     MostPopular(MostPopularConfig),
     /// Biased matrix factorization for ratings.
     Svd(SvdConfig),
+    /// Self-attention over what a user did, in order.
+    #[serde(rename = "sasrec")]
+    SasRec(SasRecConfig),
 }
 
 impl ModelConfig {
     /// The names of all models.
-    pub const NAMES: [&str; 8] = ["als", "bpr", "lmf", "warp", "item-knn", "ease", "most-popular", "svd"];
+    pub const NAMES: [&str; 10] =
+        ["als", "bpr", "lmf", "warp", "mf", "item-knn", "ease", "most-popular", "svd", "sasrec"];
 
     /// Returns the defaults of the model called `name`.
     pub fn default_of(name: &str) -> Option<Self> {
@@ -44,10 +50,12 @@ impl ModelConfig {
             "bpr" => Self::Bpr(BprConfig::default()),
             "lmf" => Self::Lmf(LmfConfig::default()),
             "warp" => Self::Warp(WarpConfig::default()),
+            "mf" => Self::Mf(MfConfig::default()),
             "item-knn" => Self::ItemKnn(ItemKnnConfig::default()),
             "ease" => Self::Ease(EaseConfig::default()),
             "most-popular" => Self::MostPopular(MostPopularConfig::default()),
             "svd" => Self::Svd(SvdConfig::default()),
+            "sasrec" => Self::SasRec(SasRecConfig::default()),
             _ => return None,
         })
     }
@@ -59,10 +67,12 @@ impl ModelConfig {
             Self::Bpr(_) => "bpr",
             Self::Lmf(_) => "lmf",
             Self::Warp(_) => "warp",
+            Self::Mf(_) => "mf",
             Self::ItemKnn(_) => "item-knn",
             Self::Ease(_) => "ease",
             Self::MostPopular(_) => "most-popular",
             Self::Svd(_) => "svd",
+            Self::SasRec(_) => "sasrec",
         }
     }
 
@@ -89,10 +99,12 @@ impl ModelConfig {
             Self::Bpr(config) => config.validate(),
             Self::Lmf(config) => config.validate(),
             Self::Warp(config) => config.validate(),
+            Self::Mf(config) => config.validate(),
             Self::ItemKnn(config) => config.validate(),
             Self::Ease(config) => config.validate(),
             Self::MostPopular(config) => config.validate(),
             Self::Svd(config) => config.validate(),
+            Self::SasRec(config) => config.validate(),
         }
     }
 
@@ -103,10 +115,12 @@ impl ModelConfig {
             Self::Bpr(config) => config.objective(),
             Self::Lmf(config) => config.objective(),
             Self::Warp(config) => config.objective(),
+            Self::Mf(config) => config.objective(),
             Self::ItemKnn(config) => config.objective(),
             Self::Ease(config) => config.objective(),
             Self::MostPopular(config) => config.objective(),
             Self::Svd(config) => config.objective(),
+            Self::SasRec(config) => config.objective(),
         }
     }
 }
@@ -127,10 +141,12 @@ pub fn open(
         ModelConfig::Bpr(config) => Box::new(Bpr::open(config, parameters)?),
         ModelConfig::Lmf(config) => Box::new(Lmf::open(config, parameters)?),
         ModelConfig::Warp(config) => Box::new(Warp::open(config, parameters)?),
+        ModelConfig::Mf(config) => Box::new(Mf::open(config, parameters)?),
         ModelConfig::ItemKnn(config) => Box::new(ItemKnn::open(config, parameters)?),
         ModelConfig::Ease(config) => Box::new(Ease::open(config, parameters)?),
         ModelConfig::MostPopular(config) => Box::new(MostPopular::open(config, parameters)?),
         ModelConfig::Svd(config) => Box::new(Svd::open(config, parameters)?),
+        ModelConfig::SasRec(config) => Box::new(SasRec::open(config, parameters)?),
     };
     let what = "model parameters";
     if retriever.n_items() != n_items {

@@ -163,9 +163,35 @@ impl FactorItems {
         n_users: usize,
         fill: impl Fn(&Row, &mut RowScratch, &mut [f32]) -> Result<f32> + Sync,
     ) -> Result<()> {
+        self.score_all(batch, workspace, n_users, |workspace| self.fill_vectors(&batch.rows, workspace, fill))
+    }
+
+    /// As [`FactorItems::score`], but all vectors are written at once, behind each other; those of rows about an item count for nothing.
+    pub(crate) fn score_together(
+        &self,
+        batch: &Batch,
+        workspace: &mut Workspace,
+        fill: impl FnOnce(&[Row], &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        self.score_all(batch, workspace, 0, |workspace| {
+            workspace.vectors.clear();
+            workspace.vectors.resize(batch.rows.len() * self.table.dim(), 0.0);
+            workspace.offsets.clear();
+            workspace.offsets.resize(batch.rows.len(), 0.0);
+            fill(&batch.rows, &mut workspace.vectors)
+        })
+    }
+
+    fn score_all(
+        &self,
+        batch: &Batch,
+        workspace: &mut Workspace,
+        n_users: usize,
+        fill: impl FnOnce(&mut Workspace) -> Result<()>,
+    ) -> Result<()> {
         workspace.clear();
         dense::check(batch, n_users, self.n_items())?;
-        self.fill_vectors(&batch.rows, workspace, fill)?;
+        fill(workspace)?;
         self.score_vectors(&batch.rows, workspace)?;
         if batch.rows.iter().any(about_item) {
             self.score_items(&batch.rows, workspace)?;

@@ -3,9 +3,9 @@
 use recmill_core::{
     Csr,
     models::{
-        Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, Lmf, LmfConfig,
-        ModelConfig, MostPopular, MostPopularConfig, NeighboursOf, Retriever, Svd, SvdConfig, SvdFactors,
-        ValueRange, Warp, WarpConfig,
+        Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, Lmf, LmfConfig, Mf,
+        MfConfig, ModelConfig, MostPopular, MostPopularConfig, NeighboursOf, Retriever, SasRec, SasRecConfig,
+        Svd, SvdConfig, SvdFactors, ValueRange, Warp, WarpConfig,
     },
 };
 use recmill_kernels::{Buffer, Device, Table, tie_hash};
@@ -52,6 +52,10 @@ pub(crate) fn models() -> Vec<(ModelConfig, Box<dyn Retriever>)> {
     let model = Warp::new(config.clone(), users(), items(), buffer(3, N_ITEMS)).unwrap();
     models.push((ModelConfig::Warp(config), Box::new(model)));
 
+    let config = MfConfig { factors: FACTORS, ..MfConfig::default() };
+    let model = Mf::new(config.clone(), users(), items(), buffer(3, N_ITEMS)).unwrap();
+    models.push((ModelConfig::Mf(config), Box::new(model)));
+
     let config = SvdConfig { factors: FACTORS, ..SvdConfig::default() };
     let factors = SvdFactors {
         user_factors: users(),
@@ -75,6 +79,10 @@ pub(crate) fn models() -> Vec<(ModelConfig, Box<dyn Retriever>)> {
         let model = ItemKnn::new(config.clone(), ends, neighbours, similarities).unwrap();
         models.push((ModelConfig::ItemKnn(config), Box::new(model)));
     }
+
+    let config = SasRecConfig { factors: FACTORS, heads: 3, max_length: 4, ..SasRecConfig::default() };
+    let model = SasRec::new(config.clone(), items(), config.network(7)).unwrap();
+    models.push((ModelConfig::SasRec(config), Box::new(model)));
 
     let config = EaseConfig::default();
     let model = Ease::new(config.clone(), table(6, N_ITEMS, N_ITEMS)).unwrap();

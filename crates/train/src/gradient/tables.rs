@@ -87,8 +87,22 @@ impl TableSteps {
         step: &SparseStep,
     ) -> Result<()> {
         let gradient = Buffer::from_vec(gradient, "the gradient of embeddings")?;
+        self.step_gathered(table, rows, &gradient, step)
+    }
+
+    /// As [`TableSteps::step_rows`], by gradients that are where the table is.
+    ///
+    /// # Errors
+    /// As [`TableSteps::step`].
+    pub fn step_gathered(
+        &mut self,
+        table: &mut Table,
+        rows: &[u32],
+        gradient: &Buffer<f32>,
+        step: &SparseStep,
+    ) -> Result<()> {
         let segment = segment(rows, table.rows(), table.device())?;
-        Ok(sparse_update(table, &mut self.state, &segment, &gradient, step)?)
+        Ok(sparse_update(table, &mut self.state, &segment, gradient, step)?)
     }
 }
 

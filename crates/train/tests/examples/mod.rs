@@ -5,8 +5,8 @@ use recmill_core::{
     Csr, Dataset, IdMap, ItemIndex, Parameter, Parameters,
     data::synthetic::{Synthetic, SyntheticOptions},
     models::{
-        AlsConfig, AlsSolver, BprConfig, ItemKnnConfig, LmfConfig, ModelConfig, SvdConfig, SvdSolver,
-        WarpConfig,
+        AlsConfig, AlsSolver, BprConfig, ItemKnnConfig, LmfConfig, MfConfig, ModelConfig, SasRecConfig,
+        SequenceLoss, SvdConfig, SvdSolver, WarpConfig,
     },
 };
 use recmill_kernels::Table;
@@ -15,6 +15,17 @@ use recmill_kernels::Table;
 pub(crate) fn all_models() -> Vec<ModelConfig> {
     let als = AlsConfig { factors: 8, iterations: 10, ..AlsConfig::default() };
     let svd = SvdConfig { factors: 4, iterations: 60, ..SvdConfig::default() };
+    let sasrec = SasRecConfig {
+        factors: 16,
+        feed_forward: 16,
+        heads: 2,
+        max_length: 8,
+        dropout: 0.1,
+        learning_rate: 0.005,
+        batch_size: 16,
+        iterations: 40,
+        ..SasRecConfig::default()
+    };
     vec![
         ModelConfig::Als(als.clone()),
         ModelConfig::Als(AlsConfig {
@@ -31,11 +42,22 @@ pub(crate) fn all_models() -> Vec<ModelConfig> {
             iterations: 60,
             ..WarpConfig::default()
         }),
+        ModelConfig::Mf(MfConfig {
+            factors: 8,
+            batch_size: 64,
+            n_negatives: 16,
+            learning_rate: 0.01,
+            iterations: 40,
+            ..MfConfig::default()
+        }),
         ModelConfig::ItemKnn(ItemKnnConfig { neighbours: 20, ..ItemKnnConfig::default() }),
         ModelConfig::default_of("ease").unwrap(),
         ModelConfig::default_of("most-popular").unwrap(),
         ModelConfig::Svd(svd.clone()),
         ModelConfig::Svd(SvdConfig { solver: SvdSolver::Als, iterations: 10, ..svd }),
+        ModelConfig::SasRec(SasRecConfig { loss: SequenceLoss::Softmax, ..sasrec.clone() }),
+        ModelConfig::SasRec(SasRecConfig { n_negatives: 8, ..sasrec.clone() }),
+        ModelConfig::SasRec(SasRecConfig { loss: SequenceLoss::Gbce, n_negatives: 8, ..sasrec }),
     ]
 }
 
@@ -58,6 +80,19 @@ pub(crate) fn dataset(n_users: usize, n_items: usize, entries: &[(usize, usize, 
     let values = entries.iter().map(|&(.., value)| value).collect();
     let by_user = Csr::new(n_items, indptr, indices, values).unwrap();
     Dataset::new(ids("u", n_users), ids("i", n_items), by_user, None, order).unwrap()
+}
+
+/// Users who took these items one after the other, none of them twice.
+pub(crate) fn walks(n_items: usize, walks: &[Vec<usize>]) -> Dataset {
+    let entries: Vec<_> = walks
+        .iter()
+        .enumerate()
+        .flat_map(|(user, items)| items.iter().map(move |&item| (user, item, 1.0)))
+        .collect();
+    let parts = dataset(walks.len(), n_items, &entries).into_parts();
+    let place = |items: &[usize], item: usize| items.iter().filter(|&&other| other < item).count() as u32;
+    let order = walks.iter().flat_map(|items| items.iter().map(|&item| place(items, item))).collect();
+    Dataset::new(parts.users, parts.items, parts.by_user, None, order).unwrap()
 }
 
 /// Users of two kinds: even ones have the even items, odd ones the odd items, but for one item each, which comes back

@@ -1,0 +1,142 @@
+//! What the positions of a batch choose from: the batch's own items and drawn ones, without what their users have had.
+
+use std::collections::HashMap;
+
+use recmill_core::{Dataset, models::Negatives};
+use recmill_kernels::{
+    Candidates,
+    negative::{AliasTable, Distribution, popularity},
+    philox::Draws,
+};
+
+use crate::{Result, data::sparse_rows};
+
+/// The streams of the drawn items, one an epoch, far from those of the first values.
+const DRAWN: u64 = 1 << 39;
+
+/// How candidates are chosen.
+pub(crate) struct Choosing<'a> {
+    data: &'a Dataset,
+    seed: u64,
+    n_negatives: usize,
+    distribution: Distribution,
+    /// The chance of each item to be drawn once.
+    drawn: Option<Vec<f32>>,
+    /// The share of the interactions that each item has.
+    frequency: Vec<f32>,
+}
+
+/// What a batch's positions choose from.
+#[derive(Default)]
+pub(crate) struct Choice {
+    /// Items, each once.
+    pub(crate) items: Vec<u32>,
+    /// Added to their scores.
+    pub(crate) bias: Vec<f32>,
+    /// The candidate that is right, of each position.
+    pub(crate) targets: Vec<u32>,
+    /// Whose position each is.
+    groups: Vec<u32>,
+    /// The candidates that are hidden from each group.
+    hidden: Vec<Vec<u32>>,
+    /// How many were drawn.
+    pub(crate) drawn: usize,
+}
+
+impl Choice {
+    pub(crate) fn candidates(&self) -> Candidates<'_> {
+        Candidates { n: self.items.len(), targets: &self.targets, groups: &self.groups, hidden: &self.hidden }
+    }
+}
+
+impl<'a> Choosing<'a> {
+    pub(crate) fn new(
+        data: &'a Dataset,
+        seed: u64,
+        n_negatives: usize,
+        negatives: Negatives,
+        exponent: f64,
+    ) -> Result<Self> {
+        let by_user = sparse_rows(data.by_user());
+        let shares = |exponent: f32| {
+            let mut weights = popularity(by_user, data.n_items(), exponent);
+            let sum: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+            weights.iter_mut().for_each(|weight| *weight = (f64::from(*weight) / sum.max(1e-30)) as f32);
+            weights
+        };
+        let drawn = (negatives == Negatives::Popularity).then(|| shares(exponent as f32));
+        let distribution = match &drawn {
+            Some(weights) => Distribution::Weighted(AliasTable::new(weights)?),
+            None => Distribution::Uniform(data.n_items() as u32),
+        };
+        Ok(Self { data, seed, n_negatives, distribution, drawn, frequency: shares(1.0) })
+    }
+
+    /// As [`Choosing::choose`] with all items for candidates.
+    pub(crate) fn all(&self, next: &[u32], owners: &[(u32, usize)]) -> Choice {
+        let n_items = self.data.n_items();
+        let of = |&(user, _): &(u32, usize)| self.data.by_user().row(user as usize).0.to_vec();
+        Choice {
+            items: (0..n_items as u32).collect(),
+            bias: vec![0.0; n_items],
+            targets: next.to_vec(),
+            groups: groups(owners),
+            hidden: owners.iter().map(of).collect(),
+            drawn: 0,
+        }
+    }
+
+    /// Chooses for positions whose items are `next`, runs of which belong to `owners`: a user and how many. The owners' own items
+    /// are no negatives of theirs. Where `in_batch`, the batch's items are candidates of all its positions, and the bias is
+    /// -ln of how often an item is expected among the candidates; otherwise only the drawn ones are.
+    pub(crate) fn choose(
+        &self,
+        next: &[u32],
+        owners: &[(u32, usize)],
+        in_batch: bool,
+        epoch: u32,
+        batch: u64,
+    ) -> Choice {
+        let mut choice = Choice::default();
+        let mut column_of = HashMap::new();
+        let mut column = |item: u32, items: &mut Vec<u32>| {
+            *column_of.entry(item).or_insert_with(|| {
+                items.push(item);
+                items.len() as u32 - 1
+            })
+        };
+        let mut words = vec![0; 2 * self.n_negatives];
+        let draws = Draws::new(self.seed, DRAWN + u64::from(epoch));
+        draws.fill(batch * words.len() as u64, &mut words);
+        for words in words.as_chunks::<2>().0 {
+            column(self.distribution.pick(*words), &mut choice.items);
+        }
+        choice.drawn = choice.items.len();
+        choice.targets.extend(next.iter().map(|&item| column(item, &mut choice.items)));
+        let uniform = 1.0 / self.data.n_items() as f32;
+        choice.bias.extend(choice.items.iter().map(|&item| {
+            let of_draw = self.drawn.as_ref().map_or(uniform, |drawn| drawn[item as usize]);
+            let expected =
+                next.len() as f32 * self.frequency[item as usize] + self.n_negatives as f32 * of_draw;
+            if in_batch { -expected.clamp(1e-9, 1.0).ln() } else { 0.0 }
+        }));
+        choice.groups = groups(owners);
+        for &(user, _) in owners {
+            let had = self.data.by_user().row(user as usize).0;
+            let known = had.iter().filter_map(|item| column_of.get(item).copied());
+            choice.hidden.push(match in_batch {
+                true => known.collect(),
+                false => known
+                    .filter(|&column| (column as usize) < choice.drawn)
+                    .chain(choice.drawn as u32..choice.items.len() as u32)
+                    .collect(),
+            });
+        }
+        choice
+    }
+}
+
+/// The owner of each position.
+fn groups(owners: &[(u32, usize)]) -> Vec<u32> {
+    owners.iter().zip(0..).flat_map(|(&(_, n), group)| std::iter::repeat_n(group, n)).collect()
+}

@@ -1,0 +1,244 @@
+//! How MF learns: batches of interactions, each told from the batch's other items and drawn ones, Adam for the rows that are touched.
+//!
+//! ```text
+//! a = x / |x| τ^-½      ∂x = (∂a - (∂a · x̂) x̂) τ^-½ / |x|          with cosine similarity; a = x otherwise
+//! ```
+//!
+//! Only interactions of positive value count, each once whatever its value. The loss is the mean over the epoch's interactions, each
+//! taken before its own step.
+
+use burn::tensor::{Tensor, TensorData};
+use recmill_core::{
+    Dataset, Parameters,
+    dense::{Cpu, DeviceBackend, Gpu, SCORES_AT_ONCE, against, buffer_of, matrix_of},
+    models::{Mf, MfConfig, Retriever},
+};
+use recmill_kernels::{
+    Buffer, CandidateLoss, CudaRuntime, Device, RowType, SparseOptimizer, SparseStep, Table, WgpuRuntime,
+    gather,
+};
+
+use crate::{
+    Error, Learner, Prediction, Result,
+    candidates::Choosing,
+    data::Sizes,
+    factors::{Normal, Stream, copy, on_cpu, take_over},
+    gradient::{Order, TableSteps},
+};
+
+/// Returns what learns on `device`.
+pub(crate) fn learner<'a>(
+    config: &'a MfConfig,
+    data: &'a Dataset,
+    seed: u64,
+    device: Device,
+) -> Result<Box<dyn Learner + 'a>> {
+    Ok(match device {
+        Device::Cpu => Box::new(MfLearner::<Cpu>::new(config, data, seed, device)?),
+        Device::Cuda(_) => Box::new(MfLearner::<Gpu<CudaRuntime>>::new(config, data, seed, device)?),
+        Device::Wgpu(_) => Box::new(MfLearner::<Gpu<WgpuRuntime>>::new(config, data, seed, device)?),
+    })
+}
+
+/// Returns the bytes of everything that learning allocates.
+pub(crate) fn predict(config: &MfConfig, sizes: &Sizes) -> Prediction {
+    let tables = 4 * (sizes.n_users + sizes.n_items) * config.factors as u64;
+    let batch = (config.batch_size as u64).min(sizes.n_interactions);
+    let candidates = batch + config.n_negatives as u64;
+    let scores = (batch * candidates).min(SCORES_AT_ONCE as u64);
+    Prediction::default()
+        .add("factors", tables)
+        .add("the optimizer's state", 2 * tables)
+        .add("copies of the factors", (sizes.copies() + 1) * tables)
+        .add("interactions", 8 * sizes.n_interactions)
+        .add("a batch", 8 * scores + 48 * candidates * config.factors as u64)
+}
+
+/// Returns the bytes of it that are on a GPU, where one computes.
+pub(crate) fn predict_on_gpu(config: &MfConfig, sizes: &Sizes) -> Prediction {
+    let all = predict(config, sizes);
+    let there = |&&(what, _): &&(&'static str, u64)| !what.starts_with("copies") && what != "interactions";
+    all.parts().iter().filter(there).fold(Prediction::default(), |sum, &(what, bytes)| sum.add(what, bytes))
+}
+
+struct MfLearner<'a, B: DeviceBackend> {
+    config: &'a MfConfig,
+    data: &'a Dataset,
+    seed: u64,
+    device: Device,
+    /// The interactions that count: user and item.
+    liked: Vec<(u32, u32)>,
+    choosing: Choosing<'a>,
+    users: Table,
+    items: Table,
+    of_users: TableSteps,
+    of_items: TableSteps,
+    backend: std::marker::PhantomData<B>,
+}
+
+impl<'a, B: DeviceBackend> MfLearner<'a, B> {
+    fn new(config: &'a MfConfig, data: &'a Dataset, seed: u64, device: Device) -> Result<Self> {
+        let mut liked = Vec::with_capacity(data.by_user().nnz());
+        for user in 0..data.n_users() {
+            let (items, values) = data.by_user().row(user);
+            let positive = items.iter().zip(values).filter(|&(_, &value)| value > 0.0);
+            liked.extend(positive.map(|(&item, _)| (user as u32, item)));
+        }
+        if liked.is_empty() {
+            return Err(Error::NoData { what: "interactions of positive value" });
+        }
+        let choosing =
+            Choosing::new(data, seed, config.n_negatives, config.negatives, config.negatives_exponent)?;
+        let (dim, scale) = (config.factors, config.init_scale);
+        let draw = |rows, stream, what| Normal { rows, dim, scale, seed, stream }.on(device, what);
+        let users = draw(data.n_users(), Stream::UserFactors, "user factors")?;
+        let items = draw(data.n_items(), Stream::ItemFactors, "item factors")?;
+        let optimizer = SparseOptimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        Ok(Self {
+            of_users: TableSteps::new(optimizer, &users)?,
+            of_items: TableSteps::new(optimizer, &items)?,
+            backend: std::marker::PhantomData,
+            config,
+            data,
+            seed,
+            device,
+            liked,
+            choosing,
+            users,
+            items,
+        })
+    }
+
+    /// Takes one step and returns the sum of the losses.
+    fn step(&mut self, pairs: &[(u32, u32)], epoch: u32, batch: u64) -> Result<f64> {
+        let (users, next): (Vec<u32>, Vec<u32>) = pairs.iter().copied().unzip();
+        let owners: Vec<(u32, usize)> = users.iter().map(|&user| (user, 1)).collect();
+        let choice = self.choosing.choose(&next, &owners, true, epoch, batch);
+        let x = Scaled::<B>::new(gather(&self.users, &users)?, self.config)?;
+        let y = Scaled::<B>::new(gather(&self.items, &choice.items)?, self.config)?;
+        let bias = TensorData::new(choice.bias.clone(), [choice.items.len()]);
+        let bias = Tensor::<B, 1>::from_data(bias, &y.scaled.device());
+        let (scale, of) = (1.0 / pairs.len() as f32, choice.candidates());
+        let (rows, candidates) = (x.scaled.clone(), y.scaled.clone());
+        let found = against(rows, candidates, bias, &of, CandidateLoss::Softmax, scale);
+        let losses = buffer_of(found.losses)?.into_vec()?;
+        B::check_answers(self.device)?;
+        let sum: f64 = losses.iter().map(|&loss| f64::from(loss)).sum();
+        if !sum.is_finite() {
+            return Err(Error::Diverged { epoch, loss: sum });
+        }
+        let (l2, seed) = (self.config.regularization as f32, self.seed);
+        let step = SparseStep { learning_rate: self.config.learning_rate as f32, l2, seed };
+        let of_users = buffer_of(x.back(found.rows))?;
+        self.of_users.step_gathered(&mut self.users, &users, &of_users, &step)?;
+        let of_items = buffer_of(y.back(found.candidates))?;
+        self.of_items.step_gathered(&mut self.items, &choice.items, &of_items, &step)?;
+        Ok(sum)
+    }
+
+    /// Joins what is scored by to a model: rows of the length that cosines ask for.
+    fn model(&self, users: Table, items: Table) -> Result<Box<dyn Retriever>> {
+        let scaled = |table: Table, what| -> Result<Table> {
+            let Some(length) = self.config.length() else { return Ok(table) };
+            let fill = |row, values: &mut [f32]| {
+                table.read_row(row, values)?;
+                let own = values.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+                let scale = if own > 0.0 { length / own } else { 0.0 };
+                values.iter_mut().for_each(|x| *x = (f64::from(*x) * scale) as f32);
+                Ok(())
+            };
+            Ok(Table::from_rows(table.rows(), table.dim(), RowType::F32, what, fill)?)
+        };
+        let bias = Buffer::from_vec(vec![0.0; self.data.n_items()], "item biases")?;
+        let (users, items) = (scaled(users, "user factors")?, scaled(items, "item factors")?);
+        Ok(Box::new(Mf::new(self.config.clone(), users, items, bias)?))
+    }
+}
+
+/// Rows as they are scored by, and what leads back.
+struct Scaled<B: DeviceBackend> {
+    scaled: Tensor<B, 2>,
+    /// The rows' directions, and what a row is multiplied by; none where it is scored by as it is.
+    cosine: Option<(Tensor<B, 2>, Tensor<B, 2>)>,
+}
+
+impl<B: DeviceBackend> Scaled<B> {
+    fn new(rows: Buffer<f32>, config: &MfConfig) -> Result<Self> {
+        let rows = matrix_of::<B>(rows, config.factors)?;
+        let Some(length) = config.length() else { return Ok(Self { scaled: rows, cosine: None }) };
+        let inverse = rows.clone().powi_scalar(2).sum_dim(1).sqrt().clamp_min(1e-12).recip();
+        let directions = rows * inverse.clone();
+        let scaled = directions.clone() * length as f32;
+        Ok(Self { scaled, cosine: Some((directions, inverse * length as f32)) })
+    }
+
+    /// Returns the gradient of the rows, from that of what they were scaled to.
+    fn back(self, gradient: Tensor<B, 2>) -> Tensor<B, 2> {
+        let Some((directions, slope)) = self.cosine else { return gradient };
+        let along = (gradient.clone() * directions.clone()).sum_dim(1);
+        (gradient - directions * along) * slope
+    }
+}
+
+impl<B: DeviceBackend> Learner for MfLearner<'_, B> {
+    fn epoch(&mut self, epoch: u32) -> Result<Option<f64>> {
+        let n = self.liked.len() as u64;
+        let order = Order::new(n, self.seed, epoch);
+        let mut loss = 0.0;
+        for (batch, first) in (0..n).step_by(self.config.batch_size).enumerate() {
+            let places = first..(first + self.config.batch_size as u64).min(n);
+            let pairs: Vec<_> = places.map(|place| self.liked[order.sample(place) as usize]).collect();
+            loss += self.step(&pairs, epoch, batch as u64)?;
+        }
+        Ok(Some(loss / n as f64))
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Retriever>> {
+        let users = copy(&self.users, "copy of the user factors")?;
+        let items = copy(&self.items, "copy of the item factors")?;
+        let mut model = self.model(users, items)?;
+        model.score_on(self.device)?;
+        Ok(model)
+    }
+
+    fn restore(&mut self, mut parameters: Parameters) -> Result<()> {
+        take_over(&mut self.users, &parameters.take_table("user_factors")?, "user factors")?;
+        take_over(&mut self.items, &parameters.take_table("item_factors")?, "item factors")
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<Box<dyn Retriever>> {
+        let none = || Table::zeros(0, self.config.factors, Device::Cpu, "factors");
+        let (no_users, no_items) = (none()?, none()?);
+        let users = on_cpu(std::mem::replace(&mut self.users, no_users), "user factors")?;
+        let items = on_cpu(std::mem::replace(&mut self.items, no_items), "item factors")?;
+        self.model(users, items)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_back_through_the_length_is_the_derivative() {
+        let config = MfConfig { factors: 3, temperature: 0.25, ..MfConfig::default() };
+        let (x, g) = ([0.3f32, -0.8, 0.5], [0.7f32, 0.2, -1.1]);
+        let weighed = |x: [f32; 3]| {
+            let length = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            x.iter().zip(g).map(|(&x, g)| 2.0 * f64::from(x) / length * f64::from(g)).sum::<f64>()
+        };
+        let rows = Buffer::from_vec(x.to_vec(), "a test").unwrap();
+        let scaled = Scaled::<Cpu>::new(rows, &config).unwrap();
+        let gradient = Buffer::from_vec(g.to_vec(), "a test").unwrap();
+        let back = scaled.back(matrix_of(gradient, 3).unwrap());
+        for (at, ours) in buffer_of(back).unwrap().into_vec().unwrap().into_iter().enumerate() {
+            let moved = |by: f32| {
+                let mut x = x;
+                x[at] += by;
+                weighed(x)
+            };
+            let expected = (moved(1e-3) - moved(-1e-3)) / 2e-3;
+            assert!((f64::from(ours) - expected).abs() < 1e-3, "{ours} for {expected}");
+        }
+    }
+}
