@@ -7,7 +7,7 @@ use std::{
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::{
-    exceptions::{PyKeyError, PyMemoryError, PyValueError},
+    exceptions::{PyKeyError, PyMemoryError, PyNotImplementedError, PyValueError},
     prelude::*,
     types::PyDict,
 };
@@ -481,6 +481,12 @@ impl Model {
             if let Some(rows) = &rows {
                 self.check_columns(rows.n_columns(), "user_items", "items", n_items)?;
             }
+            let in_order = self.retriever.reads_order();
+            if in_order && rows.is_some() {
+                let what = "this model reads the order of what users did, which a matrix or a set of items has not: ask for its \
+                    users, or `recmill recommend --history-items`";
+                return Err(PyNotImplementedError::new_err(what).into());
+            }
             let folds_in = self.retriever.n_users() == 0 || recalculate || users.is_none();
             let needs_user = !(folds_in && rows.is_some());
             let users = match &users {
@@ -495,11 +501,15 @@ impl Model {
                 (None, None) => 0,
             };
             let question = |at: usize| -> Result<Row, Failure> {
-                let mut known = Vec::new();
+                let (mut known, mut ordered) = (Vec::new(), None);
                 let seen = match (&rows, &users) {
                     (Some(rows), _) => rows.row(at),
                     (None, Some(users)) if filters.only_new || folds_in => {
-                        self.history.read(UserIndex(users[at]), &mut known)?;
+                        let user = UserIndex(users[at]);
+                        self.history.read(user, &mut known)?;
+                        if in_order {
+                            self.history.read_in_order(user, ordered.insert(Vec::new()))?;
+                        }
                         (&[][..], &[][..])
                     }
                     _ => (&[][..], &[][..]),
@@ -508,7 +518,7 @@ impl Model {
                 let query = match &users {
                     Some(users) if !folds_in => Query::User(UserIndex(users[at])),
                     _ if rows.is_some() => Query::History(given.clone().collect()),
-                    _ => Query::History(known.clone()),
+                    _ => Query::History(ordered.unwrap_or_else(|| known.clone())),
                 };
                 Ok(match rows {
                     Some(_) => filters.row(query, given.map(|(item, _)| item), n_items),

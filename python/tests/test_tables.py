@@ -186,3 +186,24 @@ def test_neighbours_are_opened_as_what_they_were(kind, tmp_path):
 
 def test_nobody_asked_is_an_empty_table():
     assert fitted(pandas.DataFrame(events())).recommend([], k=2).to_pandas().empty
+
+
+def test_a_model_that_reads_the_order_of_events_gets_it():
+    from recmill._recommender import Stored
+
+    class Sequences(Stored):
+        def _config(self):
+            return {"model": "sasrec", "factors": 8, "feed_forward": 8, "iterations": 3, "batch_size": 8}
+
+    there, back = ["a", "b", "c", "d"], ["d", "c", "b", "a"]
+    who = ["there"] * 4 + ["back"] * 4 + ["x", "x"]
+    when = [*range(4), *range(4), 0, 1]
+    table = pandas.DataFrame({"who": who, "what": [*there, *back, "e", "f"], "when": when})
+    model = Sequences(device="cpu").fit(table, False, user="who", item="what", time="when")
+    of = {user: model.recommend(user, k=2, filter_already_liked_items=False) for user in ("there", "back")}
+    # The same items in another order: by their set alone both would have the same scores.
+    assert of["there"].scores.tolist() != of["back"].scores.tolist()
+    kept = model.recommend(["there", "back"], k=2)
+    assert sorted(kept.ids.ravel().tolist()) == ["e", "e", "f", "f"]
+    with pytest.raises(NotImplementedError, match="reads the order"):
+        model.recommend(history=["a", "b"], k=2)
