@@ -139,6 +139,7 @@ fn a_batch_answers_as_its_rows_alone_and_on_any_number_of_threads() {
 
 #[test]
 fn the_order_of_a_history_does_not_matter_and_repeats_add_up() {
+    // For a model that says it reads the order, that order matters is the promise: crates/train/tests/contract.rs.
     for (config, model) in models().into_iter().filter(|(_, model)| !model.reads_order()) {
         let mut items = history(8);
         let expected = answer(&*model, Row::new(Query::History(items.clone()), 20));

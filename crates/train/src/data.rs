@@ -46,8 +46,8 @@ impl Sizes {
     }
 }
 
-/// Takes the newest interaction of positive value of at most `users` users out, each of whom keeps two or more such: what is left to learn from, and what was taken,
-/// with the same ids. `None` where nobody has as many.
+/// Takes the newest interaction of positive value of at most `users` users out, each of whom keeps two or more such: what is left to learn
+/// from, and what was taken, with the same ids. `None` where nobody has as many.
 ///
 /// Which users is decided by the seed.
 ///

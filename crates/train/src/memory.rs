@@ -22,6 +22,12 @@ impl Prediction {
         self
     }
 
+    /// Leaves out parts, such as those that a device has no share of.
+    pub(crate) fn without(mut self, left_out: &[&str]) -> Self {
+        self.parts.retain(|(what, _)| !left_out.contains(what));
+        self
+    }
+
     /// Returns the parts and their bytes.
     pub fn parts(&self) -> &[(&'static str, u64)] {
         &self.parts

@@ -56,9 +56,7 @@ pub(crate) fn predict(config: &MfConfig, sizes: &Sizes) -> Prediction {
 
 /// Returns the bytes of it that are on a GPU, where one computes.
 pub(crate) fn predict_on_gpu(config: &MfConfig, sizes: &Sizes) -> Prediction {
-    let all = predict(config, sizes);
-    let there = |&&(what, _): &&(&'static str, u64)| !what.starts_with("copies") && what != "interactions";
-    all.parts().iter().filter(there).fold(Prediction::default(), |sum, &(what, bytes)| sum.add(what, bytes))
+    predict(config, sizes).without(&["copies of the factors", "interactions"])
 }
 
 struct MfLearner<'a, B: DeviceBackend> {

@@ -69,10 +69,7 @@ pub(crate) fn predict(config: &SasRecConfig, sizes: &Sizes) -> Prediction {
 
 /// Returns the bytes of it that are on a GPU, where one computes.
 pub(crate) fn predict_on_gpu(config: &SasRecConfig, sizes: &Sizes) -> Prediction {
-    let unvalidated = Sizes { validated: false, ..*sizes };
-    let all = predict(config, &unvalidated);
-    let there = |&&(what, _): &&(&'static str, u64)| !what.starts_with("copies") && what != "histories";
-    all.parts().iter().filter(there).fold(Prediction::default(), |sum, &(what, bytes)| sum.add(what, bytes))
+    predict(config, sizes).without(&["copies of the item factors", "histories"])
 }
 
 /// A run of a user's history: events that each have a next one.
