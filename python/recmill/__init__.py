@@ -18,6 +18,8 @@ Where to go from here:
 ``AlternatingLeastSquares``                  matrix factorization, where every pair counts, seen or not
 ``BayesianPersonalizedRanking``              matrix factorization that learns what comes before what
 ``LogisticMatrixFactorization``              matrix factorization that learns how likely an item is taken
+``MatrixFactorization``, ``Warp``            matrix factorization against many items at once; that learns from what stands too high
+``SASRec``                                   what comes next, from what somebody did in order
 ``Svd``                                      matrix factorization that predicts ratings
 ``CosineRecommender`` and its like           items that are taken by the same users
 ``Ease``, ``MostPopular``                    a dense model of items in closed form; what everybody takes
@@ -48,6 +50,7 @@ from .closed_form import Ease, MostPopular
 from .devices import Device, devices
 from .exceptions import NotFittedError, ParameterWarning
 from .lmf import LogisticMatrixFactorization
+from .mf import MatrixFactorization, Warp
 from .nearest_neighbours import (
     BM25Recommender,
     CosineRecommender,
@@ -67,6 +70,7 @@ from .rankers import (
     SharedBottom,
     WideDeep,
 )
+from .sequences import SASRec
 from .svd import Svd
 
 point_to_packages()
@@ -88,15 +92,18 @@ __all__ = [
     "Logistic",
     "LogisticMatrixFactorization",
     "MMoE",
+    "MatrixFactorization",
     "MostPopular",
     "NotFittedError",
     "ParameterWarning",
     "Ranker",
     "Recommendations",
     "Recommender",
+    "SASRec",
     "SharedBottom",
     "Svd",
     "TFIDFRecommender",
+    "Warp",
     "WideDeep",
     "__version__",
     "cpu",

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 
-from ._matrix import as_count
+from ._matrix import as_count, as_share
 from .exceptions import NotFittedError
 
 Self = TypeVar("Self", bound="Estimator[Any]")
@@ -97,6 +97,8 @@ class Estimator(Generic[Native]):
             "seed": self._seed(),
             "threads": self._threads(),
             "loss": loss,
+            "holdout": as_share(getattr(self, "holdout", 0.0), "holdout"),
+            "refit": bool(getattr(self, "refit", False)),
             "told": told,
         }
 

@@ -107,6 +107,14 @@ def as_number(value: Any, name: str) -> float:
     return number
 
 
+def as_share(value: Any, name: str) -> float:
+    """Return a number from 0 to 1."""
+    share = as_number(value, name)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} needs to be from 0 to 1, not {value!r}")
+    return share
+
+
 def as_choice(value: Any, name: str, choices: Sequence[str]) -> str:
     """Return one of these words."""
     if value not in choices:

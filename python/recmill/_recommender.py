@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from . import _recmill
 from ._estimator import Estimator
-from ._matrix import as_count, as_csr, as_filter, as_indices, is_sparse, parts
+from ._matrix import as_count, as_csr, as_filter, as_indices, as_number, is_sparse, parts
 from ._progress import Watch
 from ._recommendations import Recommendations
 from ._table import events, is_table
@@ -33,6 +33,8 @@ class Recommender(Estimator[_recmill.Model]):
     """The model's name in a model directory."""
 
     _native = _recmill.Model
+    _reads_order: ClassVar[bool] = False
+    """Whether it learns from the order of events."""
     _renamed: ClassVar[dict[str, str]] = {}
     """What the constructor calls a hyper-parameter otherwise than the model directory."""
 
@@ -96,6 +98,9 @@ class Recommender(Estimator[_recmill.Model]):
             if is_sparse(user_items) or not is_table(user_items):
                 if any((user, item, value, time)):
                     raise ValueError("user, item, value and time name columns of a table")
+                if self._reads_order:
+                    what = f"{type(self).__name__} learns from the order of what users did, which a matrix has not"
+                    raise ValueError(f"{what}: fit it on a table, with the column of times as time")
                 matrix = as_csr(user_items, "user_items", warn=True)
                 self._model = _recmill.fit(config, parts(matrix), how)
             else:
@@ -169,7 +174,7 @@ class Recommender(Estimator[_recmill.Model]):
         items
             The only items to choose from.
         history
-            In place of ``userid``: the ids of items that somebody has had, or a list of such lists.
+            In place of ``userid``: the ids of items that somebody has had, the oldest first, or a list of such lists.
 
         Returns
         -------
@@ -222,6 +227,9 @@ class Recommender(Estimator[_recmill.Model]):
             scalar = not several
             histories = [texts(one)[0] for one in (history if several else [history])]
             queries = [", ".join(one) for one in histories]
+            if model.reads_order:
+                ordered = [model.item_indices(one).tolist() for one in histories]
+                return self._named(queries, model.recommend_histories(ordered, wanted), model.item_ids, scalar)
             columns = [np.unique(model.item_indices(one)) for one in histories]
             indptr = np.cumsum([0, *map(len, columns)], dtype=np.int64)
             indices = np.concatenate([np.empty(0, np.int64), *columns])
@@ -364,6 +372,31 @@ class Recommender(Estimator[_recmill.Model]):
         names = cls._names()
         named = {cls._renamed.get(name, name): value for name, value in config.items()}
         return {name: value for name, value in named.items() if name in names}
+
+
+class PlainRecommender(Recommender):
+    """What models have in common whose hyper-parameters are called as in the model directory.
+
+    Those that stop by themselves have ``holdout`` and ``refit`` besides.
+    """
+
+    def _config(self) -> dict[str, Any]:
+        config: dict[str, Any] = {"model": self.kind}
+        for name, default in self._defaults().items():
+            value = getattr(self, name)
+            if name in ("num_threads", "random_state", "device", "holdout", "refit"):
+                continue
+            if isinstance(default, bool):
+                config[name] = bool(value)
+            elif isinstance(default, int):
+                config[name] = as_count(value, name)
+            elif isinstance(default, float):
+                config[name] = as_number(value, name)
+            elif isinstance(value, str):
+                config[name] = value
+            else:
+                raise ValueError(f"{name} needs to be a text, not {value!r}")
+        return config
 
 
 class FactorRecommender(Recommender):

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use recmill_core::{
     Csr, Dataset, DatasetParts, IdMap,
+    evaluate::EvaluateOptions,
     models::{ModelConfig, Retriever},
 };
 use recmill_kernels::Device;
-use recmill_train::Training;
+use recmill_train::{
+    HELD_OUT_USERS, HeldEvent, HeldOut, PATIENCE, Training, Validation, for_epochs, hold_out,
+};
 
 use crate::{
     arrays::CsrArrays,
@@ -30,6 +33,10 @@ pub(crate) struct How {
     pub(crate) threads: usize,
     /// Whether the loss of each epoch is computed where that is a pass of its own.
     loss: bool,
+    /// The share of users an event of whom is held out to find the best epoch by; 0 goes through all epochs.
+    pub(crate) holdout: f64,
+    /// Whether to learn from all events in the end, for as many epochs.
+    pub(crate) refit: bool,
     /// See [`in_background`].
     pub(crate) told: Option<Py<PyAny>>,
 }
@@ -83,11 +90,25 @@ fn run(py: Python<'_>, config: &str, dataset: Dataset, how: How, by_index: bool)
     let config = parse(config)?;
     let on_gpu = recmill_train::trains_on_gpu(&config);
     let device = py.detach(|| chosen(&how.device, on_gpu))?;
-    let (seed, loss) = (how.seed, how.loss);
+    let (seed, loss, holdout, refit) = (how.seed, how.loss, how.holdout, how.refit);
     let trained = in_background(py, how.threads, how.told.as_ref(), move |stop, teller| {
-        let mut training = Training::new(&config, &dataset);
+        let event = HeldEvent::suited_to(&config, &dataset);
+        let users = (holdout * dataset.n_users() as f64).ceil() as usize;
+        let split = hold_out(&dataset, event, users.min(HELD_OUT_USERS), seed)?;
+        let learnt = split.as_ref().map_or(&dataset, |(learnt, _)| learnt);
+        let options = EvaluateOptions { seed, ..EvaluateOptions::default() };
+        let mut held = split.as_ref().map(|(_, held)| HeldOut::new(learnt, held, "ndcg@10", options));
+        let mut training = Training::new(&config, learnt);
         (training.device, training.seed, training.loss) = (device, seed, loss);
-        let done = training.run(None, stop, teller)?;
+        training.patience = held.is_some().then_some(PATIENCE);
+        let mut done = training.run(held.as_mut().map(|held| held as &mut dyn Validation), stop, teller)?;
+        if refit && split.is_some() {
+            let config = for_epochs(&config, done.kept_epoch);
+            let mut training = Training::new(&config, &dataset);
+            (training.device, training.seed, training.loss) = (device, seed, false);
+            done.model = training.run(None, stop, teller)?.model;
+        }
+        drop(split);
         let model: Box<dyn Retriever> = done.model;
         let dataset = Arc::new(owned(dataset, by_index)?);
         Ok(Trained { config, model, dataset, epochs: done.epochs, seed, by_index })

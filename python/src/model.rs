@@ -483,8 +483,7 @@ impl Model {
             }
             let in_order = self.retriever.reads_order();
             if in_order && rows.is_some() {
-                let what = "this model reads the order of what users did, which a matrix or a set of items has not: ask for its \
-                    users, or `recmill recommend --history-items`";
+                let what = "this model reads the order of what users did, which a matrix has not: ask for its users, or for history";
                 return Err(PyNotImplementedError::new_err(what).into());
             }
             let folds_in = self.retriever.n_users() == 0 || recalculate || users.is_none();
@@ -527,6 +526,35 @@ impl Model {
             };
             self.answer(py, &*self.retriever, n_rows, &filters, question, |_| None)
         })
+    }
+
+    /// Returns the best items for each of `histories`, the items that somebody has had from the oldest to the newest.
+    fn recommend_histories<'py>(
+        &self,
+        py: Python<'py>,
+        histories: Vec<Vec<i64>>,
+        wanted: Wanted<'py>,
+    ) -> PyResult<Answers<'py>> {
+        guarded(|| {
+            let n_items = self.items.len();
+            let filters = Filters::new(&wanted, "item", n_items)?;
+            let histories: Vec<Vec<u32>> =
+                histories.iter().map(|history| checked(history, "item", n_items)).collect::<PyResult<_>>()?;
+            let question = |at: usize| -> Result<Row, Failure> {
+                let history: Vec<_> = histories[at].iter().map(|&item| (ItemIndex(item), 1.0)).collect();
+                let mut seen: Vec<_> = history.iter().map(|&(item, _)| item).collect();
+                seen.sort_unstable();
+                seen.dedup();
+                Ok(filters.row(Query::History(history), seen.into_iter(), n_items))
+            };
+            self.answer(py, &*self.retriever, histories.len(), &filters, question, |_| None)
+        })
+    }
+
+    /// Whether it matters in which order somebody has had the items of a history.
+    #[getter]
+    fn reads_order(&self) -> bool {
+        self.retriever.reads_order()
     }
 
     /// Returns the items most like each of `items`, itself included, as in implicit.

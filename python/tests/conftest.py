@@ -35,6 +35,8 @@ def every_model():
         recmill.AlternatingLeastSquares(factors=8, iterations=6, unobserved_weight=0.3, **cpu),
         recmill.BayesianPersonalizedRanking(factors=8, iterations=60, learning_rate=0.05, **cpu),
         recmill.LogisticMatrixFactorization(factors=8, iterations=40, **cpu),
+        recmill.MatrixFactorization(factors=8, iterations=40, learning_rate=0.02, batch_size=256, n_negatives=32, **cpu),
+        recmill.Warp(factors=8, **cpu),
         recmill.Svd(factors=8, iterations=40, **cpu),
         recmill.Ease(**cpu),
         recmill.MostPopular(**cpu),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 import recmill
 
@@ -189,21 +190,33 @@ def test_nobody_asked_is_an_empty_table():
 
 
 def test_a_model_that_reads_the_order_of_events_gets_it():
-    from recmill._recommender import Stored
-
-    class Sequences(Stored):
-        def _config(self):
-            return {"model": "sasrec", "factors": 8, "feed_forward": 8, "iterations": 3, "batch_size": 8}
-
     there, back = ["a", "b", "c", "d"], ["d", "c", "b", "a"]
     who = ["there"] * 4 + ["back"] * 4 + ["x", "x"]
     when = [*range(4), *range(4), 0, 1]
     table = pandas.DataFrame({"who": who, "what": [*there, *back, "e", "f"], "when": when})
-    model = Sequences(device="cpu").fit(table, False, user="who", item="what", time="when")
+    sequences = recmill.SASRec(factors=8, feed_forward=8, iterations=3, batch_size=8, random_state=1, device="cpu")
+    model = sequences.fit(table, False, user="who", item="what", time="when")
     of = {user: model.recommend(user, k=2, filter_already_liked_items=False) for user in ("there", "back")}
     # The same items in another order: by their set alone both would have the same scores.
     assert of["there"].scores.tolist() != of["back"].scores.tolist()
     kept = model.recommend(["there", "back"], k=2)
     assert sorted(kept.ids.ravel().tolist()) == ["e", "e", "f", "f"]
-    with pytest.raises(NotImplementedError, match="reads the order"):
-        model.recommend(history=["a", "b"], k=2)
+    asked = model.recommend(history=[there, back], k=2, filter_already_liked_items=False)
+    for at, user in enumerate(("there", "back")):
+        assert asked.scores[at].tolist() == of[user].scores.tolist(), "a history is its user's, and in order"
+    assert set(model.recommend(history=there, k=2).ids.tolist()) == {"e", "f"}
+    with pytest.raises(ValueError, match="which a matrix has not"):
+        recmill.SASRec().fit(sp.csr_matrix(np.eye(3, dtype=np.float32)))
+
+
+def test_what_is_held_out_ends_training_and_is_learned_from_in_the_end(likes):
+    few = {"factors": 4, "iterations": 60, "learning_rate": 0.05, "n_negatives": 16, "random_state": 2, "device": "cpu"}
+    all_epochs = recmill.MatrixFactorization(holdout=0, **few).fit(likes, False)
+    assert len(all_epochs.loss_curve_) == 60
+    stopped = recmill.MatrixFactorization(**few).fit(likes, False)
+    assert 10 < len(stopped.loss_curve_) < 60
+    refitted = recmill.MatrixFactorization(refit=True, **few).fit(likes, False)
+    assert len(refitted.loss_curve_) == len(stopped.loss_curve_)
+    assert refitted.recommend(0, likes[[0]])[1].tolist() != stopped.recommend(0, likes[[0]])[1].tolist()
+    with pytest.raises(ValueError, match="holdout needs to be from 0 to 1"):
+        recmill.MatrixFactorization(holdout=2, **few).fit(likes, False)

@@ -25,7 +25,7 @@ pub use config::{ConfigProblem, ModelConfig, Precision, Problems, open};
 pub use ease::{Ease, EaseConfig};
 pub use item_knn::{ItemKnn, ItemKnnConfig, Measure, NeighboursOf};
 pub use lmf::{Lmf, LmfConfig};
-pub use mf::{Mf, MfConfig, Similarity};
+pub use mf::{Mf, MfConfig, MfLoss, Similarity};
 pub use most_popular::{Count, MostPopular, MostPopularConfig};
 pub use pair_factors::{FOLD_IN_NEGATIVES, PairModel};
 pub use sasrec::{SasRec, SasRecConfig, SasRecNetwork, SequenceLoss, SequenceRows};

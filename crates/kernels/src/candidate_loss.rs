@@ -3,10 +3,12 @@
 //! ```text
 //! softmax     l = ln Σ_c exp(s_c) - s_t                                      ∂s_c = p_c - [c = t]      p = softmax(s)
 //! logistic    l = a ln(1 + exp(-s_t)) + b Σ_{c ≠ t} ln(1 + exp(s_c))         ∂s_t = -a σ(-s_t)   ∂s_c = b σ(s_c)
+//! pairwise    l = b Σ_{c ≠ t} ln(1 + exp(s_c - s_t))                         ∂s_c = b σ(s_c - s_t)   ∂s_t = -Σ ∂s_c
+//! contrastive l = 1 - s_t + b Σ_{c ≠ t} max(0, s_c - m)                      ∂s_t = -1   ∂s_c = b [s_c > m]
 //! ```
 //!
 //! `t` is a row's target. Candidates that are hidden from a row, such as what its user has had, count in no sum, unless they are the
-//! target. What corrects for how often a candidate is drawn (log-Q) is part of the scores.
+//! target; nor do those behind the common ones, which are there to be targets. What corrects for how often a candidate is drawn (log-Q) is part of the scores.
 //!
 //! | name     | shape                | type | |
 //! |----------|----------------------|------|---|
@@ -21,13 +23,15 @@
 //! makes its row's loss NaN.
 //!
 //! # Source
-//! Hidasi et al. 2016 for softmax over sampled items; Petrov, Macdonald 2023 (gSASRec) for a logistic loss whose positive part is scaled.
+//! Hidasi et al. 2016 for softmax over sampled items; Petrov, Macdonald 2023 (gSASRec) for a logistic loss whose positive part is scaled;
+//! Rendle et al. 2009 (BPR) for pairs; Mao et al. 2021 (SimpleX) for the contrastive loss of cosines.
 
 use rayon::prelude::*;
 
 use crate::{
     Error, Result,
     exp::{LogSum, exp_of_negative},
+    lanes::{fold, plus},
     simd::{self, Kernel, Level, Simd, dispatch},
 };
 
@@ -47,6 +51,18 @@ pub enum CandidateLoss {
         /// `b`: what each other candidate counts.
         negative: f32,
     },
+    /// Of each other candidate whether it stands below the target.
+    Pairwise {
+        /// `b`: what each other candidate counts.
+        negative: f32,
+    },
+    /// How near the target is, and how far each other candidate is above a margin.
+    Contrastive {
+        /// `b`: what each other candidate counts.
+        negative: f32,
+        /// `m`: up to here a candidate is no loss.
+        margin: f32,
+    },
 }
 
 /// What rows choose from.
@@ -54,6 +70,8 @@ pub enum CandidateLoss {
 pub struct Candidates<'a> {
     /// Candidates a row.
     pub n: usize,
+    /// How many of them, the first ones, all rows choose from; the others are each a candidate only where they are right.
+    pub common: usize,
     /// The candidate that is right, of each row.
     pub targets: &'a [u32],
     /// Whose hidden candidates are a row's: a number below `hidden.len()`; empty where nothing is hidden from anyone.
@@ -68,6 +86,9 @@ impl Candidates<'_> {
         let shape = |what, expected, got| Err(Error::Shape { op: OP, what, expected, got });
         if scores != rows * self.n {
             return shape("scores", rows * self.n, scores);
+        }
+        if self.common > self.n {
+            return shape("common candidates", self.n, self.common);
         }
         if losses != rows {
             return shape("losses", rows, losses);
@@ -143,94 +164,75 @@ impl<const FMA: bool> Kernel for Rows<'_, FMA> {
             let target = of.targets[row] as usize;
             let hidden: &[u32] = of.groups.get(row).map_or(&[], |&group| &of.hidden[group as usize]);
             let own = scores[target];
-            for &column in hidden {
-                scores[column as usize] = NEVER;
-            }
-            scores[target] = own;
-            *loss = match self.loss {
-                CandidateLoss::Softmax => softmax::<FMA>(scores, target, self.scale),
+            let bad = fold(scores, 0.0, |score| score * 0.0, plus);
+            let (common, others) = scores.split_at_mut(of.common);
+            others.fill(0.0);
+            let hidden = hidden.iter().map(|&column| column as usize).filter(|&column| column < of.common);
+            hidden
+                .clone()
+                .chain((target < of.common).then_some(target))
+                .for_each(|column| common[column] = NEVER);
+            let scale = self.scale;
+            let (value, of_target) = match self.loss {
+                CandidateLoss::Softmax => softmax::<FMA>(common, own, scale),
                 CandidateLoss::Logistic { positive, negative } => {
-                    logistic::<FMA>(scores, target, [positive, negative], self.scale)
+                    let (others, _) = softplus::<FMA>(common, 0.0, negative * scale);
+                    let (right, slope) = softplus::<FMA>(&mut [-own], 0.0, -positive * scale);
+                    let value = f64::from(positive) * right + f64::from(negative) * others;
+                    (value as f32, slope)
+                }
+                CandidateLoss::Pairwise { negative } => {
+                    let (value, slopes) = softplus::<FMA>(common, own, negative * scale);
+                    ((f64::from(negative) * value) as f32, -slopes)
+                }
+                CandidateLoss::Contrastive { negative, margin } => {
+                    (1.0 - own + negative * above(common, margin, negative * scale), -scale)
                 }
             };
-            let own = scores[target];
-            for &column in hidden {
-                scores[column as usize] = 0.0;
-            }
-            scores[target] = own;
+            hidden.for_each(|column| common[column] = 0.0);
+            scores[target] = of_target;
+            *loss = value + bad;
         }
     }
 }
 
 /// The score of what is hidden: so low that its exponential is nothing.
 const NEVER: f32 = -1e30;
-const LANES: usize = 16;
 
-/// What the values give lane by lane, and all lanes together.
+/// The loss of a target that scores `own` against the others; they become their gradients, and the target's is returned.
 #[inline(always)]
-fn reduce(values: &[f32], start: f32, mut with: impl FnMut(f32, f32) -> f32) -> f32 {
-    let mut lanes = [start; LANES];
-    let (whole, rest) = values.as_chunks::<LANES>();
-    for values in whole {
-        for lane in 0..LANES {
-            lanes[lane] = with(lanes[lane], values[lane]);
-        }
-    }
-    for (lane, &value) in lanes.iter_mut().zip(rest) {
-        *lane = with(*lane, value);
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] = with(lanes[lane], lanes[lane + width]);
-        }
-        width /= 2;
-    }
-    lanes[0]
+fn softmax<const FMA: bool>(others: &mut [f32], own: f32, scale: f32) -> (f32, f32) {
+    let most = fold(others, own, |score| score, |most, score| if score > most { score } else { most });
+    let of_own = exp_of_negative::<FMA>(own - most);
+    others.iter_mut().for_each(|score| *score = exp_of_negative::<FMA>(*score - most));
+    let sum = fold(others, 0.0, |value| value, plus);
+    let share = scale / (sum + of_own);
+    others.iter_mut().for_each(|score| *score *= share);
+    // What is not the target, rather than 1 less what is: near 1 the difference would be rounding.
+    ((sum + of_own).ln() - (own - most), -sum * share)
 }
 
-/// 0, or NaN where a value is not finite.
+/// `Σ ln(1 + exp(s - from))`, and the sum of its slopes times `weight`, which the scores become.
 #[inline(always)]
-fn not_finite(values: &[f32]) -> f32 {
-    reduce(values, 0.0, |sum, value| sum + value * 0.0)
-}
-
-#[inline(always)]
-fn softmax<const FMA: bool>(scores: &mut [f32], target: usize, scale: f32) -> f32 {
-    let bad = not_finite(scores);
-    let most = reduce(scores, f32::NEG_INFINITY, |most, score| if score > most { score } else { most });
-    let own = scores[target] - most;
-    scores.iter_mut().for_each(|score| *score = exp_of_negative::<FMA>(*score - most));
-    let sum = reduce(scores, 0.0, |sum, value| sum + value);
-    let share = scale / sum;
-    scores.iter_mut().for_each(|score| *score *= share);
-    scores[target] -= scale;
-    sum.ln() - own + bad
-}
-
-#[inline(always)]
-fn logistic<const FMA: bool>(
-    scores: &mut [f32],
-    target: usize,
-    [positive, negative]: [f32; 2],
-    scale: f32,
-) -> f32 {
-    let bad = not_finite(scores);
-    let own = scores[target];
-    // ln(1 + exp(s)) = max(s, 0) + ln(1 + exp(-|s|)), of all; the target's is taken out again, and what is hidden is nothing.
-    let above = reduce(scores, 0.0, |sum, score| sum + score.max(0.0));
+fn softplus<const FMA: bool>(scores: &mut [f32], from: f32, weight: f32) -> (f64, f32) {
+    // ln(1 + exp(x)) = max(x, 0) + ln(1 + exp(-|x|))
+    let above = fold(scores, 0.0, |score| (score - from).max(0.0), plus);
     let mut logs = LogSum::new();
     for score in scores.iter_mut() {
-        let x = *score;
+        let x = *score - from;
         let t = exp_of_negative::<FMA>(-x.abs());
-        *score = if x > 0.0 { 1.0 } else { t } / (1.0 + t) * (negative * scale);
+        *score = if x > 0.0 { 1.0 } else { t } / (1.0 + t) * weight;
         logs.add(t);
     }
-    let t = exp_of_negative::<FMA>(-own.abs());
-    scores[target] = -positive * scale * if own > 0.0 { t } else { 1.0 } / (1.0 + t);
-    let others = f64::from(above - own.max(0.0)) + logs.total() - f64::from(t).ln_1p();
-    let right = f64::from((-own).max(0.0)) + f64::from(t).ln_1p();
-    (f64::from(positive) * right + f64::from(negative) * others) as f32 + bad
+    (f64::from(above) + logs.total(), fold(scores, 0.0, |slope| slope, plus))
+}
+
+/// `Σ max(0, s - margin)`; the scores become its slopes times `weight`.
+#[inline(always)]
+fn above(scores: &mut [f32], margin: f32, weight: f32) -> f32 {
+    let sum = fold(scores, 0.0, |score| (score - margin).max(0.0), plus);
+    scores.iter_mut().for_each(|score| *score = if *score > margin { weight } else { 0.0 });
+    sum
 }
 
 /// [`candidate_loss`] in f64: the losses.
@@ -243,7 +245,7 @@ pub fn candidate_loss_reference(
     let of_row = |(row, scores): (usize, &[f64])| {
         let target = candidates.targets[row] as usize;
         let hidden = candidates.groups.get(row).map(|&group| &candidates.hidden[group as usize]);
-        let others = (0..candidates.n)
+        let others = (0..candidates.common)
             .filter(|&c| c != target && hidden.is_none_or(|hidden| !hidden.contains(&(c as u32))));
         match loss {
             CandidateLoss::Softmax => {
@@ -255,6 +257,13 @@ pub fn candidate_loss_reference(
                 let of_others = others.map(|c| softplus(scores[c])).sum::<f64>();
                 f64::from(positive) * softplus(-scores[target]) + f64::from(negative) * of_others
             }
+            CandidateLoss::Pairwise { negative } => {
+                f64::from(negative) * others.map(|c| softplus(scores[c] - scores[target])).sum::<f64>()
+            }
+            CandidateLoss::Contrastive { negative, margin } => {
+                let of_others = others.map(|c| (scores[c] - f64::from(margin)).max(0.0)).sum::<f64>();
+                1.0 - scores[target] + f64::from(negative) * of_others
+            }
         }
     };
     scores.chunks(candidates.n).enumerate().map(of_row).collect()
@@ -265,12 +274,16 @@ mod tests {
     use super::*;
     use crate::simd::{levels, with_level};
 
-    const LOSSES: [CandidateLoss; 2] =
-        [CandidateLoss::Softmax, CandidateLoss::Logistic { positive: 0.3, negative: 0.25 }];
+    const LOSSES: [CandidateLoss; 4] = [
+        CandidateLoss::Softmax,
+        CandidateLoss::Logistic { positive: 0.3, negative: 0.25 },
+        CandidateLoss::Pairwise { negative: 0.25 },
+        CandidateLoss::Contrastive { negative: 0.25, margin: 0.44 },
+    ];
 
     #[test]
     fn by_hand() {
-        let of = Candidates { n: 3, targets: &[1], groups: &[], hidden: &[] };
+        let of = Candidates { n: 3, common: 3, targets: &[1], groups: &[], hidden: &[] };
         let (mut scores, mut losses) = ([0.0; 3], [0.0]);
         candidate_loss(CandidateLoss::Softmax, &of, 3.0, &mut scores, &mut losses).unwrap();
         assert!((losses[0] - 3f32.ln()).abs() < 1e-6);
@@ -282,6 +295,14 @@ mod tests {
         candidate_loss(loss, &of, 1.0, &mut scores, &mut losses).unwrap();
         assert!((losses[0] - 3.0 * 2f32.ln()).abs() < 1e-6);
         assert_eq!(scores, [0.25, -1.0, 0.25]);
+        let (mut scores, loss) = ([0.0; 3], CandidateLoss::Pairwise { negative: 0.5 });
+        candidate_loss(loss, &Candidates { common: 2, ..of }, 1.0, &mut scores, &mut losses).unwrap();
+        assert!((losses[0] - 0.5 * 2f32.ln()).abs() < 1e-6);
+        assert_eq!(scores, [0.25, -0.25, 0.0], "the third is no candidate of the first");
+        let loss = CandidateLoss::Contrastive { negative: 0.5, margin: 0.25 };
+        let mut scores = [0.75, 0.5, 0.0];
+        candidate_loss(loss, &of, 1.0, &mut scores, &mut losses).unwrap();
+        assert_eq!((losses[0], scores), (0.75, [0.5, -1.0, 0.0]));
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for loss in LOSSES {
                 candidate_loss(loss, &of, 1.0, &mut [0.0, 1.0, bad], &mut losses).unwrap();
@@ -293,7 +314,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let hidden = [vec![2], vec![3]];
-        let of = Candidates { n: 3, targets: &[1], groups: &[0], hidden: &hidden[..1] };
+        let of = Candidates { n: 3, common: 3, targets: &[1], groups: &[0], hidden: &hidden[..1] };
         let run = |of: Candidates<'_>, n: usize| {
             candidate_loss(CandidateLoss::Softmax, &of, 1.0, &mut vec![0.0; n], &mut [0.0])
         };
@@ -303,29 +324,35 @@ mod tests {
         assert!(run(Candidates { groups: &[1], ..of }, 3).is_err());
         assert!(run(Candidates { groups: &[0, 0], ..of }, 3).is_err());
         assert!(run(Candidates { hidden: &hidden, ..of }, 3).is_err());
+        assert!(run(Candidates { common: 4, ..of }, 3).is_err());
     }
 
     #[test]
     fn every_level_agrees_with_the_reference_and_with_finite_differences() {
         for (level, loss) in levels().flat_map(|level| LOSSES.map(|loss| (level, loss))) {
             for (rows, n) in [(0, 4), (1, 1), (3, 5), (2, 700), (300, 300)] {
-                with_level(level, || agrees(loss, rows, n));
+                for common in [n, n / 2, 0] {
+                    with_level(level, || agrees(loss, rows, n, common));
+                }
             }
         }
     }
 
-    fn agrees(loss: CandidateLoss, rows: usize, n: usize) {
+    fn agrees(loss: CandidateLoss, rows: usize, n: usize, common: usize) {
         let some = |i: usize| ((i * 37 + i / 61 * 13) % 61) as f32 / 10.0 - 3.0;
         let before: Vec<f32> = (0..rows * n).map(some).collect();
         let wide: Vec<f64> = before.iter().map(|&x| f64::from(x)).collect();
         let targets: Vec<u32> = (0..rows).map(|row| (row * 7 % n) as u32).collect();
         let groups: Vec<u32> = (0..rows).map(|row| (row % 2) as u32).collect();
         let hidden = [(0..n as u32).filter(|c| c % 3 == 0).collect(), Vec::new()];
-        let of = Candidates { n, targets: &targets, groups: &groups, hidden: &hidden };
+        let of = Candidates { n, common, targets: &targets, groups: &groups, hidden: &hidden };
         let (mut scores, mut losses) = (before.clone(), vec![0.0; rows]);
         candidate_loss(loss, &of, 0.5, &mut scores, &mut losses).unwrap();
         for (ours, expected) in losses.iter().zip(candidate_loss_reference(loss, &of, &wide)) {
-            assert!((f64::from(*ours) - expected).abs() < 2e-6 * (1.0 + expected), "{ours} for {expected}");
+            assert!(
+                (f64::from(*ours) - expected).abs() < 2e-6 * (1.0 + expected.abs()),
+                "{ours} for {expected}"
+            );
         }
         let pick = |at: usize| (at * 11) % (rows * n);
         for at in (0..20.min(rows * n)).map(pick) {
@@ -337,8 +364,13 @@ mod tests {
                 candidate_loss_reference(loss, &own, &scores)[0]
             };
             let expected = 0.5 * (moved(1e-4) - moved(-1e-4)) / 2e-4;
-            assert!((f64::from(scores[at]) - expected).abs() < 1e-6, "{at}: {} for {expected}", scores[at]);
-            let is_hidden = hidden[row % 2].contains(&((at % n) as u32)) && targets[row] as usize != at % n;
+            assert!(
+                (f64::from(scores[at]) - expected).abs() < 1e-6 * (1.0 + expected.abs()),
+                "{at}: {} for {expected}",
+                scores[at]
+            );
+            let is_hidden = hidden[row % 2].contains(&((at % n) as u32)) || at % n >= common;
+            let is_hidden = is_hidden && targets[row] as usize != at % n;
             assert!(!is_hidden || scores[at] == 0.0, "what is hidden has no gradient");
         }
         if rows > 1 {

@@ -30,6 +30,7 @@ use rayon::prelude::*;
 use crate::{
     Error, Result,
     exp::{exp_of_negative, madd},
+    lanes::dot,
     simd::{self, Kernel, Level, Simd, dispatch},
 };
 
@@ -190,29 +191,6 @@ impl<'a> Own<'a> {
         let share = 1.0 / sum + not_finite;
         weights.iter_mut().for_each(|weight| *weight *= share);
     }
-}
-
-#[inline(always)]
-fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; 16];
-    let (whole, rest) = a.as_chunks::<16>();
-    let (other, of_rest) = b.as_chunks::<16>();
-    for (a, b) in whole.iter().zip(other) {
-        for lane in 0..16 {
-            sums[lane] = madd::<FMA>(a[lane], b[lane], sums[lane]);
-        }
-    }
-    for (lane, (a, b)) in rest.iter().zip(of_rest).enumerate() {
-        sums[lane] = madd::<FMA>(*a, *b, sums[lane]);
-    }
-    let mut width = 8;
-    while width > 0 {
-        for lane in 0..width {
-            sums[lane] += sums[lane + width];
-        }
-        width /= 2;
-    }
-    sums[0]
 }
 
 /// `to += times * from`.

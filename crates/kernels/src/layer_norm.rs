@@ -28,6 +28,7 @@ use rayon::prelude::*;
 
 use crate::{
     Error, Result,
+    lanes::sum,
     simd::{self, Kernel, Simd, dispatch},
 };
 
@@ -121,29 +122,12 @@ pub fn layer_norm_backward(
     Ok(())
 }
 
-/// The sum of a row's values, in sixteen sums side by side.
-#[inline(always)]
-fn sum(values: impl ExactSizeIterator<Item = f32>) -> f32 {
-    let mut sums = [0f32; 16];
-    for (at, value) in values.enumerate() {
-        sums[at % 16] += value;
-    }
-    let mut width = 8;
-    while width > 0 {
-        for lane in 0..width {
-            sums[lane] += sums[lane + width];
-        }
-        width /= 2;
-    }
-    sums[0]
-}
-
 /// A row's mean, and `1 / √(v + ε)`.
 #[inline(always)]
 fn statistics(x: &[f32], epsilon: f32) -> (f32, f32) {
     let share = 1.0 / x.len().max(1) as f32;
-    let mean = sum(x.iter().copied()) * share;
-    let variance = sum(x.iter().map(|x| (x - mean) * (x - mean))) * share;
+    let mean = sum::<false, 1>([x], |[x]| (x, 1.0)) * share;
+    let variance = sum::<false, 1>([x], |[x]| (x - mean, x - mean)) * share;
     (mean, 1.0 / (variance + epsilon).sqrt())
 }
 
@@ -191,9 +175,10 @@ impl Kernel for Backward<'_> {
         for ((x, gradient), of_x) in rows.zip(self.of_x.chunks_exact_mut(width)) {
             let (mean, inverse) = statistics(x, self.norm.epsilon);
             let share = 1.0 / width as f32;
-            let of_h = sum(gradient.iter().zip(scale).map(|(g, scale)| g * scale)) * share;
-            let with_x = x.iter().zip(gradient.iter().zip(scale));
-            let of_hx = sum(with_x.map(|(x, (g, scale))| g * scale * ((x - mean) * inverse))) * share;
+            let of_h = sum::<false, 2>([gradient, scale], |[g, scale]| (g, scale)) * share;
+            let of_hx =
+                sum::<false, 3>([x, gradient, scale], |[x, g, scale]| (g * scale, (x - mean) * inverse))
+                    * share;
             let columns = scale.iter().zip(of_scale.iter_mut().zip(of_shift.iter_mut()));
             for (((x, g), of_x), (scale, (of_scale, of_shift))) in
                 x.iter().zip(gradient).zip(of_x).zip(columns)

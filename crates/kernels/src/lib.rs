@@ -27,6 +27,7 @@ mod gather;
 mod gram;
 mod hash;
 mod interaction;
+mod lanes;
 mod layer_norm;
 mod linear;
 pub mod memory;

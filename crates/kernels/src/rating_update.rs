@@ -33,7 +33,8 @@
 use crate::{
     Error, Result, SparseRows, Table,
     cells::{Cell, Cells, block_count},
-    pairwise_update::step::{dot, move_two},
+    lanes::dot,
+    pairwise_update::step::move_two,
     philox::Draws,
     shared_rows::{AHEAD, SharedRows},
     simd::{self, Level},

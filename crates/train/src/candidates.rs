@@ -39,13 +39,21 @@ pub(crate) struct Choice {
     groups: Vec<u32>,
     /// The candidates that are hidden from each group.
     hidden: Vec<Vec<u32>>,
-    /// How many were drawn.
+    /// How many were drawn, each item once.
     pub(crate) drawn: usize,
+    /// The candidates of all positions, which are the first; the others are only right somewhere.
+    common: usize,
 }
 
 impl Choice {
     pub(crate) fn candidates(&self) -> Candidates<'_> {
-        Candidates { n: self.items.len(), targets: &self.targets, groups: &self.groups, hidden: &self.hidden }
+        Candidates {
+            n: self.items.len(),
+            common: self.common,
+            targets: &self.targets,
+            groups: &self.groups,
+            hidden: &self.hidden,
+        }
     }
 }
 
@@ -75,14 +83,16 @@ impl<'a> Choosing<'a> {
     /// As [`Choosing::choose`] with all items for candidates.
     pub(crate) fn all(&self, next: &[u32], owners: &[(u32, usize)]) -> Choice {
         let n_items = self.data.n_items();
-        let of = |&(user, _): &(u32, usize)| self.data.by_user().row(user as usize).0.to_vec();
+        let (groups, users) = groups(owners);
+        let of = |&user: &u32| self.data.by_user().row(user as usize).0.to_vec();
         Choice {
             items: (0..n_items as u32).collect(),
             bias: vec![0.0; n_items],
             targets: next.to_vec(),
-            groups: groups(owners),
-            hidden: owners.iter().map(of).collect(),
+            groups,
+            hidden: users.iter().map(of).collect(),
             drawn: 0,
+            common: n_items,
         }
     }
 
@@ -120,23 +130,26 @@ impl<'a> Choosing<'a> {
                 next.len() as f32 * self.frequency[item as usize] + self.n_negatives as f32 * of_draw;
             if in_batch { -expected.clamp(1e-9, 1.0).ln() } else { 0.0 }
         }));
-        choice.groups = groups(owners);
-        for &(user, _) in owners {
+        choice.common = if in_batch { choice.items.len() } else { choice.drawn };
+        let (groups, users) = groups(owners);
+        choice.groups = groups;
+        choice.hidden.extend(users.iter().map(|&user| {
             let had = self.data.by_user().row(user as usize).0;
-            let known = had.iter().filter_map(|item| column_of.get(item).copied());
-            choice.hidden.push(match in_batch {
-                true => known.collect(),
-                false => known
-                    .filter(|&column| (column as usize) < choice.drawn)
-                    .chain(choice.drawn as u32..choice.items.len() as u32)
-                    .collect(),
-            });
-        }
+            had.iter().filter_map(|item| column_of.get(item).copied()).collect::<Vec<_>>()
+        }));
         choice
     }
 }
 
-/// The owner of each position.
-fn groups(owners: &[(u32, usize)]) -> Vec<u32> {
-    owners.iter().zip(0..).flat_map(|(&(_, n), group)| std::iter::repeat_n(group, n)).collect()
+/// The group of each position, one a user, and the user of each group.
+fn groups(owners: &[(u32, usize)]) -> (Vec<u32>, Vec<u32>) {
+    let (mut groups, mut users, mut group_of) = (Vec::new(), Vec::new(), HashMap::new());
+    for &(user, n) in owners {
+        let group = *group_of.entry(user).or_insert_with(|| {
+            users.push(user);
+            users.len() as u32 - 1
+        });
+        groups.extend(std::iter::repeat_n(group, n));
+    }
+    (groups, users)
 }

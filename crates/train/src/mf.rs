@@ -11,11 +11,10 @@ use burn::tensor::{Tensor, TensorData};
 use recmill_core::{
     Dataset, Parameters,
     dense::{Cpu, DeviceBackend, Gpu, SCORES_AT_ONCE, against, buffer_of, matrix_of},
-    models::{Mf, MfConfig, Retriever},
+    models::{Mf, MfConfig, MfLoss, Retriever},
 };
 use recmill_kernels::{
-    Buffer, CandidateLoss, CudaRuntime, Device, RowType, SparseOptimizer, SparseStep, Table, WgpuRuntime,
-    gather,
+    Buffer, CudaRuntime, Device, RowType, SparseOptimizer, SparseStep, Table, WgpuRuntime, gather,
 };
 
 use crate::{
@@ -111,14 +110,16 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
     fn step(&mut self, pairs: &[(u32, u32)], epoch: u32, batch: u64) -> Result<f64> {
         let (users, next): (Vec<u32>, Vec<u32>) = pairs.iter().copied().unzip();
         let owners: Vec<(u32, usize)> = users.iter().map(|&user| (user, 1)).collect();
-        let choice = self.choosing.choose(&next, &owners, true, epoch, batch);
+        let in_batch = self.config.loss == MfLoss::SampledSoftmax;
+        let choice = self.choosing.choose(&next, &owners, in_batch, epoch, batch);
         let x = Scaled::<B>::new(gather(&self.users, &users)?, self.config)?;
         let y = Scaled::<B>::new(gather(&self.items, &choice.items)?, self.config)?;
         let bias = TensorData::new(choice.bias.clone(), [choice.items.len()]);
         let bias = Tensor::<B, 1>::from_data(bias, &y.scaled.device());
         let (scale, of) = (1.0 / pairs.len() as f32, choice.candidates());
         let (rows, candidates) = (x.scaled.clone(), y.scaled.clone());
-        let found = against(rows, candidates, bias, &of, CandidateLoss::Softmax, scale);
+        let loss = self.config.candidate_loss(choice.drawn);
+        let found = against(rows, candidates, bias, &of, loss, scale);
         let losses = buffer_of(found.losses)?.into_vec()?;
         B::check_answers(self.device)?;
         let sum: f64 = losses.iter().map(|&loss| f64::from(loss)).sum();
@@ -147,7 +148,10 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
             };
             Ok(Table::from_rows(table.rows(), table.dim(), RowType::F32, what, fill)?)
         };
-        let bias = Buffer::from_vec(vec![0.0; self.data.n_items()], "item biases")?;
+        let mut n_users = vec![0u64; self.data.n_items()];
+        self.liked.iter().for_each(|&(_, item)| n_users[item as usize] += 1);
+        let bias = n_users.into_iter().map(|n| self.config.item_bias(n)).collect();
+        let bias = Buffer::from_vec(bias, "item biases")?;
         let (users, items) = (scaled(users, "user factors")?, scaled(items, "item factors")?);
         Ok(Box::new(Mf::new(self.config.clone(), users, items, bias)?))
     }

@@ -28,8 +28,8 @@ use recmill_core::{
 };
 use recmill_kernels::Device;
 use recmill_train::{
-    Ended, EpochRecord, HeldOut, Plan, Prediction, Progress, Trained, Training, Validation, hold_out_newest,
-    trains_on_gpu,
+    Ended, EpochRecord, HELD_OUT_USERS, HeldEvent, HeldOut, PATIENCE, Plan, Prediction, Progress, Trained,
+    Training, Validation, for_epochs, stops_by_itself, trains_on_gpu,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -200,7 +200,7 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
             );
             None
         }
-        None if stops => hold_out(&data, flags)?,
+        None if stops => hold_out(config, &data, flags)?,
         _ => None,
     };
     // What is held out is no part of what is learned from, and part of the histories that are stored.
@@ -305,39 +305,21 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
     stdout.finish()
 }
 
-/// Epochs without a better metric after which a model that stops by itself does.
-const PATIENCE: u32 = 10;
-/// Users of whom an event is held out to see that.
-const HELD_OUT_USERS: usize = 10_000;
-
-/// Whether the model learns until what is held out is found no better.
-fn stops_by_itself(config: &ModelConfig) -> bool {
-    matches!(config, ModelConfig::SasRec(_) | ModelConfig::Mf(_))
-}
-
-/// The same model, trained for so many epochs.
-fn for_epochs(config: &ModelConfig, epochs: u32) -> ModelConfig {
-    match config {
-        ModelConfig::SasRec(config) => {
-            ModelConfig::SasRec(SasRecConfig { iterations: epochs as usize, ..config.clone() })
-        }
-        ModelConfig::Mf(config) => {
-            ModelConfig::Mf(MfConfig { iterations: epochs as usize, ..config.clone() })
-        }
-        other => other.clone(),
-    }
-}
-
 /// Holds events out to validate on, where nobody gave some; says so.
-fn hold_out(data: &Dataset, flags: &TrainFlags) -> Result<Option<(Dataset, Dataset)>> {
+fn hold_out(config: &ModelConfig, data: &Dataset, flags: &TrainFlags) -> Result<Option<(Dataset, Dataset)>> {
     let users = match flags.holdout {
         Some(share) => (share * data.n_users() as f64).ceil() as usize,
         None => HELD_OUT_USERS,
     };
-    let split = hold_out_newest(data, users, flags.seed)?;
+    let event = HeldEvent::suited_to(config, data);
+    let which = match event {
+        HeldEvent::Newest => "the newest event",
+        HeldEvent::Drawn => "an event",
+    };
+    let split = recmill_train::hold_out(data, event, users, flags.seed)?;
     match &split {
         Some((_, held)) => note!(
-            "held out to find the best epoch: the newest event of {}; --refit learns from them in the end, --valid names others",
+            "held out to find the best epoch: {which} of {}; --refit learns from them in the end, --valid names others",
             counted(held.by_user().nnz() as u64, "user")
         ),
         None => note!("nothing is held out to validate on: all epochs are done, and the last is kept"),

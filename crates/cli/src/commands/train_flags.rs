@@ -41,8 +41,8 @@ pub(crate) struct TrainFlags {
     /// Stops after this many epochs without a better metric; needs something to validate on [default: 10 for mf and sasrec, otherwise none].
     #[arg(long, value_name = "EPOCHS")]
     pub(crate) patience: Option<u32>,
-    /// For mf and sasrec without --valid: the share of users, chosen by the seed, whose newest event is validated on and not learned from
-    /// [default: 1, but at most 10,000 users]; 0 for none.
+    /// For mf and sasrec without --valid: the share of users, chosen by the seed, an event of whom is validated on and not learned from:
+    /// the newest, or for mf without times one that is drawn [default: 1, but at most 10,000 users]; 0 for none.
     #[arg(long, value_name = "SHARE", conflicts_with = "valid")]
     pub(crate) holdout: Option<f64>,
     /// Trains once more on all events, those held out too, for as many epochs as were best.

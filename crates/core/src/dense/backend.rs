@@ -106,7 +106,7 @@ pub(super) fn runs<'a>(
     (0..rows).step_by(at_once).map(move |first| {
         let run = first..(first + at_once).min(rows);
         let groups = if of.groups.is_empty() { &[] } else { &of.groups[run.clone()] };
-        let own = Candidates { n: of.n, targets: &of.targets[run.clone()], groups, hidden: of.hidden };
+        let own = Candidates { targets: &of.targets[run.clone()], groups, ..*of };
         (run, own)
     })
 }

@@ -513,7 +513,7 @@ fn remembered(state: &mut Option<Tensor<Cpu, 1>>, n: usize) -> FlexTensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rankers::DenseOptimizer;
+    use crate::{dense::sequences_by_definition::LOSSES, rankers::DenseOptimizer};
 
     fn values(tensor: FlexTensor) -> Vec<f32> {
         Values::new(tensor).get().to_vec()
@@ -630,8 +630,9 @@ mod tests {
         let hidden = [vec![0, 2], vec![]];
         let groups = [0, 1, 0];
         for (groups, hidden) in [(&groups[..], &hidden[..]), (&[], &[])] {
-            let of = Candidates { n: 5, targets: &[2, 0, 4], groups, hidden };
-            for loss in [CandidateLoss::Softmax, CandidateLoss::Logistic { positive: 0.5, negative: 0.25 }] {
+            let common = if groups.is_empty() { 3 } else { 5 };
+            let of = Candidates { n: 5, common, targets: &[2, 0, 4], groups, hidden };
+            for loss in LOSSES {
                 let operands = || [some([3, 7], 36), some([5, 7], 37), some([5], 38)];
                 let [x, candidates, bias] = operands();
                 let ours = Cpu::against(x, candidates, bias, &of, loss, 0.5);
@@ -642,7 +643,7 @@ mod tests {
             }
         }
         let many = SCORES_AT_ONCE / 2 - 1;
-        let of = Candidates { n: many, targets: &[0, 1, 2, 3, 4], groups: &[], hidden: &[] };
+        let of = Candidates { n: many, common: many, targets: &[0, 1, 2, 3, 4], groups: &[], hidden: &[] };
         let all = runs(&of).map(|(run, own)| (run, own.targets.to_vec())).collect::<Vec<_>>();
         assert_eq!(all, [(0..2, vec![0, 1]), (2..4, vec![2, 3]), (4..5, vec![4])]);
         for (rows, n, m) in [(1, 1, 1), (7, 3, 5), (600, 16, 1), (5, 2, 40)] {

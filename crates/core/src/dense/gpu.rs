@@ -115,13 +115,14 @@ impl<R: GpuRuntime + CubeRuntime> DeviceBackend for Gpu<R> {
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Tensor, TensorData};
-    use recmill_kernels::{CandidateLoss, Candidates, CudaRuntime, WgpuRuntime, conformance::devices};
+    use recmill_kernels::{Candidates, CudaRuntime, WgpuRuntime, conformance::devices};
 
     use super::*;
     use crate::dense::{
         Activation, Attention, BatchNormState, Cpu, DenseRule, OptimizerState,
         backend::{primitive, tensor as wrap},
         buffer_of, matrix_of,
+        sequences_by_definition::LOSSES,
     };
     use crate::rankers::DenseOptimizer;
 
@@ -223,8 +224,9 @@ mod tests {
         }
         let (groups, hidden) = ([0, 1, 0], [vec![0, 2], vec![]]);
         for (groups, hidden) in [(&groups[..], &hidden[..]), (&[], &[])] {
-            let of = Candidates { n: 5, targets: &[2, 0, 4], groups, hidden };
-            for loss in [CandidateLoss::Softmax, CandidateLoss::Logistic { positive: 0.5, negative: 0.25 }] {
+            let common = if groups.is_empty() { 3 } else { 5 };
+            let of = Candidates { n: 5, common, targets: &[2, 0, 4], groups, hidden };
+            for loss in LOSSES {
                 let [x, candidates] = [(3, 36), (5, 37)].map(|(n, salt)| some::<B, 2>([n, 7], salt, device));
                 let found = B::against(x, candidates, some::<B, 1>([5], 38, device), &of, loss, 0.5);
                 add(format!("{loss:?}"), primitive(found.losses.unsqueeze::<2>()));

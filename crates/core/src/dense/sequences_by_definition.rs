@@ -199,8 +199,13 @@ fn candidate_loss<B: Backend>(
     let ones = Tensor::<B, 2>::ones([rows, 1], &device);
     let is_target = at_target(ones.clone());
     // 1 for what counts: everything where nothing is hidden.
-    let counts = (!of.groups.is_empty() && of.hidden.iter().any(|hidden| !hidden.is_empty())).then(|| {
+    let is_hidden = !of.groups.is_empty() && of.hidden.iter().any(|hidden| !hidden.is_empty());
+    let counts = (is_hidden || of.common < n).then(|| {
         let mut counts = vec![1.0f32; rows * n];
+        for (row, &target) in of.targets.iter().enumerate() {
+            counts[row * n..][of.common..n].fill(0.0);
+            counts[row * n + target as usize] = 1.0;
+        }
         for (row, (&group, &target)) in of.groups.iter().zip(of.targets).enumerate() {
             let hidden = of.hidden[group as usize].iter().filter(|&&column| column != target);
             hidden.for_each(|&column| counts[row * n + column as usize] = 0.0);
@@ -212,6 +217,8 @@ fn candidate_loss<B: Backend>(
         None => values,
     };
     let own = scores.clone().gather(1, targets.clone());
+    // ln(1 + exp(x)) without an exponential that is too large.
+    let softplus = |x: Tensor<B, 2>| x.clone().clamp_min(0.0) + x.abs().neg().exp().log1p();
     let (gradient, losses) = match loss {
         CandidateLoss::Softmax => {
             let most = scores.clone().max_dim(1);
@@ -220,14 +227,34 @@ fn candidate_loss<B: Backend>(
             (powers / sum.clone() - is_target, sum.log() + most - own)
         }
         CandidateLoss::Logistic { positive, negative } => {
-            // ln(1 + exp(x)) without an exponential that is too large.
-            let softplus = |x: Tensor<B, 2>| x.clone().clamp_min(0.0) + x.abs().neg().exp().log1p();
             let is_other = counted(ones - is_target);
             let of_others = (softplus(scores.clone()) * is_other.clone()).sum_dim(1) * negative;
             let gradient = sigmoid(scores) * is_other * negative;
             let of_own = sigmoid(own.clone().neg()) * -positive;
             (gradient + at_target(of_own), softplus(own.neg()) * positive + of_others)
         }
+        CandidateLoss::Pairwise { negative } => {
+            let is_other = counted(ones - is_target) * negative;
+            let apart = scores - own;
+            let gradient = sigmoid(apart.clone()) * is_other.clone();
+            let of_own = gradient.clone().sum_dim(1).neg();
+            (gradient + at_target(of_own), (softplus(apart) * is_other).sum_dim(1))
+        }
+        CandidateLoss::Contrastive { negative, margin } => {
+            let above = (scores - margin).clamp_min(0.0);
+            let is_other = counted(ones - is_target.clone()) * negative;
+            let gradient = above.clone().greater_elem(0.0).float() * is_other.clone();
+            (gradient - is_target, (above * is_other).sum_dim(1) - own + 1.0)
+        }
     };
     [primitive(gradient * scale), primitive(losses.squeeze_dim::<1>(1))]
 }
+
+/// One of each kind, for tests.
+#[cfg(test)]
+pub(super) const LOSSES: [CandidateLoss; 4] = [
+    CandidateLoss::Softmax,
+    CandidateLoss::Logistic { positive: 0.5, negative: 0.25 },
+    CandidateLoss::Pairwise { negative: 0.25 },
+    CandidateLoss::Contrastive { negative: 0.25, margin: 0.1 },
+];

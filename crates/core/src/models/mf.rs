@@ -1,21 +1,28 @@
-//! MF with softmax: matrix factorization that learns to tell a user's items from all others at once.
+//! MF: matrix factorization that learns to tell each of a user's items from many others at once.
 //!
 //! A user's score for an item is `u · v_i`. With cosine similarity both vectors have length `τ^-½`, so that a score is a cosine over the
-//! temperature `τ`; what is stored are those vectors. For each interaction of a batch the item is told from the batch's other items and
-//! `n_negatives` drawn ones:
+//! temperature `τ`; what is stored are those vectors. For each interaction of a batch, `c` goes over the candidates that the user has not:
 //!
 //! ```text
-//! ln Σ_c exp(s_uc - ln q_c) - s_ui + ln q_i        c: candidates, but for those that u has; q_c: how often c is expected among them
+//! sampled-softmax   ln Σ_c exp(s_uc - ln q_c) - s_ui + ln q_i      c: the batch's items and `n_negatives` drawn ones
+//! bpr               Σ_c ln(1 + exp(s_uc - s_ui)) / |c|             c: `n_negatives` drawn ones
+//! contrastive       1 - s_ui + w Σ_c max(0, s_uc - m) / |c|        the same; s: cosines, τ = 1
 //! ```
 //!
-//! The correction by `q` makes it a softmax over the whole catalogue, however the candidates came about, so popular items are not
-//! pushed down for being in many batches. Negatives that score high push hardest, which is what plain pairs do not do.
+//! A cosine cannot say that all like an item. So `w ln(1 + n_i)` is added to the score where it is a cosine over `τ` learned by a softmax, for
+//! an item of `n_i` interactions: after training, which does not know of it.
+//!
+//! `q_c` is how often `c` is expected among the candidates: it makes the first a softmax over the whole catalogue, however the candidates
+//! came about, so popular items are not pushed down for being in many batches. Negatives that score high push hardest there, and with
+//! contrastive those above the margin `m` alone; pairs (bpr) saturate sooner.
 //!
 //! Fold-in: a fixed fit of one row to the history's items against a fixed sample, as in bpr ([`super::Bpr`]), by the items' stored
 //! vectors. It depends on the history alone.
 //!
-//! Source: Bengio, Senécal 2008 for the correction; Wu et al. 2022, "On the effectiveness of sampled softmax loss for item recommendation".
+//! Source: Bengio, Senécal 2008 for the correction; Wu et al. 2022, "On the effectiveness of sampled softmax loss for item recommendation";
+//! Rendle et al. 2009 (BPR); Mao et al. 2021 (SimpleX) for the contrastive loss.
 
+use recmill_kernels::CandidateLoss;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -37,6 +44,20 @@ pub enum Similarity {
     Dot,
 }
 
+/// What each interaction of an [`Mf`] learns to tell apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum MfLoss {
+    /// The item from those of the batch and some that are drawn, all at once.
+    #[default]
+    SampledSoftmax,
+    /// The item from each of some that are drawn.
+    Bpr,
+    /// How near the item is, and each drawn one that is too near; with --similarity cosine.
+    Contrastive,
+}
+
 /// Hyper-parameters of [`Mf`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
@@ -45,19 +66,33 @@ pub struct MfConfig {
     /// Length of a user's and an item's vector.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().factors))]
     pub factors: usize,
+    /// What each interaction learns to tell apart.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t = Self::default().loss))]
+    pub loss: MfLoss,
     /// How a user's vector and an item's become a score.
     #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t = Self::default().similarity))]
     pub similarity: Similarity,
-    /// What cosines are divided by: the smaller, the more the hardest negatives count. Try 0.05 to 0.3; not read with --similarity dot.
+    /// What cosines are divided by: the smaller, the more the hardest negatives count. Try 0.05 to 0.3; not read with --similarity
+    /// dot or --loss contrastive.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().temperature))]
     pub temperature: f64,
+    /// Cosine up to which a drawn item is no loss, with --loss contrastive. Try 0 to 0.9.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().margin, allow_negative_numbers = true))]
+    pub margin: f64,
+    /// What the mean over the drawn items counts beside the item, with --loss contrastive. Try 10 to 1000.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().negative_weight))]
+    pub negative_weight: f64,
+    /// What the logarithm of an item's interactions counts in its score, which cosines leave out; with --loss sampled-softmax and
+    /// --similarity cosine. Try 0 to 0.5: more where the popular is right more often.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().popularity_weight))]
+    pub popularity_weight: f64,
     /// Step size of Adam.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().learning_rate))]
     pub learning_rate: f64,
     /// Lambda: how strongly long vectors are punished, where they are touched. Matters with --similarity dot, and for folding in.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().regularization))]
     pub regularization: f64,
-    /// Interactions a step; their items are candidates of each other.
+    /// Interactions a step; with --loss sampled-softmax their items are candidates of each other.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().batch_size))]
     pub batch_size: usize,
     /// Items that are drawn for each step, beside those of the batch.
@@ -84,9 +119,13 @@ impl Default for MfConfig {
     fn default() -> Self {
         Self {
             factors: 64,
+            loss: MfLoss::SampledSoftmax,
             similarity: Similarity::Cosine,
             temperature: 0.1,
-            learning_rate: 0.001,
+            margin: 0.4,
+            negative_weight: 150.0,
+            popularity_weight: 0.2,
+            learning_rate: 0.003,
             regularization: 0.0,
             batch_size: 2048,
             n_negatives: 1024,
@@ -108,6 +147,14 @@ impl MfConfig {
         let mut problems = Problems::new("mf");
         problems.dimension("factors", self.factors);
         problems.positive("temperature", self.temperature);
+        if !(-1.0..1.0).contains(&self.margin) {
+            problems.add("margin", "at least -1 and below 1", self.margin);
+        }
+        problems.not_negative("negative_weight", self.negative_weight);
+        problems.not_negative("popularity_weight", self.popularity_weight);
+        if self.loss == MfLoss::Contrastive && self.similarity == Similarity::Dot {
+            problems.add("similarity", "cosine when loss is contrastive", "dot");
+        }
         problems.positive("learning_rate", self.learning_rate);
         problems.not_negative("regularization", self.regularization);
         problems.at_least_one("batch_size", self.batch_size);
@@ -120,21 +167,54 @@ impl MfConfig {
 
     /// Returns the length that the vectors are scaled to; none with [`Similarity::Dot`].
     pub fn length(&self) -> Option<f64> {
-        (self.similarity == Similarity::Cosine).then(|| self.temperature.sqrt().recip())
+        let temperature = if self.loss == MfLoss::Contrastive { 1.0 } else { self.temperature };
+        (self.similarity == Similarity::Cosine).then(|| temperature.sqrt().recip())
+    }
+
+    /// Returns what is added to the score of an item of `n` interactions.
+    pub fn item_bias(&self, n: u64) -> f32 {
+        let has_one = self.loss == MfLoss::SampledSoftmax && self.similarity == Similarity::Cosine;
+        if has_one { (self.popularity_weight * (n as f64).ln_1p()) as f32 } else { 0.0 }
+    }
+
+    /// Returns what the kernels compute where `drawn` items are negatives.
+    pub fn candidate_loss(&self, drawn: usize) -> CandidateLoss {
+        let share = 1.0 / drawn.max(1) as f32;
+        match self.loss {
+            MfLoss::SampledSoftmax => CandidateLoss::Softmax,
+            MfLoss::Bpr => CandidateLoss::Pairwise { negative: share },
+            MfLoss::Contrastive => {
+                let negative = self.negative_weight as f32 * share;
+                CandidateLoss::Contrastive { negative, margin: self.margin as f32 }
+            }
+        }
     }
 
     /// Returns the objective in full, as config.json and `inspect` print it.
     pub fn objective(&self) -> String {
-        let score = match self.similarity {
-            Similarity::Cosine => format!("cos(x_u, y_i) / {}", self.temperature),
-            Similarity::Dot => "x_u . y_i".to_owned(),
+        let score = match self.length() {
+            Some(length) => format!("cos(x_u, y_i) * {}", length * length),
+            None => "x_u . y_i".to_owned(),
+        };
+        let drawn = format!("{} drawn {}", self.n_negatives, self.negatives.drawn(self.negatives_exponent));
+        let (loss, candidates) = match self.loss {
+            MfLoss::SampledSoftmax => (
+                "ln sum over c of exp(s_uc - ln q_c) - s_ui + ln q_i".to_owned(),
+                format!("the items of {} interactions and {drawn}", self.batch_size),
+            ),
+            MfLoss::Bpr => ("mean over c of ln(1 + exp(s_uc - s_ui))".to_owned(), drawn),
+            MfLoss::Contrastive => {
+                let (w, m) = (self.negative_weight, self.margin);
+                (format!("1 - s_ui + {w} * mean over c of max(0, s_uc - {m})"), drawn)
+            }
+        };
+        let popularity = match self.item_bias(1) > 0.0 {
+            true => format!("; scores are s_ui + {} ln(1 + n_i)", self.popularity_weight),
+            false => String::new(),
         };
         format!(
-            "minimise the mean over observed (u, i) of ln sum over c of exp(s_uc - ln q_c) - s_ui + ln q_i; s_ui = {score}; c: the \
-             items of {} interactions and {} drawn {}, without those of u; lambda = {}",
-            self.batch_size,
-            self.n_negatives,
-            self.negatives.drawn(self.negatives_exponent),
+            "minimise the mean over observed (u, i) of {loss}; s_ui = {score}; c: {candidates}, without those of u; \
+             lambda = {}{popularity}",
             self.regularization
         )
     }

@@ -3,50 +3,10 @@
 //! Everything is inlined into a function compiled once per instruction set (`train`), where the fixed arrays of 16
 //! sums become one or two vector registers. `FMA` says whether that set multiplies and adds in one rounding.
 
-use crate::exp::{exp_of_negative, madd};
-
-const LANES: usize = 16;
-
-#[inline(always)]
-fn total(mut sums: [f32; LANES]) -> f32 {
-    // Halves onto halves: the order that vector registers add up in.
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            sums[lane] += sums[lane + width];
-        }
-        width /= 2;
-    }
-    sums[0]
-}
-
-/// The sum over rows of one length of the products of the two factors that `term` gives for one value of each row.
-///
-/// Whole blocks are taken as arrays, and one sum at a time: with a check of bounds at every value, or with several sums side
-/// by side, the compiler makes an instruction of each value instead of eight or sixteen.
-#[inline(always)]
-fn sum<const FMA: bool, const R: usize>(rows: [&[f32]; R], term: impl Fn([f32; R]) -> (f32, f32)) -> f32 {
-    let mut sums = [0.0f32; LANES];
-    let blocks = rows.map(|row| row.as_chunks::<LANES>());
-    for at in 0..blocks[0].0.len() {
-        let values = blocks.map(|(whole, _)| &whole[at]);
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            let (a, b) = term(values.map(|values| values[lane]));
-            *sum = madd::<FMA>(a, b, *sum);
-        }
-    }
-    for (lane, sum) in sums.iter_mut().enumerate().take(blocks[0].1.len()) {
-        let (a, b) = term(blocks.map(|(_, rest)| rest[lane]));
-        *sum = madd::<FMA>(a, b, *sum);
-    }
-    total(sums)
-}
-
-/// `a . b`.
-#[inline(always)]
-pub(crate) fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
-    sum::<FMA, 2>([a, &b[..a.len()]], |[a, b]| (a, b))
-}
+use crate::{
+    exp::{exp_of_negative, madd},
+    lanes::sum,
+};
 
 /// `|a|^2`.
 #[inline(always)]
@@ -128,7 +88,6 @@ mod tests {
             let row = |k: usize| (0..n).map(|i| ((i * k) % 7) as f32 - 3.0).collect::<Vec<f32>>();
             let (p, i, j) = (row(1), row(2), row(3));
             let exact = |f: &dyn Fn(usize) -> f32| (0..n).map(f).sum::<f32>();
-            assert_eq!(dot::<true>(&p, &i), exact(&|k| p[k] * i[k]));
             assert_eq!(difference::<false>(&p, &i, &j), exact(&|k| p[k] * (i[k] - j[k])));
             assert_eq!(square_of_difference::<true>(&i, &j), exact(&|k| (i[k] - j[k]).powi(2)));
             assert_eq!(square::<true>(&p), exact(&|k| p[k] * p[k]));

@@ -15,6 +15,7 @@ use crate::{
     Error, Result,
     cells::Entry,
     exp::LogSum,
+    lanes::dot,
     negative::AliasTable,
     philox::{self, Draws, below},
     shared_rows::{AHEAD, SharedRows},
@@ -435,7 +436,7 @@ unsafe fn warp<const FMA: bool, const RACING: bool>(
                 let p = job.row_factors.row(row);
                 let q = open::<RACING>(columns, column, q_copy);
                 for _ in 0..job.epoch.negatives.per_positive {
-                    let own = step::dot::<FMA>(p, q) + bias(job, column);
+                    let own = dot::<FMA>(p, q) + bias(job, column);
                     tally.count(own, row);
                     for t in 0..max_draws {
                         let other = draw(job, marks, pool, column, sample, t.into(), tally);
@@ -443,7 +444,7 @@ unsafe fn warp<const FMA: bool, const RACING: bool>(
                             continue;
                         }
                         let o = open::<RACING>(columns, other, o_copy);
-                        let apart = own - step::dot::<FMA>(p, o) - bias(job, other);
+                        let apart = own - dot::<FMA>(p, o) - bias(job, other);
                         if !apart.is_finite() {
                             tally.not_finite = tally.not_finite.or(Some(row));
                             break;
@@ -532,7 +533,7 @@ fn single<const FMA: bool>(
     sign: f32,
     tally: &mut Tally,
 ) {
-    let x = step::dot::<FMA>(p, q) + bias(job, column);
+    let x = dot::<FMA>(p, q) + bias(job, column);
     let Some(z) = slope::<FMA>(sign * x, row, tally) else { return };
     let rates = match &job.state {
         None => [job.epoch.learning_rate; 2],
