@@ -455,7 +455,7 @@ impl Model {
             }
             let taken = apart(py, || Ok(self.retriever.parameters()?.take(name)))?;
             Ok(match taken {
-                None | Some(Parameter::Table(_)) => None,
+                None | Some(Parameter::Table(_) | Parameter::Features(_)) => None,
                 Some(Parameter::F32(values)) => Some(values.to_vec()?.into_pyarray(py).into_any()),
                 Some(Parameter::U32(values)) => Some(values.to_vec()?.into_pyarray(py).into_any()),
                 Some(Parameter::U64(values)) => Some(values.to_vec()?.into_pyarray(py).into_any()),

@@ -18,6 +18,7 @@ pub(crate) mod serve;
 pub(crate) mod similar;
 pub(crate) mod split;
 pub(crate) mod train;
+mod train_described;
 pub(crate) mod train_flags;
 pub(crate) mod train_ranker;
 pub(crate) mod train_text;

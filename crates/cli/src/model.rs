@@ -2,16 +2,17 @@
 
 use std::{path::Path, sync::Arc};
 
+use arrow::array::RecordBatch;
 use recmill_core::{
-    Answer, AnswerSource, Recommender,
-    data::{Attributes, Predicate},
+    Answer, AnswerSource, Error as Core, Recommender, Side,
+    data::{Attributes, Predicate, ReadOptions},
     directory::{ModelDirectory, Verify},
 };
 
 use crate::{
     device_flag::DeviceFlag,
     failure::{Failure, Hint, Result},
-    output::note,
+    output::{count, counted, note},
     titles::Titles,
     user_lists::Scored,
 };
@@ -23,6 +24,8 @@ pub(crate) const MOST_POPULAR: &str = "most_popular";
 pub(crate) struct Model {
     pub(crate) directory: ModelDirectory,
     pub(crate) recommender: Recommender,
+    /// Columns of the items that were added, where some were.
+    added: Option<RecordBatch>,
 }
 
 impl Model {
@@ -35,8 +38,45 @@ impl Model {
             return Err(Failure::failed(format!("{} models {does} and find no items", directory.kind()))
                 .hint(format!("recmill predict {} rows.csv, or recmill evaluate", path.display())));
         }
-        let recommender = directory.recommender()?;
-        Ok(Self { directory, recommender })
+        Self::of(directory)
+    }
+
+    /// Opens the version that is there already, which finds items.
+    pub(crate) fn of(directory: ModelDirectory) -> Result<Self> {
+        Ok(Self { recommender: directory.recommender()?, directory, added: None })
+    }
+
+    /// Adds the users or items of `file` that came after training, and tells how many.
+    pub(crate) fn add(&mut self, side: Side, file: &str) -> Result<()> {
+        let (attributes, report) = Attributes::read_all(file, &ReadOptions::default())?;
+        let flag = side.name();
+        let added = self.recommender.add(side, &attributes).map_err(|error| match error {
+            Core::NoFeatures { .. } => Failure::failed(format!(
+                "{} has learned nothing of what {flag} are like, so it cannot place new ones",
+                self.kind()
+            ))
+            .hint(format!("recmill train two-tower --{flag} FILE learns from columns of {flag}")),
+            other => other.into(),
+        })?;
+        let (ids, rows) = added;
+        let known = report.rows - ids.len() as u64;
+        let one = flag.trim_end_matches('s');
+        let beside = match known {
+            0 => String::new(),
+            known => format!("; {} known to the model stay as it has learned them", count(known)),
+        };
+        note!("{file}: {}{beside}", counted(ids.len() as u64, &format!("new {one}")));
+        if side == Side::Items {
+            self.added = Some(rows);
+        }
+        Ok(())
+    }
+
+    /// Returns the columns of all items, those that were added too; none where training was given none.
+    fn item_attributes(&self) -> Result<Option<RecordBatch>> {
+        let stored = self.directory.item_attributes()?;
+        let Some((stored, added)) = stored.as_ref().zip(self.added.as_ref()) else { return Ok(stored) };
+        Ok(Some(Attributes::new(stored.clone()).with_rows(added)?.table().clone()))
     }
 
     /// Scores lists where `flag` says, and tells where that is and why.
@@ -58,12 +98,12 @@ impl Model {
 
     /// Returns what lists show of items.
     pub(crate) fn titles(&self) -> Result<Titles> {
-        Ok(Titles::new(self.directory.item_attributes()?.as_ref()))
+        Ok(Titles::new(self.item_attributes()?.as_ref()))
     }
 
     /// Returns a bitmap of the items that `condition` holds for.
     pub(crate) fn items_where(&self, condition: &str) -> Result<Arc<[u64]>> {
-        let Some(table) = self.directory.item_attributes()? else {
+        let Some(table) = self.item_attributes()? else {
             return Err(Failure::usage("--where needs item columns, and this model was trained without")
                 .hint("train with --items FILE, whose first column is the item's id"));
         };

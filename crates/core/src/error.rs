@@ -81,6 +81,12 @@ pub enum Error {
         /// The item asked for.
         id: String,
     },
+    /// Users or items that came after training cannot be placed by what is known of them.
+    #[error("the model has learned nothing of what {side} are like, so it cannot place new ones")]
+    NoFeatures {
+        /// Users or items.
+        side: &'static str,
+    },
     /// An evaluation has no user left to measure.
     #[error("no test user can be evaluated, `{unknown_users}` are unknown")]
     NothingToEvaluate {

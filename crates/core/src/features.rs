@@ -5,6 +5,7 @@
 //! Features::fit  one pass: vocabularies, means, quantiles; part of the model from then on
 //! transform      rows of any Arrow batch -> a FeatureBatch of indices and f32, by what was fitted
 //! Examples       all rows of a training file so transformed, in memory or in a mapped temporary file
+//! Described      all users, or all items, of a model so transformed, from their attributes
 //! ```
 //!
 //! Row 0 of a vocabulary is for categories that training did not have. A category that is missing is one of its own (the
@@ -37,6 +38,7 @@
 
 mod batch;
 mod column;
+mod described;
 mod examples;
 mod fit;
 mod fitted;
@@ -53,6 +55,7 @@ mod transform;
 mod vocabulary;
 
 pub use batch::{FeatureBatch, FieldValues};
+pub use described::Described;
 pub use examples::{Examples, holdout};
 pub use fitted::{Encoder, Features, Field, NumericField};
 pub use hash::hash_category;

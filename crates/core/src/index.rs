@@ -1,4 +1,4 @@
-//! The positions of users and items inside: small numbers that cannot be taken for one another.
+//! Users and items, and their positions inside: small numbers that cannot be taken for one another.
 
 /// A user's row: the order in which users first appeared in the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, bytemuck::Pod, bytemuck::Zeroable)]
@@ -9,6 +9,25 @@ pub struct UserIndex(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(transparent)]
 pub struct ItemIndex(pub u32);
+
+/// The two kinds of those that interact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Who acts.
+    Users,
+    /// What is acted on.
+    Items,
+}
+
+impl Side {
+    /// Returns what they are called in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Users => "users",
+            Self::Items => "items",
+        }
+    }
+}
 
 impl UserIndex {
     /// Returns the index as a position in a slice.

@@ -32,7 +32,7 @@ pub use csr::{Csr, Values};
 pub use dataset::{Dataset, DatasetParts};
 pub use error::Error;
 pub use id_map::IdMap;
-pub use index::{ItemIndex, UserIndex};
+pub use index::{ItemIndex, Side, UserIndex};
 pub use parameters::{Parameter, Parameters};
 pub use recommender::{Answer, AnswerSource, Ask, AskWorkspace, Recommender, Who};
 

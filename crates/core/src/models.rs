@@ -17,6 +17,7 @@ mod most_popular;
 mod pair_factors;
 mod sasrec;
 mod svd;
+mod two_tower;
 mod warp;
 
 pub use als::{Als, AlsConfig, AlsSolver, AlsTerms, AlsWeighting};
@@ -30,11 +31,15 @@ pub use most_popular::{Count, MostPopular, MostPopularConfig};
 pub use pair_factors::{FOLD_IN_NEGATIVES, PairModel};
 pub use sasrec::{SasRec, SasRecConfig, SasRecNetwork, SequenceLoss, SequenceRows};
 pub use svd::{Svd, SvdConfig, SvdFactors, SvdSolver, ValueRange};
+pub use two_tower::{
+    Tower, TowerNetwork, TowerRows, TwoTower, TwoTowerConfig, numeric_of, put_tower, vectors_of,
+};
 pub use warp::{Warp, WarpConfig};
 
+use arrow::array::RecordBatch;
 use recmill_kernels::{Device, Table};
 
-use crate::{Batch, ItemIndex, Parameters, Result, UserIndex, Workspace};
+use crate::{Batch, ItemIndex, Parameters, Result, Side, UserIndex, Workspace};
 
 pub(crate) use dense::Lane;
 
@@ -91,6 +96,18 @@ pub trait Retriever: Send + Sync {
                 Err(recmill_kernels::Error::NotOnDevice { op: "scoring with this model", device }.into())
             }
         }
+    }
+
+    /// Adds users or items that came after training behind the others, by what is known of them: one for each row of `attributes`, whose
+    /// columns are those that training was given. They are answered from, and found, like all others. It is for asking: a model that was added to
+    /// is not one to be stored.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoFeatures`] when the model has learned nothing of what they are like; [`crate::Error::NoSuchColumn`] and
+    /// [`crate::Error::BadRow`] for attributes that are not as those of training.
+    fn add(&mut self, side: Side, attributes: &RecordBatch) -> Result<()> {
+        let _ = attributes;
+        Err(crate::Error::NoFeatures { side: side.name() })
     }
 
     /// Computes what scoring derives from the parameters, which otherwise the first batch does.

@@ -1,10 +1,10 @@
-//! What a model directory stores of a model: named tables and plain arrays.
+//! What a model directory stores of a model: named tables, plain arrays, and how columns become features.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use recmill_kernels::{Buffer, Table};
 
-use crate::{Error, Result};
+use crate::{Error, Result, features::Features};
 
 /// One named part of a model.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub enum Parameter {
     U32(Buffer<u32>),
     /// Offsets, stored whole.
     U64(Buffer<u64>),
+    /// How columns become features; stored by itself, as JSON.
+    Features(Arc<Features>),
 }
 
 /// All parts of a model by name, as read from a directory or about to be written to one.
@@ -71,6 +73,14 @@ impl Parameters {
     /// Adds the parts of `others`, with `prefix` before their names.
     pub fn extend_prefixed(&mut self, prefix: &str, others: Self) {
         self.0.extend(others.0.into_iter().map(|(name, part)| (format!("{prefix}{name}"), part)));
+    }
+
+    /// Takes the features called `name` out, where there are some.
+    pub fn take_features(&mut self, name: &str) -> Option<Arc<Features>> {
+        match self.0.remove(name) {
+            Some(Parameter::Features(features)) => Some(features),
+            _ => None,
+        }
     }
 
     /// Takes the table called `name` out.

@@ -5,11 +5,13 @@
 
 use std::sync::{Arc, OnceLock};
 
+use arrow::array::RecordBatch;
 use recmill_kernels::{Buffer, Device};
 
 use crate::{
-    Audience, Batch, Csr, Dataset, Error, IdMap, Ids, ItemIndex, Query, Result, Row, UserHistory, UserIndex,
-    Workspace,
+    Audience, Batch, Csr, Dataset, Error, IdMap, Ids, ItemIndex, Query, Result, Row, Side, UserHistory,
+    UserIndex, Workspace,
+    data::Attributes,
     evaluate::{self, EvaluateOptions, Evaluation, Resolve},
     models::{MostPopular, MostPopularConfig, Retriever},
     tie_key,
@@ -120,6 +122,29 @@ impl UserHistory for GivenHistories {
     }
 }
 
+/// The ids of training, and those that came later behind them.
+struct LaterIds {
+    first: Arc<dyn Ids>,
+    later: IdMap,
+}
+
+impl Ids for LaterIds {
+    fn len(&self) -> usize {
+        self.first.len() + self.later.len()
+    }
+
+    fn index(&self, id: &str) -> Option<u32> {
+        self.first.index(id).or_else(|| Some(self.later.get(id)? + self.first.len() as u32))
+    }
+
+    fn name(&self, index: u32) -> Option<&str> {
+        match index.checked_sub(self.first.len() as u32) {
+            None => self.first.name(index),
+            Some(index) => self.later.name(index),
+        }
+    }
+}
+
 /// A model, its ids, and what its users have had.
 pub struct Recommender {
     retriever: Box<dyn Retriever>,
@@ -163,6 +188,27 @@ impl Recommender {
     /// As [`Retriever::score_on`].
     pub fn score_on(&mut self, device: Device) -> Result<()> {
         self.retriever.score_on(device)
+    }
+
+    /// Adds users or items that came after training, placed by what is known of them: each row of `attributes` that the model has no
+    /// id for, which the first column holds. What they have had, if anything, is for [`Recommender::set_history`] to say, later. Returns the ids
+    /// that were added, and the rows of `attributes` that are theirs; lists are scored on the CPU until [`Recommender::score_on`].
+    ///
+    /// # Errors
+    /// [`Error::NoFeatures`] when the model learned nothing of what they are like; [`Error::BadFile`] when the first column holds no ids; as
+    /// [`Retriever::add`].
+    pub fn add(&mut self, side: Side, attributes: &Attributes) -> Result<(IdMap, RecordBatch)> {
+        let known = match side {
+            Side::Users => &mut self.users,
+            Side::Items => &mut self.items,
+        };
+        let (new, rows) = attributes.unknown_to(&**known)?;
+        self.retriever.add(side, &rows)?;
+        *known = Arc::new(LaterIds { first: known.clone(), later: new.clone() });
+        if side == Side::Items {
+            self.popular = OnceLock::new();
+        }
+        Ok((new, rows))
     }
 
     /// Counts `history` as what its users have had, instead of what the model learnt from; returns how many of its

@@ -231,6 +231,7 @@ fn half_precision_answers_nearly_the_same() {
             ModelConfig::Svd(config) => config.precision = Precision::F16,
             ModelConfig::Ease(config) => config.precision = Precision::F16,
             ModelConfig::SasRec(config) => config.precision = Precision::F16,
+            ModelConfig::TwoTower(config) => config.precision = Precision::F16,
             _ => continue,
         }
         let half = open(&config, model.parameters().unwrap(), N_USERS, N_ITEMS).unwrap();

@@ -45,6 +45,40 @@ pub(crate) struct Choice {
     common: usize,
 }
 
+/// Items that are candidates wherever a user is in the batch: as many for each user, but for those at the end of a short list.
+#[derive(Default)]
+pub(crate) struct Listed {
+    /// Those of user `u` are `ends[u] .. ends[u + 1]`; empty where there are none for anyone.
+    ends: Vec<usize>,
+    items: Vec<u32>,
+    /// Of each item the share of interactions whose user has it listed.
+    frequency: Vec<f32>,
+}
+
+impl Listed {
+    /// Takes the lists of all users, who have as many interactions as `weights` says, of a catalogue of `n_items`.
+    pub(crate) fn new(ends: Vec<usize>, items: Vec<u32>, weights: &[u32], n_items: usize) -> Self {
+        let mut counts = vec![0u64; n_items];
+        for (user, &weight) in weights.iter().enumerate() {
+            for &item in &items[ends[user]..ends[user + 1]] {
+                counts[item as usize] += u64::from(weight);
+            }
+        }
+        let all = weights.iter().map(|&weight| f64::from(weight)).sum::<f64>().max(1.0);
+        let frequency = counts.into_iter().map(|count| (count as f64 / all) as f32).collect();
+        Self { ends, items, frequency }
+    }
+
+    fn of(&self, user: u32) -> &[u32] {
+        let user = user as usize;
+        if self.ends.is_empty() { &[] } else { &self.items[self.ends[user]..self.ends[user + 1]] }
+    }
+
+    fn frequency(&self, item: u32) -> f32 {
+        self.frequency.get(item as usize).copied().unwrap_or(0.0)
+    }
+}
+
 impl Choice {
     pub(crate) fn candidates(&self) -> Candidates<'_> {
         Candidates {
@@ -107,6 +141,18 @@ impl<'a> Choosing<'a> {
         epoch: u32,
         batch: u64,
     ) -> Choice {
+        self.choose_among(next, owners, in_batch.then_some(&Listed::default()), epoch, batch)
+    }
+
+    /// As [`Choosing::choose`], where the batch's items, if they are candidates, are joined by those that are listed for its owners.
+    pub(crate) fn choose_among(
+        &self,
+        next: &[u32],
+        owners: &[(u32, usize)],
+        in_batch: Option<&Listed>,
+        epoch: u32,
+        batch: u64,
+    ) -> Choice {
         let mut choice = Choice::default();
         let mut column_of = HashMap::new();
         let mut column = |item: u32, items: &mut Vec<u32>| {
@@ -123,14 +169,20 @@ impl<'a> Choosing<'a> {
         }
         choice.drawn = choice.items.len();
         choice.targets.extend(next.iter().map(|&item| column(item, &mut choice.items)));
+        for &(user, _) in owners {
+            for &item in in_batch.map_or(&[][..], |listed| listed.of(user)) {
+                column(item, &mut choice.items);
+            }
+        }
         let uniform = 1.0 / self.data.n_items() as f32;
         choice.bias.extend(choice.items.iter().map(|&item| {
             let of_draw = self.drawn.as_ref().map_or(uniform, |drawn| drawn[item as usize]);
-            let expected =
-                next.len() as f32 * self.frequency[item as usize] + self.n_negatives as f32 * of_draw;
-            if in_batch { -expected.clamp(1e-9, 1.0).ln() } else { 0.0 }
+            let Some(listed) = in_batch else { return 0.0 };
+            let of_batch = self.frequency[item as usize] + listed.frequency(item);
+            let expected = next.len() as f32 * of_batch + self.n_negatives as f32 * of_draw;
+            -expected.clamp(1e-9, 1.0).ln()
         }));
-        choice.common = if in_batch { choice.items.len() } else { choice.drawn };
+        choice.common = if in_batch.is_some() { choice.items.len() } else { choice.drawn };
         let (groups, users) = groups(owners);
         choice.groups = groups;
         choice.hidden.extend(users.iter().map(|&user| {
@@ -152,4 +204,35 @@ fn groups(owners: &[(u32, usize)]) -> (Vec<u32>, Vec<u32>) {
         groups.extend(std::iter::repeat_n(group, n));
     }
     (groups, users)
+}
+
+#[cfg(test)]
+mod tests {
+    use recmill_core::{Csr, IdMap};
+
+    use super::*;
+
+    #[test]
+    fn listed_items_join_the_batch_and_are_corrected_for_how_often_they_do() {
+        let ids = |n: usize| {
+            let mut ids = IdMap::default();
+            (0..n).for_each(|id| drop(ids.get_or_insert(&id.to_string())));
+            ids
+        };
+        // User 0 has items 0 and 1, user 1 has item 2.
+        let by_user = Csr::new(6, vec![0, 2, 3], vec![0, 1, 2], vec![1.0; 3]).unwrap();
+        let data = Dataset::new(ids(2), ids(6), by_user, None, vec![0, 1, 0]).unwrap();
+        let choosing = Choosing::new(&data, 0, 0, Negatives::Uniform, 1.0).unwrap();
+        // Hard for user 0 are 2 and 5, for user 1 it is 5.
+        let listed = Listed::new(vec![0, 2, 3], vec![2, 5, 5], &[2, 1], 6);
+        let choice = choosing.choose_among(&[1], &[(0, 1)], Some(&listed), 1, 0);
+        assert_eq!((&choice.items[..], &choice.targets[..]), (&[1, 2, 5][..], &[0][..]));
+        // A batch of one: 1 comes for a third of interactions; 2 for a third by itself and for two by user 0's list; 5 always.
+        let expected = [1f32 / 3.0, 1.0, 1.0];
+        for (bias, expected) in choice.bias.iter().zip(expected) {
+            assert!((bias + expected.ln()).abs() < 1e-6, "{bias} for {expected}");
+        }
+        assert_eq!(choice.candidates().hidden, [vec![0]], "what the user has had");
+        assert_eq!(choosing.choose(&[1], &[(0, 1)], true, 1, 0).items, [1]);
+    }
 }

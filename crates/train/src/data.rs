@@ -16,6 +16,8 @@ pub struct Sizes {
     pub n_items: u64,
     /// Pairs of user and item that have a value.
     pub n_interactions: u64,
+    /// Rows of the tables of what is known of users and items besides.
+    pub described_rows: u64,
     /// Threads that work at once.
     pub n_threads: u64,
     /// Whether each epoch is validated, which takes copies of the parameters.
@@ -29,6 +31,7 @@ impl Sizes {
             n_users: data.n_users() as u64,
             n_items: data.n_items() as u64,
             n_interactions: data.by_user().nnz() as u64,
+            described_rows: 0,
             n_threads: rayon::current_num_threads() as u64,
             validated,
         }

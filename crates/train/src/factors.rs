@@ -14,6 +14,8 @@ pub(crate) enum Stream {
     UserFactors = 1 << 38,
     ItemFactors = (1 << 38) + 1,
     Embedding = (1 << 38) + 2,
+    UserTower = (1 << 38) + 3,
+    ItemTower = (1 << 38) + 4,
 }
 
 /// Rows to be drawn from the normal distribution.

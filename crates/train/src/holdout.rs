@@ -2,7 +2,7 @@
 
 use recmill_core::{
     Csr, Dataset,
-    models::{MfConfig, ModelConfig, SasRecConfig},
+    models::{MfConfig, ModelConfig, SasRecConfig, TwoTowerConfig},
 };
 
 use crate::{Result, gradient::Order};
@@ -14,7 +14,7 @@ pub const HELD_OUT_USERS: usize = 10_000;
 
 /// Returns whether the model is to learn until what is held out is found no better, and not for a number of epochs.
 pub fn stops_by_itself(config: &ModelConfig) -> bool {
-    matches!(config, ModelConfig::SasRec(_) | ModelConfig::Mf(_))
+    matches!(config, ModelConfig::SasRec(_) | ModelConfig::Mf(_) | ModelConfig::TwoTower(_))
 }
 
 /// Returns the same model, to be trained for so many epochs, where [`stops_by_itself`] holds.
@@ -23,6 +23,9 @@ pub fn for_epochs(config: &ModelConfig, epochs: u32) -> ModelConfig {
     match config {
         ModelConfig::SasRec(config) => ModelConfig::SasRec(SasRecConfig { iterations, ..config.clone() }),
         ModelConfig::Mf(config) => ModelConfig::Mf(MfConfig { iterations, ..config.clone() }),
+        ModelConfig::TwoTower(config) => {
+            ModelConfig::TwoTower(TwoTowerConfig { iterations, ..config.clone() })
+        }
         other => other.clone(),
     }
 }

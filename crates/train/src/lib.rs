@@ -25,6 +25,7 @@ mod sasrec;
 mod svd;
 mod svd_als;
 mod training;
+mod two_tower;
 mod validation;
 
 pub use als::solve_als;

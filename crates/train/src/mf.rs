@@ -158,24 +158,28 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
 }
 
 /// Rows as they are scored by, and what leads back.
-struct Scaled<B: DeviceBackend> {
-    scaled: Tensor<B, 2>,
+pub(crate) struct Scaled<B: DeviceBackend> {
+    pub(crate) scaled: Tensor<B, 2>,
     /// The rows' directions, and what a row is multiplied by; none where it is scored by as it is.
     cosine: Option<(Tensor<B, 2>, Tensor<B, 2>)>,
 }
 
 impl<B: DeviceBackend> Scaled<B> {
     fn new(rows: Buffer<f32>, config: &MfConfig) -> Result<Self> {
-        let rows = matrix_of::<B>(rows, config.factors)?;
-        let Some(length) = config.length() else { return Ok(Self { scaled: rows, cosine: None }) };
+        Ok(Self::of(matrix_of::<B>(rows, config.factors)?, config.length()))
+    }
+
+    /// Scales rows to `length`, where there is one.
+    pub(crate) fn of(rows: Tensor<B, 2>, length: Option<f64>) -> Self {
+        let Some(length) = length else { return Self { scaled: rows, cosine: None } };
         let inverse = rows.clone().powi_scalar(2).sum_dim(1).sqrt().clamp_min(1e-12).recip();
         let directions = rows * inverse.clone();
         let scaled = directions.clone() * length as f32;
-        Ok(Self { scaled, cosine: Some((directions, inverse * length as f32)) })
+        Self { scaled, cosine: Some((directions, inverse * length as f32)) }
     }
 
     /// Returns the gradient of the rows, from that of what they were scaled to.
-    fn back(self, gradient: Tensor<B, 2>) -> Tensor<B, 2> {
+    pub(crate) fn back(self, gradient: Tensor<B, 2>) -> Tensor<B, 2> {
         let Some((directions, slope)) = self.cosine else { return gradient };
         let along = (gradient.clone() * directions.clone()).sum_dim(1);
         (gradient - directions * along) * slope

@@ -2,13 +2,13 @@
 
 use std::sync::atomic::AtomicBool;
 
-use recmill_core::{Dataset, Parameters, models::ModelConfig};
+use recmill_core::{Dataset, Parameters, features::Described, models::ModelConfig, rankers::EmbeddingTables};
 use recmill_kernels::Device;
 
 use crate::{
     Error, FitOptions, Learner, Plan, Prediction, Progress, Result, Trained, Validation, als::AlsLearner,
     data::Sizes, ease::EaseLearner, fit, item_knn::ItemKnnLearner, memory::available_bytes, mf,
-    most_popular::MostPopularLearner, pairwise::PairwiseLearner, sasrec, svd::SvdLearner,
+    most_popular::MostPopularLearner, pairwise::PairwiseLearner, sasrec, svd::SvdLearner, two_tower,
 };
 
 /// One training: what of, what from, and how to decide when it is done.
@@ -21,6 +21,10 @@ pub struct Training<'a> {
     ///
     /// Models in closed form ignore it: they are computed anew from all the data.
     pub start: Option<Parameters>,
+    /// What is known of the users besides, for models that learn from it: two-tower.
+    pub users: Option<&'a Described>,
+    /// What is known of the items besides.
+    pub items: Option<&'a Described>,
     /// Where the parameters are trained.
     pub device: Device,
     /// The source of every random number.
@@ -34,12 +38,24 @@ pub struct Training<'a> {
 impl<'a> Training<'a> {
     /// Describes the training of `config` on `data` on the CPU with seed 0, all epochs, and the loss of each.
     pub fn new(config: &'a ModelConfig, data: &'a Dataset) -> Self {
-        Self { config, data, start: None, device: Device::Cpu, seed: 0, patience: None, loss: true }
+        Self {
+            config,
+            data,
+            start: None,
+            users: None,
+            items: None,
+            device: Device::Cpu,
+            seed: 0,
+            patience: None,
+            loss: true,
+        }
     }
 
     /// Returns what is known before training: its size, and the memory it will take beside what there is.
     pub fn plan(&self, validated: bool) -> Plan {
-        let sizes = Sizes::new(self.data, validated);
+        let table_rows = |described: &&Described| EmbeddingTables::rows(described.features());
+        let described_rows = self.users.iter().chain(&self.items).map(table_rows).sum();
+        let sizes = Sizes { described_rows, ..Sizes::new(self.data, validated) };
         Plan {
             model: self.config.name(),
             epochs: epochs(self.config),
@@ -105,6 +121,9 @@ impl<'a> Training<'a> {
             ModelConfig::MostPopular(config) => Box::new(MostPopularLearner::new(config, data)),
             ModelConfig::Svd(config) => Box::new(SvdLearner::new(config, data, seed)?),
             ModelConfig::SasRec(config) => sasrec::learner(config, data, seed, device)?,
+            ModelConfig::TwoTower(config) => {
+                two_tower::learner(config, data, [self.users, self.items], seed, device)?
+            }
         })
     }
 }
@@ -122,13 +141,14 @@ pub fn predict(config: &ModelConfig, sizes: &Sizes) -> Prediction {
         ModelConfig::MostPopular(_) => MostPopularLearner::predict(sizes),
         ModelConfig::Svd(config) => SvdLearner::predict(config, sizes),
         ModelConfig::SasRec(config) => sasrec::predict(config, sizes),
+        ModelConfig::TwoTower(config) => two_tower::predict(config, sizes),
     }
 }
 
 /// Returns whether the model has a way of learning on a GPU.
 pub fn trains_on_gpu(config: &ModelConfig) -> bool {
-    use ModelConfig::{Als, Bpr, ItemKnn, Lmf, Mf, SasRec, Warp};
-    matches!(config, Als(_) | Bpr(_) | Lmf(_) | Warp(_) | Mf(_) | ItemKnn(_) | SasRec(_))
+    use ModelConfig::{Als, Bpr, ItemKnn, Lmf, Mf, SasRec, TwoTower, Warp};
+    matches!(config, Als(_) | Bpr(_) | Lmf(_) | Warp(_) | Mf(_) | ItemKnn(_) | SasRec(_) | TwoTower(_))
 }
 
 /// Returns the bytes that training allocates on a GPU, for models that learn there.
@@ -141,6 +161,7 @@ fn predict_on_gpu(config: &ModelConfig, sizes: &Sizes) -> Option<Prediction> {
         ModelConfig::Mf(config) => Some(mf::predict_on_gpu(config, sizes)),
         ModelConfig::ItemKnn(_) => Some(ItemKnnLearner::predict_on_gpu(sizes)),
         ModelConfig::SasRec(config) => Some(sasrec::predict_on_gpu(config, sizes)),
+        ModelConfig::TwoTower(config) => Some(two_tower::predict_on_gpu(config, sizes)),
         _ => None,
     }
 }
@@ -155,6 +176,7 @@ fn epochs(config: &ModelConfig) -> u32 {
         ModelConfig::Svd(config) => config.iterations,
         ModelConfig::Mf(config) => config.iterations,
         ModelConfig::SasRec(config) => config.iterations,
+        ModelConfig::TwoTower(config) => config.iterations,
         ModelConfig::ItemKnn(_) | ModelConfig::Ease(_) | ModelConfig::MostPopular(_) => 1,
     };
     u32::try_from(iterations).unwrap_or(u32::MAX)

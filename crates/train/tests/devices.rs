@@ -9,7 +9,7 @@ use recmill_core::{
     Parameter,
     data::synthetic::{Synthetic, SyntheticOptions},
     directory::Config,
-    models::{MfConfig, ModelConfig, Retriever, SasRecConfig, SequenceLoss, Similarity},
+    models::{MfConfig, ModelConfig, Retriever, SasRecConfig, SequenceLoss, Similarity, TwoTowerConfig},
     rankers::{RankerConfig, RankerModel},
 };
 use recmill_kernels::{Device, RowType, conformance::devices};
@@ -43,7 +43,22 @@ fn every_device_learns_against_candidates_as_the_cpu_does() {
         SasRecConfig { factors: 8, heads: 2, max_length: 6, iterations: 2, ..SasRecConfig::default() };
     let of = |loss| ModelConfig::SasRec(SasRecConfig { loss, n_negatives: 5, ..small.clone() });
     let mf = MfConfig { factors: 8, batch_size: 100, n_negatives: 9, iterations: 2, ..MfConfig::default() };
+    let two_tower = TwoTowerConfig {
+        factors: 8,
+        batch_size: 100,
+        n_negatives: 9,
+        iterations: 2,
+        ..TwoTowerConfig::default()
+    };
     let models = [
+        ModelConfig::TwoTower(TwoTowerConfig {
+            hidden: vec![12],
+            dropout: 0.1,
+            similarity: Similarity::Dot,
+            hard_negatives: 1,
+            ..two_tower.clone()
+        }),
+        ModelConfig::TwoTower(two_tower),
         of(SequenceLoss::Softmax),
         of(SequenceLoss::SampledSoftmax),
         of(SequenceLoss::Gbce),

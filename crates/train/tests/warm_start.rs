@@ -58,10 +58,9 @@ fn a_warm_start_takes_up_where_the_earlier_model_was() {
 #[test]
 fn a_model_that_cannot_be_continued_is_refused() {
     let (earlier, both) = in_two_parts();
-    for config in all_models()
-        .iter()
-        .filter(|config| ["als", "bpr", "lmf", "warp", "mf", "svd", "sasrec"].contains(&config.name()))
-    {
+    for config in all_models().iter().filter(|config| {
+        ["als", "bpr", "lmf", "warp", "mf", "svd", "sasrec", "two-tower"].contains(&config.name())
+    }) {
         let large = train(config, &both, None).unwrap();
         let error = train(config, &earlier, Some(large.model.parameters().unwrap())).err().unwrap();
         assert!(matches!(error, Error::Start { .. }), "{}: {error}", config.name());

@@ -108,7 +108,7 @@ impl Demo {
             count(options.n_items as u64)
         );
         let directory = ModelDirectory::open(&version, Verify::Quick)?;
-        let model = Model { recommender: directory.recommender()?, directory };
+        let model = Model::of(directory)?;
         let measure = EvaluateOptions { k: vec![10], seed: self.seed, ..EvaluateOptions::default() };
         let bar = Bar::spinner("evaluating");
         let ours = model.recommender.evaluate(&test, None, &measure)?;

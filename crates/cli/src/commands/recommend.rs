@@ -3,7 +3,7 @@
 use std::{io::Write, path::PathBuf, sync::Arc, time::Instant};
 
 use clap::{ArgGroup, Args};
-use recmill_core::{Answer, AnswerSource, Ask, AskWorkspace, Who, directory::replace_file};
+use recmill_core::{Answer, AnswerSource, Ask, AskWorkspace, Side, Who, directory::replace_file};
 use serde::Serialize;
 
 use crate::{
@@ -25,7 +25,8 @@ const BLOCK: usize = 1024;
 #[command(after_help = "Examples:\n  \
     recmill recommend model --user 42 --k 10\n  \
     recmill recommend model --history-items 17,4,99 --where \"genre = 'comedy'\"\n  \
-    recmill recommend model --users-file users.txt --output lists.parquet")]
+    recmill recommend model --users-file users.txt --output lists.parquet\n  \
+    recmill recommend model --items new_items.csv --users new_users.csv --user new-user-1")]
 pub(crate) struct Recommend {
     /// Model directory, or one of its versions such as model/versions/7.
     model: PathBuf,
@@ -41,6 +42,12 @@ pub(crate) struct Recommend {
     /// Items that the user has had, instead of what the model has of them; for users that came after training.
     #[arg(long, value_name = "ID,ID,...", value_delimiter = ',')]
     history_items: Vec<String>,
+    /// Columns of users that came after training, as training's --users: they are answered from these alone, by models that learned from such.
+    #[arg(long, value_name = "FILE")]
+    users: Option<String>,
+    /// Columns of items that came after training, as training's --items: they are found beside the known ones.
+    #[arg(long, value_name = "FILE")]
+    items: Option<String>,
     /// Items a list has, at most.
     #[arg(long, short, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
@@ -75,6 +82,11 @@ impl Recommend {
             return Err(Failure::usage("--history-items is one history and --user is several users"));
         }
         let mut model = Model::open(&self.model)?;
+        for (side, file) in [(Side::Users, &self.users), (Side::Items, &self.items)] {
+            if let Some(file) = file {
+                model.add(side, file)?;
+            }
+        }
         let many = self.users_file.is_some() || self.all_users;
         // A few lists are there before a GPU has been opened.
         let device = if many { self.device } else { self.device.or_cpu() };

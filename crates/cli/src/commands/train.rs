@@ -19,7 +19,7 @@ use recmill_core::{
     evaluate::{EvaluateOptions, Evaluation},
     models::{
         AlsConfig, BprConfig, EaseConfig, ItemKnnConfig, LmfConfig, MfConfig, ModelConfig, MostPopularConfig,
-        SasRecConfig, SvdConfig, WarpConfig,
+        SasRecConfig, SvdConfig, TwoTowerConfig, WarpConfig,
     },
     rankers::{
         AutoIntConfig, DcnConfig, DeepFmConfig, DlrmConfig, FinalMlpConfig, FmConfig, LogisticConfig,
@@ -38,6 +38,7 @@ use crate::{
     arguments::Given,
     commands::{
         evaluate,
+        train_described::DescribedSides,
         train_flags::{TrainFlags, inherit, join},
         train_ranker::OneRanker,
         train_text::OneText,
@@ -54,7 +55,8 @@ use crate::{
 #[derive(Subcommand)]
 #[command(
     after_help = "Which model? als and ease are the strongest for clicks, views and purchases, item-knn is the \
-    simplest to explain, sasrec reads the order of events, svd predicts ratings, most-popular is what the others must beat. For rows of features with a \
+    simplest to explain, sasrec reads the order of events, two-tower learns from \
+    columns of users and items and recommends to and of new ones, svd predicts ratings, most-popular is what the others must beat. For rows of features with a \
     label, such as clicks or fraud: dcn-v2 and deepfm are the strongest, logistic is what they must beat; shared-bottom and \
     mmoe learn several labels at once. For texts with a label, such as intents of messages: text."
 )]
@@ -80,6 +82,8 @@ pub(crate) enum Train {
     /// Self-attention over what a user did, in order: what comes next?
     #[command(name = "sasrec")]
     SasRec(OneModel<SasRecConfig>),
+    /// A network for users and one for items, from ids and columns; places new users and items by their columns.
+    TwoTower(OneModel<TwoTowerConfig>),
     /// Scores rows of features by a weight for each category and number.
     #[command(visible_alias = "lr")]
     Logistic(OneRanker<LogisticConfig>),
@@ -133,6 +137,7 @@ impl Train {
             Train::MostPopular(model) => model.run("most-popular", given, ModelConfig::MostPopular),
             Train::Svd(model) => model.run("svd", given, ModelConfig::Svd),
             Train::SasRec(model) => model.run("sasrec", given, ModelConfig::SasRec),
+            Train::TwoTower(model) => model.run("two-tower", given, ModelConfig::TwoTower),
             Train::Logistic(model) => model.run("logistic", given, RankerModel::Logistic),
             Train::Fm(model) => model.run("fm", given, RankerModel::Fm),
             Train::WideDeep(model) => model.run("wide-deep", given, RankerModel::WideDeep),
@@ -191,6 +196,10 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
     }
     let config = &suited;
     let attributes = Attributed::read(flags, from.as_ref(), &data)?;
+    let described = match config {
+        ModelConfig::TwoTower(_) => DescribedSides::of(&attributes, from.as_ref())?,
+        _ => DescribedSides::default(),
+    };
     let metric = flags.valid_metric.clone().unwrap_or_else(|| default_metric(config).to_owned());
     let stops = stops_by_itself(config);
     let split = match valid {
@@ -218,6 +227,7 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
     let mut training = Training::new(config, learnt);
     let patience = flags.patience.or((stops && validation.is_some()).then_some(PATIENCE));
     (training.seed, training.patience, training.loss) = (flags.seed, patience, !flags.no_loss);
+    (training.users, training.items) = (described.users.as_ref(), described.items.as_ref());
     training.device = device;
     training.start = from.as_ref().map(ModelDirectory::parameters).transpose()?;
     let mut watch = Watch::new(&metric);
@@ -255,6 +265,7 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
         let config = for_epochs(config, trained.kept_epoch);
         let mut training = Training::new(&config, &data);
         (training.seed, training.loss, training.device) = (flags.seed, false, device);
+        (training.users, training.items) = (described.users.as_ref(), described.items.as_ref());
         training.start = from.as_ref().map(ModelDirectory::parameters).transpose()?;
         let again = training.run(None, stop, &mut Watch::new(&metric))?;
         match again.ended {
@@ -335,7 +346,7 @@ fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<(Device, String)> {
     if !stops_by_itself(config) && (flags.holdout.is_some() || flags.refit) {
         let flag = if flags.refit { "--refit" } else { "--holdout" };
         return Err(Failure::usage(format!(
-            "{flag} is for mf and sasrec; {} holds nothing out",
+            "{flag} is for mf, sasrec and two-tower; {} holds nothing out",
             config.name()
         )));
     }
@@ -470,9 +481,9 @@ fn tell_of_ending(trained: &Trained, metric: &str) {
 }
 
 /// What is known of items and users besides the interactions.
-struct Attributed {
-    items: Option<RecordBatch>,
-    users: Option<RecordBatch>,
+pub(super) struct Attributed {
+    pub(super) items: Option<RecordBatch>,
+    pub(super) users: Option<RecordBatch>,
 }
 
 impl Attributed {

@@ -10,5 +10,6 @@ mod sequences;
 #[cfg(unix)]
 mod signals;
 mod texts;
+mod two_tower;
 mod whole_path;
 mod wrong_use;

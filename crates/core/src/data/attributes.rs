@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array,
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array, new_null_array,
 };
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::compute::{cast, concat, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use serde::Serialize;
@@ -20,7 +20,7 @@ use super::locate::locate;
 use super::open::open;
 use super::report::{BadRow, BadRowKind, BadRows};
 use super::{OnBadRow, Predicate, ReadOptions};
-use crate::{Error, IdMap, Result};
+use crate::{Error, IdMap, Ids, Result};
 
 /// Columns that are taken for the name that people know an item by, the likeliest first.
 const TITLES: &[&str] = &[
@@ -67,10 +67,31 @@ impl Attributes {
     /// # Errors
     /// Those of [`super::read_dataset`]; [`Error::BadRow`] for an id that is there twice.
     pub fn read(input: &str, ids: &IdMap, options: &ReadOptions) -> Result<(Self, AttributesReport)> {
+        let (taken, report) = Self::read_rows(input, options, ids.len(), &mut |id| Ok(ids.get(id)))?;
+        Self::named(taken, ids, input, report)
+    }
+
+    /// Reads all rows of `input`, whose first column is the id: index `i` is the `i`-th id of the file.
+    ///
+    /// # Errors
+    /// As [`Attributes::read`].
+    pub fn read_all(input: &str, options: &ReadOptions) -> Result<(Self, AttributesReport)> {
+        let mut ids = IdMap::default();
+        let (taken, report) = Self::read_rows(input, options, 0, &mut |id| Ok(Some(ids.get_or_insert(id)?)))?;
+        Self::named(taken, &ids, input, report)
+    }
+
+    /// Reads the rows of which `index` knows an index, `n` or more of them, in the order of that.
+    fn read_rows(
+        input: &str,
+        options: &ReadOptions,
+        n: usize,
+        index: &mut dyn FnMut(&str) -> Result<Option<u32>>,
+    ) -> Result<(RecordBatch, AttributesReport)> {
         let mut report = AttributesReport::default();
         let mut batches = Vec::new();
         // For each id the row that describes it, counted over all batches.
-        let mut rows: Vec<Option<u32>> = vec![None; ids.len()];
+        let mut rows: Vec<Option<u32>> = vec![None; n];
         let mut first = 0;
         let mut schema = None;
         let bad_file = |path: &str, what: String| Error::BadFile { path: path.to_owned(), what };
@@ -102,13 +123,19 @@ impl Attributes {
                             found: BadRow::shorten(id.as_bytes()),
                         });
                     };
-                    match ids.get(id) {
-                        _ if id.is_empty() => refuse(BadRowKind::EmptyId, "an id"),
-                        None => report.unknown += 1,
-                        Some(index) if rows[index as usize].is_some() => {
-                            refuse(BadRowKind::RepeatedId, "an id that is not there yet");
-                        }
-                        Some(index) => rows[index as usize] = Some(first + row as u32),
+                    if id.is_empty() {
+                        refuse(BadRowKind::EmptyId, "an id");
+                        continue;
+                    }
+                    let Some(index) = index(id)? else {
+                        report.unknown += 1;
+                        continue;
+                    };
+                    let index = index as usize;
+                    rows.resize(rows.len().max(index + 1), None);
+                    match rows[index] {
+                        Some(_) => refuse(BadRowKind::RepeatedId, "an id that is not there yet"),
+                        None => rows[index] = Some(first + row as u32),
                     }
                 }
                 bad.sort_by_key(|bad| bad.line);
@@ -135,7 +162,16 @@ impl Attributes {
         let nullable = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
         let nullable = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
         let all = RecordBatch::try_new(nullable, all.columns().to_vec()).map_err(refused)?;
-        let taken = take_record_batch(&all, &UInt32Array::from(rows)).map_err(refused)?;
+        Ok((take_record_batch(&all, &UInt32Array::from(rows)).map_err(refused)?, report))
+    }
+
+    fn named(
+        taken: RecordBatch,
+        ids: &IdMap,
+        input: &str,
+        mut report: AttributesReport,
+    ) -> Result<(Self, AttributesReport)> {
+        let refused = |error: ArrowError| Error::BadFile { path: input.to_owned(), what: error.to_string() };
         let attributes = Self::of_ids(taken, ids).map_err(refused)?;
         report.title = attributes.title.map(|at| attributes.table.schema().field(at).name().clone());
         Ok((attributes, report))
@@ -166,6 +202,52 @@ impl Attributes {
         let title =
             TITLES.iter().find_map(|title| names.iter().position(|name| name == title)).filter(is_text);
         Self { table, title }
+    }
+
+    /// Returns the ids of the first column that `known` does not have, each once, and their rows.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] when the first column holds no ids.
+    pub fn unknown_to(&self, known: &dyn Ids) -> Result<(IdMap, RecordBatch)> {
+        let bad = |what: String| Error::BadFile { path: "attributes".to_owned(), what };
+        let (mut ids, mut rows) = (IdMap::default(), Vec::new());
+        if self.table.num_columns() > 0 {
+            let cells = Cells::new(self.table.column(0).clone());
+            let names = cells.map_err(|found| bad(format!("expected ids, found `{found}`")))?.into_ids();
+            for row in 0..names.len() {
+                let id = names.value(row);
+                if !id.is_empty() && known.index(id).is_none() && ids.get(id).is_none() {
+                    ids.get_or_insert(id)?;
+                    rows.push(row as u32);
+                }
+            }
+        }
+        let taken = take_record_batch(&self.table, &UInt32Array::from(rows));
+        Ok((ids, taken.map_err(|error| bad(error.to_string()))?))
+    }
+
+    /// Returns the table with the rows of another behind its own, in the columns and types that it has: what the other lacks is null.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] for columns that cannot be of one type.
+    pub fn with_rows(&self, more: &RecordBatch) -> Result<Self> {
+        let bad =
+            |error: ArrowError| Error::BadFile { path: "attributes".to_owned(), what: error.to_string() };
+        let (mut fields, mut columns) = (Vec::new(), Vec::new());
+        for (at, (field, column)) in self.table.schema().fields().iter().zip(self.table.columns()).enumerate()
+        {
+            let other = match at {
+                0 => more.columns().first(),
+                _ => more.column_by_name(field.name()),
+            };
+            let other = match other {
+                Some(other) => cast(other, column.data_type()).map_err(bad)?,
+                None => new_null_array(column.data_type(), more.num_rows()),
+            };
+            fields.push(field.as_ref().clone().with_nullable(true));
+            columns.push(concat(&[column, &other]).map_err(bad)?);
+        }
+        Ok(Self::new(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(bad)?))
     }
 
     /// Returns the table; row `i` belongs to index `i`.
@@ -268,6 +350,26 @@ mod tests {
         let (attributes, report) = read(&text, OnBadRow::Skip).unwrap();
         assert_eq!(report.bad_rows[0].rows, 1);
         assert_eq!(attributes.title(1), Some("A, the"));
+    }
+
+    #[test]
+    fn rows_of_others_follow_in_the_same_columns() {
+        let (attributes, _) = read(FILE, OnBadRow::Fail).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new.csv");
+        fs_err::write(&path, "id,year,Title,more\nq,next,Q,1\na,1,A,1\nr,2001,R,1\n").unwrap();
+        let (new, report) =
+            Attributes::read_all(&path.display().to_string(), &ReadOptions::default()).unwrap();
+        assert_eq!((report.rows, report.unknown), (3, 0));
+        let mut known = IdMap::default();
+        known.get_or_insert("a").unwrap();
+        let (ids, rows) = new.unknown_to(&known).unwrap();
+        assert_eq!(ids.iter().collect::<Vec<_>>(), ["q", "r"]);
+        let both = attributes.with_rows(&rows).unwrap();
+        assert_eq!([2, 3, 4].map(|index| both.title(index)), [None, Some("Q"), Some("R")]);
+        let years = both.table().column(2).as_primitive::<arrow::datatypes::Int64Type>();
+        assert!(years.is_null(3) && years.value(4) == 2001, "a year that is no number is none");
+        assert!(both.table().column(3).is_null(3), "a column that is not there");
     }
 
     #[test]

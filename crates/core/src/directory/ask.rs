@@ -121,7 +121,7 @@ impl ModelDirectory {
     }
 
     /// Reads one of the small files.
-    fn json<T: serde::de::DeserializeOwned>(&self, name: &str, what: &'static str) -> Result<T> {
+    pub(super) fn json<T: serde::de::DeserializeOwned>(&self, name: &str, what: &'static str) -> Result<T> {
         let path = self.path().join(name);
         let Some(record) = self.manifest().files.get(name) else { return Err(Damage::Missing.at(path)) };
         let bytes = read_small(&path, record.bytes)?;

@@ -19,6 +19,8 @@ pub(crate) const MAX_CONFIG_BYTES: u64 = 16 << 20;
 pub(crate) const CONFIG: &str = "config.json";
 /// How rows become features, of a model that scores rows.
 pub(crate) const FEATURES: &str = "features.json";
+/// How the names of features among a model's parameters end, each of which has a file of its own.
+pub(crate) const FEATURES_OF: &str = "_features";
 /// What texts can be about, of a model that tells it.
 pub(crate) const CLASSES: &str = "classes.json";
 pub(crate) const CONFIG_HASH: &str = "config.sha256";

@@ -11,10 +11,10 @@ use rayon::prelude::*;
 use recmill_kernels::Mapped;
 
 use crate::{
-    Dataset, Error, Parameters, Result,
+    Dataset, Error, Parameter, Parameters, Result,
     directory::{
         Damage, Disk, Epoch, FileRecord, Manifest, MappedHistory, MappedIds, disk,
-        manifest::{CONFIG, CONFIG_HASH, plain_file, read_small},
+        manifest::{CONFIG, CONFIG_HASH, FEATURES_OF, plain_file, read_small},
         map::map,
         save,
         stored::Stored,
@@ -157,7 +157,13 @@ impl ModelDirectory {
     /// # Errors
     /// [`Error::Damaged`] when they are not as config.json says.
     pub fn parameters(&self) -> Result<Parameters> {
-        self.stored.parameters()
+        let mut parameters = self.stored.parameters()?;
+        for file in self.manifest.files.keys() {
+            if let Some(name) = file.strip_suffix(".json").filter(|name| name.ends_with(FEATURES_OF)) {
+                parameters.insert(name, Parameter::Features(Arc::new(self.json(file, "features")?)));
+            }
+        }
+        Ok(parameters)
     }
 
     /// Returns the users' ids.

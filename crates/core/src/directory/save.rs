@@ -22,9 +22,10 @@ use std::{
 
 use arrow::record_batch::RecordBatch;
 use parquet::errors::ParquetError;
+use serde::Serialize;
 
 use crate::{
-    Dataset, Error, Parameters, Result,
+    Dataset, Error, Parameter, Parameters, Result,
     directory::{
         Config, DataSummary, Disk, Epoch, FileRecord, Manifest,
         disk::{self, unique_suffix},
@@ -254,14 +255,16 @@ fn write_version(disk: &Disk, staged: &Path, saved: &Saved<'_>, sizes: Sizes) ->
         files.insert(name.to_owned(), out.finish()?);
     }
     if let Some(features) = saved.features {
-        let mut out = file(FEATURES)?;
-        serde_json::to_writer(&mut out, features).map_err(std::io::Error::from)?;
-        files.insert(FEATURES.to_owned(), out.finish()?);
+        files.insert(FEATURES.to_owned(), write_json(file(FEATURES)?, features)?);
+    }
+    for (name, parameter) in saved.parameters.iter() {
+        if let Parameter::Features(features) = parameter {
+            let name = format!("{name}.json");
+            files.insert(name.clone(), write_json(file(&name)?, &**features)?);
+        }
     }
     if let Some(classes) = saved.classes {
-        let mut out = file(CLASSES)?;
-        serde_json::to_writer(&mut out, classes).map_err(std::io::Error::from)?;
-        files.insert(CLASSES.to_owned(), out.finish()?);
+        files.insert(CLASSES.to_owned(), write_json(file(CLASSES)?, classes)?);
     }
     let name = "history.jsonl";
     let mut out = file(name)?;
@@ -292,6 +295,11 @@ fn write_version(disk: &Disk, staged: &Path, saved: &Saved<'_>, sizes: Sizes) ->
         out.finish()?;
     }
     disk.sync_dir(staged)
+}
+
+fn write_json(mut out: HashedFile<'_>, value: &impl Serialize) -> Result<FileRecord> {
+    serde_json::to_writer(&mut out, value).map_err(std::io::Error::from)?;
+    out.finish()
 }
 
 /// Hashes the hashes of everything that the data alone decide.

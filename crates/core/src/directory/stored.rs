@@ -10,6 +10,7 @@ use crate::{
     Error, Parameter, Parameters, Result,
     directory::{
         ArrayRecord, Damage, RangeRecord, TableRecord,
+        manifest::FEATURES_OF,
         tensors::{Tensor, TensorFile},
     },
 };
@@ -62,6 +63,11 @@ pub(crate) fn plan(parameters: &Parameters, sizes: Sizes) -> Result<Plan<'_>> {
             Parameter::F32(values) => plan_array(name, values, Dtype::F32, &mut filler, &mut plan.arrays)?,
             Parameter::U32(values) => plan_array(name, values, Dtype::U32, &mut filler, &mut plan.arrays)?,
             Parameter::U64(values) => plan_array(name, values, Dtype::U64, &mut filler, &mut plan.arrays)?,
+            // Written beside the tensors, and found again by its name.
+            Parameter::Features(_) if name.ends_with(FEATURES_OF) => {}
+            Parameter::Features(_) => {
+                return Err(Error::Inconsistent { what: "parameter name", at: at as u64 });
+            }
         }
     }
     plan.files = filler.files;

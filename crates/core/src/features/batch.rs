@@ -38,6 +38,27 @@ impl FeatureBatch {
         self.truncate(0, 0, 0);
     }
 
+    /// Copies the features of `rows`, in this order, to `out`, which then has nothing else.
+    pub fn gather(&self, rows: &[u32], out: &mut Self) {
+        out.shape_as(self.fields.iter().map(|field| field.offsets.is_some()));
+        out.clear();
+        out.rows = rows.len();
+        let n_numeric = self.numeric.len() / self.rows.max(1);
+        for row in rows.iter().map(|&row| row as usize) {
+            out.numeric.extend_from_slice(&self.numeric[row * n_numeric..(row + 1) * n_numeric]);
+            for (from, to) in self.fields.iter().zip(&mut out.fields) {
+                let range = match &from.offsets {
+                    Some(offsets) => offsets[row] as usize..offsets[row + 1] as usize,
+                    None => row..row + 1,
+                };
+                to.indices.extend_from_slice(&from.indices[range]);
+                if let Some(offsets) = &mut to.offsets {
+                    offsets.push(to.indices.len() as u32);
+                }
+            }
+        }
+    }
+
     /// Makes room for the fields of `features`, in a batch that has none or others.
     pub(super) fn shape(&mut self, features: &Features) {
         self.shape_as(features.fields.iter().map(Field::is_bag));

@@ -33,6 +33,15 @@ impl Features {
     /// Those of [`Features::fit`].
     pub fn fit_sources(schema: &Schema, sources: Sources, read: &ReadOptions) -> Result<(Self, FitReport)> {
         schema.validate_for_fit("schema")?;
+        Self::fit_columns(schema, sources, read)
+    }
+
+    /// As [`Features::fit_sources`], of a valid schema, with or without a label.
+    pub(super) fn fit_columns(
+        schema: &Schema,
+        sources: Sources,
+        read: &ReadOptions,
+    ) -> Result<(Self, FitReport)> {
         let features = schema.columns.iter().filter(|column| column.kind.is_feature());
         let mut names: Vec<String> = features.map(|column| column.name.clone()).collect();
         names.extend(needed_beside(schema));

@@ -109,6 +109,17 @@ pub fn infer_schema(
 /// # Errors
 /// Those of [`infer_schema`].
 pub fn infer_sources(
+    sources: Sources,
+    read: &ReadOptions,
+    options: &SchemaOptions,
+) -> Result<(Schema, SchemaReport)> {
+    let found = guess(sources, read, options)?;
+    found.0.validate()?;
+    Ok(found)
+}
+
+/// As [`infer_sources`], whether or not there is anything to learn from.
+pub(super) fn guess(
     mut sources: Sources,
     read: &ReadOptions,
     options: &SchemaOptions,
@@ -139,7 +150,6 @@ pub fn infer_sources(
         let what = "no column looks like a label; name it with --label".to_owned();
         look.report.warnings.push(SchemaWarning { column: String::new(), what });
     }
-    schema.validate()?;
     Ok((schema, look.report))
 }
 

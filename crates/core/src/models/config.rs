@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, Lmf, LmfConfig, Mf, MfConfig,
-    MostPopular, MostPopularConfig, Retriever, SasRec, SasRecConfig, Svd, SvdConfig, Warp, WarpConfig,
+    MostPopular, MostPopularConfig, Retriever, SasRec, SasRecConfig, Svd, SvdConfig, TwoTower,
+    TwoTowerConfig, Warp, WarpConfig,
 };
 use crate::{Dataset, Error, Parameters, Result};
 
@@ -36,12 +37,14 @@ pub enum ModelConfig {
     /// Self-attention over what a user did, in order.
     #[serde(rename = "sasrec")]
     SasRec(SasRecConfig),
+    /// A tower of features for users and one for items.
+    TwoTower(TwoTowerConfig),
 }
 
 impl ModelConfig {
     /// The names of all models.
-    pub const NAMES: [&str; 10] =
-        ["als", "bpr", "lmf", "warp", "mf", "item-knn", "ease", "most-popular", "svd", "sasrec"];
+    pub const NAMES: [&str; 11] =
+        ["als", "bpr", "lmf", "warp", "mf", "item-knn", "ease", "most-popular", "svd", "sasrec", "two-tower"];
 
     /// Returns the defaults of the model called `name`.
     pub fn default_of(name: &str) -> Option<Self> {
@@ -56,6 +59,7 @@ impl ModelConfig {
             "most-popular" => Self::MostPopular(MostPopularConfig::default()),
             "svd" => Self::Svd(SvdConfig::default()),
             "sasrec" => Self::SasRec(SasRecConfig::default()),
+            "two-tower" => Self::TwoTower(TwoTowerConfig::default()),
             _ => return None,
         })
     }
@@ -73,6 +77,7 @@ impl ModelConfig {
             Self::MostPopular(_) => "most-popular",
             Self::Svd(_) => "svd",
             Self::SasRec(_) => "sasrec",
+            Self::TwoTower(_) => "two-tower",
         }
     }
 
@@ -105,6 +110,7 @@ impl ModelConfig {
             Self::MostPopular(config) => config.validate(),
             Self::Svd(config) => config.validate(),
             Self::SasRec(config) => config.validate(),
+            Self::TwoTower(config) => config.validate(),
         }
     }
 
@@ -121,6 +127,7 @@ impl ModelConfig {
             Self::MostPopular(config) => config.objective(),
             Self::Svd(config) => config.objective(),
             Self::SasRec(config) => config.objective(),
+            Self::TwoTower(config) => config.objective(),
         }
     }
 }
@@ -147,6 +154,7 @@ pub fn open(
         ModelConfig::MostPopular(config) => Box::new(MostPopular::open(config, parameters)?),
         ModelConfig::Svd(config) => Box::new(Svd::open(config, parameters)?),
         ModelConfig::SasRec(config) => Box::new(SasRec::open(config, parameters)?),
+        ModelConfig::TwoTower(config) => Box::new(TwoTower::open(config, parameters)?),
     };
     let what = "model parameters";
     if retriever.n_items() != n_items {

@@ -240,7 +240,7 @@ impl MfConfig {
 pub type Mf = PairModel<MfConfig>;
 
 /// Added to the regularization where a row is fitted to few items, which alone would make it longer without an end.
-const FOLD_IN_REGULARIZATION: f64 = 0.01;
+pub(super) const FOLD_IN_REGULARIZATION: f64 = 0.01;
 
 impl PairConfig for MfConfig {
     fn factors(&self) -> usize {

@@ -1,5 +1,5 @@
-//! Models of factors of users and of items, with a bias for each item: bpr, lmf and warp, which differ in how they learn and how
-//! they fold a history in.
+//! Models of factors of users and of items, with a bias for each item: bpr, lmf, warp and mf, which differ in how they learn and how
+//! they fold a history in; and what two-tower scores by.
 
 use recmill_kernels::{Buffer, Device, Table};
 
@@ -8,7 +8,7 @@ use super::{
     factors::{FactorItems, check_tables},
     fold_in::{Negatives, SolveScratch},
 };
-use crate::{Batch, ItemIndex, Parameter, Parameters, Query, Result, Workspace};
+use crate::{Batch, ItemIndex, Parameter, Parameters, Query, Result, Side, Workspace};
 
 /// Items that stand for all the others when a history is folded in.
 pub const FOLD_IN_NEGATIVES: usize = 512;
@@ -100,6 +100,37 @@ impl<C: PairConfig> PairModel<C> {
     /// Returns the items' biases, `[n_items]`.
     pub fn item_bias(&self) -> &[f32] {
         self.items.bias()
+    }
+}
+
+impl<C: PairConfig> PairModel<C> {
+    /// Adds rows behind those that there are, without biases; scores on the CPU from then on.
+    pub(super) fn add_rows(&mut self, side: Side, more: &Table) -> Result<()> {
+        let table = match side {
+            Side::Users => &self.users,
+            Side::Items => self.items.table(),
+        };
+        let known = table.rows();
+        let fill = |row: u64, values: &mut [f32]| match row.checked_sub(known) {
+            None => table.read_row(row, values),
+            Some(row) => more.read_row(row, values),
+        };
+        let all = Table::from_rows(
+            known + more.rows(),
+            table.dim(),
+            table.row_type(),
+            "factors and new ones",
+            fill,
+        )?;
+        match side {
+            Side::Users => self.users = all,
+            Side::Items => {
+                let mut bias = self.items.bias().to_vec();
+                bias.resize(all.rows() as usize, 0.0);
+                self.items = FactorItems::new(all, Some(Buffer::from_vec(bias, "item biases")?))?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -96,6 +96,7 @@ pub(crate) fn describe(parameters: &Parameters) -> Vec<String> {
                 Parameter::F32(values) => format!("{:?}", values.to_vec().unwrap()),
                 Parameter::U32(values) => format!("{:?}", values.to_vec().unwrap()),
                 Parameter::U64(values) => format!("{:?}", values.to_vec().unwrap()),
+                Parameter::Features(features) => format!("{features:?}"),
             };
             format!("{name}: {values}")
         })

@@ -5,7 +5,7 @@ use recmill_core::{
     models::{
         Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, Lmf, LmfConfig, Mf,
         MfConfig, ModelConfig, MostPopular, MostPopularConfig, NeighboursOf, Retriever, SasRec, SasRecConfig,
-        Svd, SvdConfig, SvdFactors, ValueRange, Warp, WarpConfig,
+        Svd, SvdConfig, SvdFactors, Tower, TwoTower, TwoTowerConfig, ValueRange, Warp, WarpConfig,
     },
 };
 use recmill_kernels::{Buffer, Device, Table, tie_hash};
@@ -55,6 +55,11 @@ pub(crate) fn models() -> Vec<(ModelConfig, Box<dyn Retriever>)> {
     let config = MfConfig { factors: FACTORS, ..MfConfig::default() };
     let model = Mf::new(config.clone(), users(), items(), buffer(3, N_ITEMS)).unwrap();
     models.push((ModelConfig::Mf(config), Box::new(model)));
+
+    let config = TwoTowerConfig { factors: FACTORS, ..TwoTowerConfig::default() };
+    let tower = |key, n_ids: usize| Tower::of_ids(&config, table(key, n_ids + 1, FACTORS)).unwrap();
+    let model = TwoTower::new(config.clone(), tower(7, N_USERS), tower(8, N_ITEMS)).unwrap();
+    models.push((ModelConfig::TwoTower(config), Box::new(model)));
 
     let config = SvdConfig { factors: FACTORS, ..SvdConfig::default() };
     let factors = SvdFactors {

@@ -14,6 +14,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -145,6 +146,7 @@ impl Checkpoint {
                 Parameter::F32(values) => Parameter::F32(Buffer::from_vec(values.to_vec()?, what)?),
                 Parameter::U32(values) => Parameter::U32(Buffer::from_vec(values.to_vec()?, what)?),
                 Parameter::U64(values) => Parameter::U64(Buffer::from_vec(values.to_vec()?, what)?),
+                Parameter::Features(features) => Parameter::Features(Arc::clone(features)),
             };
             state.insert(name, own);
         }

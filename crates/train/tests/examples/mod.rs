@@ -6,7 +6,7 @@ use recmill_core::{
     data::synthetic::{Synthetic, SyntheticOptions},
     models::{
         AlsConfig, AlsSolver, BprConfig, ItemKnnConfig, LmfConfig, MfConfig, ModelConfig, SasRecConfig,
-        SequenceLoss, SvdConfig, SvdSolver, WarpConfig,
+        SequenceLoss, SvdConfig, SvdSolver, TwoTowerConfig, WarpConfig,
     },
 };
 use recmill_kernels::Table;
@@ -25,6 +25,14 @@ pub(crate) fn all_models() -> Vec<ModelConfig> {
         batch_size: 16,
         iterations: 40,
         ..SasRecConfig::default()
+    };
+    let two_tower = TwoTowerConfig {
+        factors: 8,
+        batch_size: 64,
+        n_negatives: 16,
+        learning_rate: 0.01,
+        iterations: 40,
+        ..TwoTowerConfig::default()
     };
     vec![
         ModelConfig::Als(als.clone()),
@@ -58,6 +66,8 @@ pub(crate) fn all_models() -> Vec<ModelConfig> {
         ModelConfig::SasRec(SasRecConfig { loss: SequenceLoss::Softmax, ..sasrec.clone() }),
         ModelConfig::SasRec(SasRecConfig { n_negatives: 8, ..sasrec.clone() }),
         ModelConfig::SasRec(SasRecConfig { loss: SequenceLoss::Gbce, n_negatives: 8, ..sasrec }),
+        ModelConfig::TwoTower(TwoTowerConfig { hidden: vec![16], hard_negatives: 2, ..two_tower.clone() }),
+        ModelConfig::TwoTower(two_tower),
     ]
 }
 
@@ -145,6 +155,7 @@ pub(crate) fn bytes(parameters: &Parameters) -> Vec<(String, Vec<u8>)> {
                 Parameter::U64(values) => {
                     values.cpu().unwrap().iter().flat_map(|v| v.to_le_bytes()).collect()
                 }
+                Parameter::Features(features) => serde_json::to_vec(&**features).unwrap(),
             };
             (name.to_owned(), bytes)
         })
