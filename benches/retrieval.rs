@@ -1,4 +1,4 @@
-//! What answers are made of: top-k of scores, similar columns, rows by index.
+//! What answers are made of: top-k of scores, similar columns, rows by index, events of a session.
 #![expect(clippy::unwrap_used, reason = "a bench that cannot run ends")]
 
 use std::hint::black_box;
@@ -9,6 +9,11 @@ use recmill_benches::{
     factors::{numbers, table},
     interactions::Interactions,
     measure::measure,
+};
+use recmill_core::{
+    Batch, ItemIndex, Workspace,
+    dense::Initial,
+    models::{Gru4RecConfig, Retriever, SasRecConfig, SequenceConfig, SequenceModel, Sessions},
 };
 use recmill_kernels::{
     Direction, Measure, Result, SimilarityOptions, Table, TopkAnswers, TopkPrepared, TopkQuery, TopkScratch,
@@ -138,5 +143,55 @@ fn rows(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, topk, similar, rows);
+/// One more event of a session and its list, beside the list from the whole history.
+fn session(criterion: &mut Criterion) {
+    one_more(criterion, "sasrec", SasRecConfig::default(), |c, before| {
+        let of_block = 4 * c.factors * c.factors + 2 * c.factors * (c.feed_forward + before);
+        2 * c.layers * of_block
+    });
+    one_more(criterion, "gru4rec", Gru4RecConfig::default(), |c, _| {
+        2 * c.hidden * (3 * (c.factors + c.hidden) + c.factors)
+    });
+}
+
+/// `cost` says how many operations an event takes behind `before` others.
+fn one_more<C: SequenceConfig>(
+    criterion: &mut Criterion,
+    name: &str,
+    config: C,
+    cost: impl Fn(&C, usize) -> usize,
+) {
+    const EVENTS: usize = 50;
+    let ceilings = Ceilings::measure();
+    let items = table(1000, config.settings().factors, 6).unwrap();
+    let network = config.network(&mut Initial::new(0, &Default::default()));
+    let model = SequenceModel::new(config.clone(), items, network).unwrap();
+    let (mut before, mut live, mut whole) = (model.begin(), Workspace::default(), Workspace::default());
+    let events = indices(EVENTS, 1000, 7);
+    let (&last, earlier) = events.split_last().unwrap();
+    earlier.iter().for_each(|&item| model.push(&mut before, ItemIndex(item), 1.0).unwrap());
+    let one_more = |workspace: &mut Workspace| {
+        let mut session = before.clone();
+        model.push(&mut session, ItemIndex(last), 1.0).unwrap();
+        let batch = Batch { rows: vec![session.row(K)] };
+        model.answer(&[&session], &batch, workspace).unwrap();
+        batch
+    };
+    let batch = one_more(&mut live);
+    model.score(&batch, &mut whole).unwrap();
+    assert_eq!(live.answer(0), whole.answer(0));
+    let bytes = (4 * 1000 * config.settings().factors) as f64;
+    let operations = cost(&config, EVENTS) as f64;
+    let shape = format!("{name}, {K} of 1000 after {EVENTS} events");
+    measure(criterion, ceilings, &format!("session/{shape}, one more/cpu"), (operations, bytes), || {
+        black_box(one_more(&mut live));
+    });
+    let operations = (0..EVENTS).map(|before| cost(&config, before) as f64).sum();
+    measure(criterion, ceilings, &format!("session/{shape}, whole/cpu"), (operations, bytes), || {
+        model.score(&batch, &mut whole).unwrap();
+        black_box(&whole);
+    });
+}
+
+criterion_group!(benches, topk, similar, rows, session);
 criterion_main!(benches);

@@ -7,6 +7,7 @@ mod autodiff;
 mod backend;
 mod cpu;
 mod gpu;
+mod gru;
 mod layers;
 mod optimizer;
 mod parameters;
@@ -14,13 +15,15 @@ mod sequences_by_definition;
 
 pub use backend::{
     Activation, Against, Attention, BatchNormGradients, BatchNormState, BatchNormed, CrossGradients,
-    DenseBackend, DeviceBackend, LayerNormGradients, LinearGradients, SCORES_AT_ONCE, buffer_of, matrix_of,
+    DenseBackend, DeviceBackend, GruGradients, LayerNormGradients, LinearGradients, SCORES_AT_ONCE,
+    buffer_of, matrix_of,
 };
 pub use cpu::with_products;
 pub use gpu::Gpu;
+pub use gru::Gru;
 pub use layers::{
-    BatchNorm, Dropout, InTraining, Initial, LayerNorm, Linear, Mlp, MlpOptions, against, attend, beside,
-    cross, pairwise_dots, product, second_order,
+    BatchNorm, Dropout, InTraining, Initial, LayerNorm, Linear, Mlp, MlpOptions, against, attend,
+    attend_last, beside, cross, pairwise_dots, product, second_order,
 };
 pub use optimizer::{DenseRule, OptimizerState};
 pub use parameters::{copy_values, load_parameters, put_parameters};

@@ -75,6 +75,12 @@ pub enum Error {
         /// The row of the batch.
         row: usize,
     },
+    /// Something that belongs to one model is given to another.
+    #[error("{what} of another model")]
+    OtherModel {
+        /// What it is.
+        what: &'static str,
+    },
     /// A question is about an item that the model does not know.
     #[error("the model does not know the item `{id}`")]
     UnknownItem {

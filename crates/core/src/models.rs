@@ -10,12 +10,15 @@ mod dense;
 mod ease;
 mod factors;
 mod fold_in;
+mod gru4rec;
 mod item_knn;
 mod lmf;
 mod mf;
 mod most_popular;
 mod pair_factors;
 mod sasrec;
+mod sequences;
+mod session;
 mod svd;
 mod two_tower;
 mod warp;
@@ -24,12 +27,17 @@ pub use als::{Als, AlsConfig, AlsSolver, AlsTerms, AlsWeighting};
 pub use bpr::{Bpr, BprConfig, Negatives, Optimizer};
 pub use config::{ConfigProblem, ModelConfig, Precision, Problems, open};
 pub use ease::{Ease, EaseConfig};
+pub use gru4rec::{Gru4Rec, Gru4RecConfig, Gru4RecNetwork};
 pub use item_knn::{ItemKnn, ItemKnnConfig, Measure, NeighboursOf};
 pub use lmf::{Lmf, LmfConfig};
 pub use mf::{Mf, MfConfig, MfLoss, Similarity};
 pub use most_popular::{Count, MostPopular, MostPopularConfig};
 pub use pair_factors::{FOLD_IN_NEGATIVES, PairModel};
-pub use sasrec::{SasRec, SasRecConfig, SasRecNetwork, SequenceLoss, SequenceRows};
+pub use sasrec::{SasRec, SasRecConfig, SasRecNetwork};
+pub use sequences::{
+    SequenceConfig, SequenceLoss, SequenceModel, SequenceNetwork, SequenceRows, SequenceSettings,
+};
+pub use session::{Session, Sessions};
 pub use svd::{Svd, SvdConfig, SvdFactors, SvdSolver, ValueRange};
 pub use two_tower::{
     Tower, TowerNetwork, TowerRows, TwoTower, TwoTowerConfig, numeric_of, put_tower, vectors_of,
@@ -58,6 +66,11 @@ pub trait Retriever: Send + Sync {
     /// Returns whether it matters which item of a history came first: such a model is asked with histories from the oldest to the newest.
     fn reads_order(&self) -> bool {
         false
+    }
+
+    /// Returns the way of reading histories event by event, where the model has one.
+    fn sessions(&self) -> Option<&dyn Sessions> {
+        None
     }
 
     /// Answers every row of `batch` in `workspace`.

@@ -231,6 +231,7 @@ fn half_precision_answers_nearly_the_same() {
             ModelConfig::Svd(config) => config.precision = Precision::F16,
             ModelConfig::Ease(config) => config.precision = Precision::F16,
             ModelConfig::SasRec(config) => config.precision = Precision::F16,
+            ModelConfig::Gru4Rec(config) => config.precision = Precision::F16,
             ModelConfig::TwoTower(config) => config.precision = Precision::F16,
             _ => continue,
         }

@@ -103,8 +103,38 @@ pub fn causal_attention(of: &CausalAttention<'_>, qkv: &[f32], y: &mut [f32]) ->
         let qkv = &qkv[rows.start * 3 * of.width..rows.end * 3 * of.width];
         let own = Own { qkv, width: of.width, heads: of.heads };
         match level {
-            Level::Portable => dispatch(level, Forward::<false> { own, y, weights }),
-            _ => dispatch(level, Forward::<true> { own, y, weights }),
+            Level::Portable => dispatch(level, Forward::<false> { own, first: 0, y, weights }),
+            _ => dispatch(level, Forward::<true> { own, first: 0, y, weights }),
+        }
+    });
+    Ok(())
+}
+
+/// As [`causal_attention`], but only the last row of each sequence is asked for, in the same bits; zeros where there is none.
+///
+/// Linear in a sequence's rows: what one more event costs where the keys and values of those before it are kept.
+///
+/// # Shapes
+/// - `qkv`: `[rows, 3 width]`; `y`: `[sequences, width]`
+///
+/// # Errors
+/// As [`causal_attention`].
+pub fn causal_attention_last(of: &CausalAttention<'_>, qkv: &[f32], y: &mut [f32]) -> Result<()> {
+    of.check(&[("qkv", qkv.len())], &[])?;
+    let (expected, got) = (of.ends.len() * of.width, y.len());
+    if got != expected {
+        return Err(Error::Shape { op: OP, what: "y", expected, got });
+    }
+    let level = simd::level();
+    y.par_chunks_mut(of.width.max(1)).enumerate().for_each_init(Vec::new, |weights, (at, y)| {
+        let rows = of.sequence(at);
+        y.fill(0.0);
+        let Some(first) = rows.len().checked_sub(1) else { return };
+        let qkv = &qkv[rows.start * 3 * of.width..rows.end * 3 * of.width];
+        let own = Own { qkv, width: of.width, heads: of.heads };
+        match level {
+            Level::Portable => dispatch(level, Forward::<false> { own, first, y, weights }),
+            _ => dispatch(level, Forward::<true> { own, first, y, weights }),
         }
     });
     Ok(())
@@ -203,6 +233,8 @@ fn add_times<const FMA: bool>(to: &mut [f32], times: f32, from: &[f32]) {
 
 struct Forward<'a, const FMA: bool> {
     own: Own<'a>,
+    /// The row that `y` begins with.
+    first: usize,
     y: &'a mut [f32],
     weights: &'a mut Vec<f32>,
 }
@@ -212,12 +244,12 @@ impl<const FMA: bool> Kernel for Forward<'_, FMA> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let Self { own, y, weights } = self;
+        let Self { own, first, y, weights } = self;
         weights.clear();
         weights.resize(own.rows(), 0.0);
         y.fill(0.0);
         let dim = own.width / own.heads;
-        for (i, y) in y.chunks_exact_mut(own.width).enumerate() {
+        for (i, y) in (first..).zip(y.chunks_exact_mut(own.width)) {
             for (head, y) in y.chunks_exact_mut(dim).enumerate() {
                 own.weigh::<FMA>(i, head, weights);
                 for (j, &weight) in weights[..=i].iter().enumerate() {
@@ -347,6 +379,16 @@ mod tests {
             causal_attention(&own, &qkv[rows.start * 3 * of.width..rows.end * 3 * of.width], &mut alone)
                 .unwrap();
             assert_eq!(alone, y[rows.start * of.width..rows.end * of.width], "a sequence alone");
+        }
+        let mut last = vec![1.0; of.ends.len() * of.width];
+        causal_attention_last(of, &qkv, &mut last).unwrap();
+        for (at, last) in last.chunks_exact(of.width).enumerate() {
+            let rows = of.sequence(at);
+            let expected = match rows.is_empty() {
+                true => vec![0.0; of.width],
+                false => y[(rows.end - 1) * of.width..rows.end * of.width].to_vec(),
+            };
+            assert_eq!(last, expected, "the last row of sequence {at}");
         }
         let mut gradient = vec![0.0; 3 * n];
         causal_attention_backward(of, &qkv, &w, &mut gradient).unwrap();

@@ -25,6 +25,7 @@ mod error;
 mod exp;
 mod gather;
 mod gram;
+mod gru;
 mod hash;
 mod interaction;
 mod lanes;
@@ -67,7 +68,8 @@ pub use buffer::wgpu::WgpuRuntime;
 pub use buffer::{Buffer, Mapped};
 pub use candidate_loss::{CandidateLoss, Candidates, candidate_loss, candidate_loss_reference};
 pub use causal_attention::{
-    CausalAttention, causal_attention, causal_attention_backward, causal_attention_reference,
+    CausalAttention, causal_attention, causal_attention_backward, causal_attention_last,
+    causal_attention_reference,
 };
 pub use dense_update::{DenseOptimizer, DenseStep, dense_update, dense_update_reference};
 pub use device::{About, Device, Features};
@@ -78,6 +80,7 @@ pub use embedding_bag::{
 pub use error::Error;
 pub use gather::{RowIndices, gather, gather_at, gather_reference, scatter_add, scatter_add_reference};
 pub use gram::{gram, gram_reference};
+pub use gru::{Gru, GruGradients, gru, gru_backward, gru_reference};
 pub use hash::{FeatureHash, HashKey, hash_features, hash_features_reference, murmur3, murmur3_key};
 pub use interaction::{
     cross_layer, cross_layer_backward, cross_layer_backward_into, cross_layer_backward_reference,

@@ -50,6 +50,40 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A live session costs one step an event, and answers as the whole history would:
+//!
+//! ```
+//! use std::sync::atomic::AtomicBool;
+//!
+//! use recmill::{
+//!     Batch, ItemIndex, Workspace,
+//!     data::synthetic::{Synthetic, SyntheticOptions},
+//!     models::{Gru4RecConfig, ModelConfig, Retriever},
+//!     train::Training,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let options = SyntheticOptions { n_users: 100, n_items: 60, n_interactions: 1_500, seed: 7 };
+//! let data = Synthetic::generate(&options).dataset()?;
+//! let config = Gru4RecConfig { factors: 8, hidden: 16, iterations: 2, ..Gru4RecConfig::default() };
+//! let config = ModelConfig::Gru4Rec(config);
+//! let model = Training::new(&config, &data).run(None, &AtomicBool::new(false), &mut ())?.model;
+//!
+//! let sessions = model.sessions().ok_or("a model of sequences")?;
+//! let (mut session, mut workspace) = (sessions.begin(), Workspace::default());
+//! for item in [3, 8, 21] {
+//!     sessions.push(&mut session, ItemIndex(item), 1.0)?;
+//!     let batch = Batch { rows: vec![session.row(5)] };
+//!     sessions.answer(&[&session], &batch, &mut workspace)?;
+//!     let mut whole = Workspace::default();
+//!     model.score(&batch, &mut whole)?;
+//!     assert_eq!(workspace.answer(0), whole.answer(0));
+//! }
+//! assert_eq!(workspace.answer(0).0.len(), 5);
+//! # Ok(())
+//! # }
+//! ```
 
 pub use recmill_core::*;
 

@@ -2,7 +2,7 @@
 
 use recmill_core::{
     Csr, Dataset,
-    models::{MfConfig, ModelConfig, SasRecConfig, TwoTowerConfig},
+    models::{Gru4RecConfig, MfConfig, ModelConfig, SasRecConfig, TwoTowerConfig},
 };
 
 use crate::{Result, gradient::Order};
@@ -14,7 +14,12 @@ pub const HELD_OUT_USERS: usize = 10_000;
 
 /// Returns whether the model is to learn until what is held out is found no better, and not for a number of epochs.
 pub fn stops_by_itself(config: &ModelConfig) -> bool {
-    matches!(config, ModelConfig::SasRec(_) | ModelConfig::Mf(_) | ModelConfig::TwoTower(_))
+    reads_order(config) || matches!(config, ModelConfig::Mf(_) | ModelConfig::TwoTower(_))
+}
+
+/// Returns whether the model learns from which event came first.
+pub fn reads_order(config: &ModelConfig) -> bool {
+    matches!(config, ModelConfig::SasRec(_) | ModelConfig::Gru4Rec(_))
 }
 
 /// Returns the same model, to be trained for so many epochs, where [`stops_by_itself`] holds.
@@ -22,6 +27,7 @@ pub fn for_epochs(config: &ModelConfig, epochs: u32) -> ModelConfig {
     let iterations = epochs as usize;
     match config {
         ModelConfig::SasRec(config) => ModelConfig::SasRec(SasRecConfig { iterations, ..config.clone() }),
+        ModelConfig::Gru4Rec(config) => ModelConfig::Gru4Rec(Gru4RecConfig { iterations, ..config.clone() }),
         ModelConfig::Mf(config) => ModelConfig::Mf(MfConfig { iterations, ..config.clone() }),
         ModelConfig::TwoTower(config) => {
             ModelConfig::TwoTower(TwoTowerConfig { iterations, ..config.clone() })
@@ -42,7 +48,7 @@ pub enum HeldEvent {
 impl HeldEvent {
     /// Returns which tells most of how good a model of `config` will be for the users of `data`.
     pub fn suited_to(config: &ModelConfig, data: &Dataset) -> Self {
-        match matches!(config, ModelConfig::SasRec(_)) || data.times().is_some() {
+        match reads_order(config) || data.times().is_some() {
             true => Self::Newest,
             // The order of a file may be any, such as that of the items.
             false => Self::Drawn,

@@ -8,7 +8,7 @@ use recmill_kernels::Device;
 use crate::{
     Error, FitOptions, Learner, Plan, Prediction, Progress, Result, Trained, Validation, als::AlsLearner,
     data::Sizes, ease::EaseLearner, fit, item_knn::ItemKnnLearner, memory::available_bytes, mf,
-    most_popular::MostPopularLearner, pairwise::PairwiseLearner, sasrec, svd::SvdLearner, two_tower,
+    most_popular::MostPopularLearner, pairwise::PairwiseLearner, sequences, svd::SvdLearner, two_tower,
 };
 
 /// One training: what of, what from, and how to decide when it is done.
@@ -120,7 +120,8 @@ impl<'a> Training<'a> {
             ModelConfig::Ease(config) => Box::new(EaseLearner::new(config, data)?),
             ModelConfig::MostPopular(config) => Box::new(MostPopularLearner::new(config, data)),
             ModelConfig::Svd(config) => Box::new(SvdLearner::new(config, data, seed)?),
-            ModelConfig::SasRec(config) => sasrec::learner(config, data, seed, device)?,
+            ModelConfig::SasRec(config) => sequences::learner(config, data, seed, device)?,
+            ModelConfig::Gru4Rec(config) => sequences::learner(config, data, seed, device)?,
             ModelConfig::TwoTower(config) => {
                 two_tower::learner(config, data, [self.users, self.items], seed, device)?
             }
@@ -140,15 +141,19 @@ pub fn predict(config: &ModelConfig, sizes: &Sizes) -> Prediction {
         ModelConfig::Ease(_) => EaseLearner::predict(sizes),
         ModelConfig::MostPopular(_) => MostPopularLearner::predict(sizes),
         ModelConfig::Svd(config) => SvdLearner::predict(config, sizes),
-        ModelConfig::SasRec(config) => sasrec::predict(config, sizes),
+        ModelConfig::SasRec(config) => sequences::predict(config, sizes),
+        ModelConfig::Gru4Rec(config) => sequences::predict(config, sizes),
         ModelConfig::TwoTower(config) => two_tower::predict(config, sizes),
     }
 }
 
 /// Returns whether the model has a way of learning on a GPU.
 pub fn trains_on_gpu(config: &ModelConfig) -> bool {
-    use ModelConfig::{Als, Bpr, ItemKnn, Lmf, Mf, SasRec, TwoTower, Warp};
-    matches!(config, Als(_) | Bpr(_) | Lmf(_) | Warp(_) | Mf(_) | ItemKnn(_) | SasRec(_) | TwoTower(_))
+    use ModelConfig::{Als, Bpr, Gru4Rec, ItemKnn, Lmf, Mf, SasRec, TwoTower, Warp};
+    matches!(
+        config,
+        Als(_) | Bpr(_) | Lmf(_) | Warp(_) | Mf(_) | ItemKnn(_) | SasRec(_) | Gru4Rec(_) | TwoTower(_)
+    )
 }
 
 /// Returns the bytes that training allocates on a GPU, for models that learn there.
@@ -160,7 +165,8 @@ fn predict_on_gpu(config: &ModelConfig, sizes: &Sizes) -> Option<Prediction> {
         ModelConfig::Warp(config) => Some(PairwiseLearner::predict_on_gpu(config, sizes)),
         ModelConfig::Mf(config) => Some(mf::predict_on_gpu(config, sizes)),
         ModelConfig::ItemKnn(_) => Some(ItemKnnLearner::predict_on_gpu(sizes)),
-        ModelConfig::SasRec(config) => Some(sasrec::predict_on_gpu(config, sizes)),
+        ModelConfig::SasRec(config) => Some(sequences::predict_on_gpu(config, sizes)),
+        ModelConfig::Gru4Rec(config) => Some(sequences::predict_on_gpu(config, sizes)),
         ModelConfig::TwoTower(config) => Some(two_tower::predict_on_gpu(config, sizes)),
         _ => None,
     }
@@ -176,6 +182,7 @@ fn epochs(config: &ModelConfig) -> u32 {
         ModelConfig::Svd(config) => config.iterations,
         ModelConfig::Mf(config) => config.iterations,
         ModelConfig::SasRec(config) => config.iterations,
+        ModelConfig::Gru4Rec(config) => config.iterations,
         ModelConfig::TwoTower(config) => config.iterations,
         ModelConfig::ItemKnn(_) | ModelConfig::Ease(_) | ModelConfig::MostPopular(_) => 1,
     };

@@ -11,7 +11,7 @@ use recmill_core::{
 };
 use recmill_train::{EpochRecord, Training};
 
-use examples::{all_models, bytes, checkerboard, history, taste_groups};
+use examples::{all_models, bytes, checkerboard, history, reads_order, taste_groups};
 
 fn train(config: &ModelConfig, data: &Dataset) -> Box<dyn Retriever> {
     Training::new(config, data).run(None, &AtomicBool::new(false), &mut ()).unwrap().model
@@ -41,8 +41,8 @@ fn answers(model: &dyn Retriever, rows: Vec<Row>) -> Vec<(Vec<ItemIndex>, Vec<f3
 
 #[test]
 fn the_withheld_item_of_a_checkerboard_comes_first() {
-    // Order is all that sasrec knows, and a checkerboard has none.
-    let orderless = |config: &&ModelConfig| !["most-popular", "sasrec"].contains(&config.name());
+    // A checkerboard has no order.
+    let orderless = |config: &&ModelConfig| config.name() != "most-popular" && !reads_order(config);
     for config in all_models().iter().filter(orderless) {
         let (data, withheld) = checkerboard(40, 24, matches!(config, ModelConfig::Svd(_)));
         let model = train(config, &data);
@@ -70,7 +70,7 @@ fn a_model_of_sequences_says_what_comes_next() {
     };
     let walks: Vec<Vec<usize>> = (0..8 * CIRCLE).map(|user| walk(user, 7)).collect();
     let data = examples::walks(CIRCLE, &walks);
-    for config in all_models().iter().filter(|config| config.name() == "sasrec") {
+    for config in all_models().iter().filter(|config| reads_order(config)) {
         let model = train(config, &data);
         assert!(model.reads_order());
         let history = |items: &[usize]| items.iter().map(|&item| (ItemIndex(item as u32), 1.0)).collect();
@@ -138,7 +138,9 @@ fn the_same_seed_gives_the_same_bytes_on_1_2_and_5_threads() {
         let one = run(1, 3);
         assert!(one == run(2, 3), "{}: two threads differ from one", config.name());
         assert!(one == run(5, 3), "{}: five threads differ from one", config.name());
-        if ["als", "bpr", "lmf", "warp", "mf", "svd", "sasrec", "two-tower"].contains(&config.name()) {
+        if ["als", "bpr", "lmf", "warp", "mf", "svd", "sasrec", "gru4rec", "two-tower"]
+            .contains(&config.name())
+        {
             assert!(one.0 != run(1, 4).0, "{}: the seed changes nothing", config.name());
         }
     }
@@ -165,8 +167,8 @@ fn the_loss_falls() {
                 assert!(losses[losses.len() - 1] < 0.9 * losses[0], "{}: {losses:?}", config.name());
             }
             // There is no order in these data, so all it can learn is what is popular and what goes together.
-            ModelConfig::SasRec(_) => {
-                assert!(losses[losses.len() - 1] < 0.96 * losses[0], "sasrec: {losses:?}");
+            ModelConfig::SasRec(_) | ModelConfig::Gru4Rec(_) => {
+                assert!(losses[losses.len() - 1] < 0.96 * losses[0], "{}: {losses:?}", config.name());
             }
             _ => assert!(losses.is_empty(), "{}: {losses:?}", config.name()),
         }

@@ -9,7 +9,10 @@ use recmill_core::{
     Parameter,
     data::synthetic::{Synthetic, SyntheticOptions},
     directory::Config,
-    models::{MfConfig, ModelConfig, Retriever, SasRecConfig, SequenceLoss, Similarity, TwoTowerConfig},
+    models::{
+        Gru4RecConfig, MfConfig, ModelConfig, Retriever, SasRecConfig, SequenceLoss, Similarity,
+        TwoTowerConfig,
+    },
     rankers::{RankerConfig, RankerModel},
 };
 use recmill_kernels::{Device, RowType, conformance::devices};
@@ -42,6 +45,14 @@ fn every_device_learns_against_candidates_as_the_cpu_does() {
     let small =
         SasRecConfig { factors: 8, heads: 2, max_length: 6, iterations: 2, ..SasRecConfig::default() };
     let of = |loss| ModelConfig::SasRec(SasRecConfig { loss, n_negatives: 5, ..small.clone() });
+    let gru4rec = Gru4RecConfig {
+        factors: 8,
+        layers: 2,
+        hidden: 12,
+        max_length: 6,
+        iterations: 2,
+        ..Gru4RecConfig::default()
+    };
     let mf = MfConfig { factors: 8, batch_size: 100, n_negatives: 9, iterations: 2, ..MfConfig::default() };
     let two_tower = TwoTowerConfig {
         factors: 8,
@@ -62,6 +73,7 @@ fn every_device_learns_against_candidates_as_the_cpu_does() {
         of(SequenceLoss::Softmax),
         of(SequenceLoss::SampledSoftmax),
         of(SequenceLoss::Gbce),
+        ModelConfig::Gru4Rec(Gru4RecConfig { n_negatives: 5, ..gru4rec }),
         ModelConfig::Mf(MfConfig { similarity: Similarity::Dot, ..mf.clone() }),
         ModelConfig::Mf(mf),
     ];

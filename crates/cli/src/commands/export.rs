@@ -61,7 +61,8 @@ impl Export {
                     ("users", true) => {
                         failure.hint("it answers users from their history; --vectors writes those of items")
                     }
-                    _ => failure.hint("als, bpr, lmf, warp, mf, two-tower, svd and sasrec have vectors"),
+                    _ => failure
+                        .hint("als, bpr, lmf, warp, mf, two-tower, svd, sasrec and gru4rec have vectors"),
                 }
             })
         };

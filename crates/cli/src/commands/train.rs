@@ -18,8 +18,8 @@ use recmill_core::{
     directory::{self, Config, Epoch, ModelDirectory, Saved, Verify},
     evaluate::{EvaluateOptions, Evaluation},
     models::{
-        AlsConfig, BprConfig, EaseConfig, ItemKnnConfig, LmfConfig, MfConfig, ModelConfig, MostPopularConfig,
-        SasRecConfig, SvdConfig, TwoTowerConfig, WarpConfig,
+        AlsConfig, BprConfig, EaseConfig, Gru4RecConfig, ItemKnnConfig, LmfConfig, MfConfig, ModelConfig,
+        MostPopularConfig, SasRecConfig, SvdConfig, TwoTowerConfig, WarpConfig,
     },
     rankers::{
         AutoIntConfig, DcnConfig, DeepFmConfig, DlrmConfig, FinalMlpConfig, FmConfig, LogisticConfig,
@@ -29,7 +29,7 @@ use recmill_core::{
 use recmill_kernels::Device;
 use recmill_train::{
     Ended, EpochRecord, HELD_OUT_USERS, HeldEvent, HeldOut, PATIENCE, Plan, Prediction, Progress, Trained,
-    Training, Validation, for_epochs, stops_by_itself, trains_on_gpu,
+    Training, Validation, for_epochs, reads_order, stops_by_itself, trains_on_gpu,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -55,7 +55,7 @@ use crate::{
 #[derive(Subcommand)]
 #[command(
     after_help = "Which model? als and ease are the strongest for clicks, views and purchases, item-knn is the \
-    simplest to explain, sasrec reads the order of events, two-tower learns from \
+    simplest to explain, sasrec and gru4rec read the order of events, two-tower learns from \
     columns of users and items and recommends to and of new ones, svd predicts ratings, most-popular is what the others must beat. For rows of features with a \
     label, such as clicks or fraud: dcn-v2 and deepfm are the strongest, logistic is what they must beat; shared-bottom and \
     mmoe learn several labels at once. For texts with a label, such as intents of messages: text."
@@ -82,6 +82,9 @@ pub(crate) enum Train {
     /// Self-attention over what a user did, in order: what comes next?
     #[command(name = "sasrec")]
     SasRec(OneModel<SasRecConfig>),
+    /// Recurrent units over what a user did, in order: what comes next?
+    #[command(name = "gru4rec")]
+    Gru4Rec(OneModel<Gru4RecConfig>),
     /// A network for users and one for items, from ids and columns; places new users and items by their columns.
     TwoTower(OneModel<TwoTowerConfig>),
     /// Scores rows of features by a weight for each category and number.
@@ -137,6 +140,7 @@ impl Train {
             Train::MostPopular(model) => model.run("most-popular", given, ModelConfig::MostPopular),
             Train::Svd(model) => model.run("svd", given, ModelConfig::Svd),
             Train::SasRec(model) => model.run("sasrec", given, ModelConfig::SasRec),
+            Train::Gru4Rec(model) => model.run("gru4rec", given, ModelConfig::Gru4Rec),
             Train::TwoTower(model) => model.run("two-tower", given, ModelConfig::TwoTower),
             Train::Logistic(model) => model.run("logistic", given, RankerModel::Logistic),
             Train::Fm(model) => model.run("fm", given, RankerModel::Fm),
@@ -195,6 +199,11 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
         note!("chosen to suit the data: {}", suited.objective());
     }
     let config = &suited;
+    if reads_order(config) && data.times().is_none() {
+        note!(
+            "no column of times: the order of the file is taken for that of the events; --time-column names one"
+        );
+    }
     let attributes = Attributed::read(flags, from.as_ref(), &data)?;
     let described = match config {
         ModelConfig::TwoTower(_) => DescribedSides::of(&attributes, from.as_ref())?,
@@ -346,7 +355,7 @@ fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<(Device, String)> {
     if !stops_by_itself(config) && (flags.holdout.is_some() || flags.refit) {
         let flag = if flags.refit { "--refit" } else { "--holdout" };
         return Err(Failure::usage(format!(
-            "{flag} is for mf, sasrec and two-tower; {} holds nothing out",
+            "{flag} is for mf, sasrec, gru4rec and two-tower; {} holds nothing out",
             config.name()
         )));
     }

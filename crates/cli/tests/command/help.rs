@@ -18,6 +18,7 @@ fn help() {
         "train most-popular",
         "train svd",
         "train sasrec",
+        "train gru4rec",
         "train two-tower",
         "export",
         "train deepfm",

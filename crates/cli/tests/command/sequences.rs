@@ -1,4 +1,4 @@
-//! The model that reads the order of events, through the command; and vectors for other systems.
+//! The models that read the order of events, through the command; and vectors for other systems.
 
 use arrow::array::{Array, FixedSizeListArray, Float32Array, StringArray};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -59,6 +59,29 @@ fn what_comes_next_depends_on_the_order() {
     folder.succeeds(&goes_on);
     assert_screen!("sasrec-from-fewer-layers", folder.screen(&format!("{goes_on} --layers 1 --quiet")));
     assert_screen!("sasrec-from-other", folder.screen(&format!("{goes_on} --max-length 20 --quiet")));
+}
+
+#[test]
+fn gru4rec_goes_the_same_ways() {
+    let folder = walks();
+    let tiny = "--factors 16 --hidden 24 --batch-size 16 --learning-rate 0.01 --dropout 0.1 --device cpu";
+    let train = format!("train gru4rec walks.csv --out model {tiny}");
+    folder.succeeds(&format!("{train} --refit --iterations 40 --quiet"));
+    assert_eq!(first(&folder, "recommend model --history-items i2,i3,i4,i5 --k 1 --json"), "i6");
+    assert_eq!(first(&folder, "recommend model --history-items i9,i8,i7,i6 --k 1 --json"), "i5");
+    let goes_on = format!("{train} --from model --iterations 2");
+    folder.succeeds(&goes_on);
+    assert_screen!("gru4rec-from-more-layers", folder.screen(&format!("{goes_on} --layers 2 --quiet")));
+    assert_screen!("gru4rec-no-layers", folder.screen(&format!("{train} --layers 0 --hidden 0")));
+    assert_screen!("gru4rec-dry-run", folder.screen(&format!("{train} --dry-run")));
+}
+
+#[test]
+fn without_times_the_order_of_the_file_counts_and_that_is_said() {
+    let folder = Folder::new();
+    folder.write("walks.csv", "user,item\nu0,i0\nu0,i1\nu0,i2\nu1,i1\nu1,i2\nu1,i0\n");
+    let screen = folder.screen("train gru4rec walks.csv --out model --dry-run --device cpu --holdout 0");
+    assert_screen!("sequences-without-times", screen);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The gradients of [`DenseBackend`]'s operations, as burn's `Autodiff` asks for them.
 
+use std::sync::Arc;
+
 use burn::backend::autodiff::{
     Autodiff,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -128,6 +130,25 @@ impl<B: DenseBackend> Backward<B, 1> for Attend {
 }
 
 #[derive(Debug)]
+struct Recur;
+
+impl<B: DenseBackend> Backward<B, 3> for Recur {
+    /// `x`, the weight and the bias, the states, and where sequences end.
+    type State = (FloatTensor<B>, [FloatTensor<B>; 2], FloatTensor<B>, Arc<[u32]>);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let (x, parameters, states, ends) = ops.state;
+        let found = B::gru_backward(x, parameters, states, gradient, &ends);
+        for (node, gradient) in ops.parents.into_iter().zip([found.x, found.weight, found.bias]) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Join;
 
 impl<B: DenseBackend> Backward<B, 2> for Join {
@@ -231,6 +252,36 @@ impl<B: DenseBackend, C: CheckpointStrategy> DenseBackend for Autodiff<B, C> {
             }
             OpsKind::UnTracked(prepared) => prepared.finish(B::causal_attention(qkv.primitive, of)),
         }
+    }
+
+    fn attend_last(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+        <Self as AutodiffBackend>::from_inner(B::attend_last(qkv.primitive, heads))
+    }
+
+    fn gru(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        ends: &Arc<[u32]>,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node.clone(), weight.node.clone(), bias.node.clone()];
+        let (x, weight, bias) = (x.primitive, weight.primitive, bias.primitive);
+        match Recur.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let states = B::gru(x.clone(), weight.clone(), bias.clone(), ends);
+                prepared.finish((x, [weight, bias], states.clone(), Arc::clone(ends)), states)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::gru(x, weight, bias, ends)),
+        }
+    }
+
+    fn gru_step(
+        x: FloatTensor<Self>,
+        parameters: [FloatTensor<Self>; 2],
+        state: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let states = B::gru_step(x.primitive, parameters.map(|x| x.primitive), state.primitive);
+        <Self as AutodiffBackend>::from_inner(states)
     }
 
     fn join(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use burn::tensor::{Shape, Tensor, TensorPrimitive, activation::relu, backend::Backend, ops::FloatTensor};
 use recmill_kernels::{Buffer, CandidateLoss, Candidates, Device};
 
-use super::{DenseRule, OptimizerState, sequences_by_definition};
+use super::{DenseRule, OptimizerState, gru, sequences_by_definition};
 use crate::Result;
 
 /// What follows a linear layer.
@@ -82,6 +82,16 @@ pub struct LayerNormGradients<B: Backend> {
     pub scale: FloatTensor<B>,
     /// Of the shift.
     pub shift: FloatTensor<B>,
+}
+
+/// The gradients of [`DenseBackend::gru`].
+pub struct GruGradients<B: Backend> {
+    /// Of the input.
+    pub x: FloatTensor<B>,
+    /// Of the weight.
+    pub weight: FloatTensor<B>,
+    /// Of the bias.
+    pub bias: FloatTensor<B>,
 }
 
 /// What [`DenseBackend::against`] returns.
@@ -276,6 +286,50 @@ pub trait DenseBackend: Backend {
         of: &Attention,
     ) -> FloatTensor<Self> {
         sequences_by_definition::causal_attention_backward::<Self>(qkv, gradient, of)
+    }
+
+    /// As [`DenseBackend::causal_attention`] for one sequence, of which only the last row is asked for: no gradient goes through it.
+    ///
+    /// # Shapes
+    /// `qkv` `[rows, 3 width]`, at least one row; returns `[1, width]`.
+    fn attend_last(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+        sequences_by_definition::attend_last::<Self>(qkv, heads)
+    }
+
+    /// Lets a state go through each sequence, from zeros, and returns it after each row (Cho et al. 2014): see [`recmill_kernels::gru`].
+    ///
+    /// # Shapes
+    /// `x` `[rows, 3 width]`, `weight` `[width, 3 width]`, `bias` `[3 width]`; returns `[rows, width]`.
+    fn gru(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        ends: &Arc<[u32]>,
+    ) -> FloatTensor<Self> {
+        gru::by_definition::<Self>(x, weight, bias, ends)
+    }
+
+    /// Returns the gradients of [`DenseBackend::gru`], which gave `states`.
+    fn gru_backward(
+        x: FloatTensor<Self>,
+        [weight, bias]: [FloatTensor<Self>; 2],
+        states: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        ends: &Arc<[u32]>,
+    ) -> GruGradients<Self> {
+        gru::backward_by_definition::<Self>(x, [weight, bias], states, gradient, ends)
+    }
+
+    /// Returns the states after one more row of each sequence: no gradient goes through it.
+    ///
+    /// # Shapes
+    /// `x` `[sequences, 3 width]`, parameters as for [`DenseBackend::gru`], `state` `[sequences, width]`; returns as many.
+    fn gru_step(
+        x: FloatTensor<Self>,
+        [weight, bias]: [FloatTensor<Self>; 2],
+        state: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        gru::step_by_definition::<Self>(x, [weight, bias], state)
     }
 
     /// Scores each row against all candidates by `x · c + bias`, and returns the losses and `scale` times their gradients; some rows at a

@@ -2,7 +2,10 @@
 //!
 //! A kernel that refuses, for want of memory, leaves the work to the definition out of burn's operations.
 
-use std::{cell::Cell, sync::Mutex};
+use std::{
+    cell::Cell,
+    sync::{Arc, Mutex},
+};
 
 use burn::tensor::{Shape, Tensor, TensorData};
 use burn_flex::FlexTensor;
@@ -11,17 +14,18 @@ use recmill_kernels::{
     BatchNorm, BatchNormGradients as IntoNormGradients, Buffer, CandidateLoss, Candidates, CausalAttention,
     ColumnStatistics, Device, LayerNorm, LayerNormGradients as IntoLayerNorm, Linear,
     LinearGradients as IntoGradients, LinearScratch, Products, batch_norm, batch_norm_backward,
-    candidate_loss, causal_attention, causal_attention_backward, cross_layer_backward_into, cross_layer_into,
-    dense_update, fm_second_order_backward_into, fm_second_order_into, layer_norm, layer_norm_backward,
-    linear, linear_backward, normalize, pairwise_dots_backward_into, pairwise_dots_into,
+    candidate_loss, causal_attention, causal_attention_backward, causal_attention_last,
+    cross_layer_backward_into, cross_layer_into, dense_update, fm_second_order_backward_into,
+    fm_second_order_into, layer_norm, layer_norm_backward, linear, linear_backward, normalize,
+    pairwise_dots_backward_into, pairwise_dots_into,
 };
 
 use super::{
     Activation, Against, Attention, BatchNormGradients, BatchNormState, BatchNormed, Cpu, CrossGradients,
-    DenseBackend, DenseRule, DeviceBackend, LayerNormGradients, LinearGradients, OptimizerState,
-    SCORES_AT_ONCE,
+    DenseBackend, DenseRule, DeviceBackend, GruGradients, LayerNormGradients, LinearGradients,
+    OptimizerState, SCORES_AT_ONCE,
     backend::{NORM_EPSILON, by_definition, primitive, runs, tensor},
-    sequences_by_definition,
+    gru, sequences_by_definition,
 };
 use crate::{Error, Result};
 
@@ -45,7 +49,7 @@ pub fn with_products<R>(products: Products, work: impl FnOnce() -> R) -> R {
 /// Working memory of the linear layers, one for each that runs at the same time.
 static SCRATCH: Mutex<Vec<LinearScratch>> = Mutex::new(Vec::new());
 
-fn with_scratch<T>(work: impl FnOnce(&mut LinearScratch) -> T) -> T {
+pub(super) fn with_scratch<T>(work: impl FnOnce(&mut LinearScratch) -> T) -> T {
     let spare = SCRATCH.lock().ok().and_then(|mut spare| spare.pop());
     let mut scratch = spare.unwrap_or_default();
     let done = work(&mut scratch);
@@ -56,14 +60,14 @@ fn with_scratch<T>(work: impl FnOnce(&mut LinearScratch) -> T) -> T {
 }
 
 /// The values of a tensor, in order; a copy only where its memory is in another order.
-struct Values(FlexTensor);
+pub(super) struct Values(pub(super) FlexTensor);
 
 impl Values {
-    fn new(tensor: FlexTensor) -> Self {
+    pub(super) fn new(tensor: FlexTensor) -> Self {
         Self(if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() })
     }
 
-    fn get(&self) -> &[f32] {
+    pub(super) fn get(&self) -> &[f32] {
         self.0.as_slice().unwrap_or_default()
     }
 
@@ -78,12 +82,12 @@ impl Values {
         self.0.storage_mut()
     }
 
-    fn dims<const D: usize>(&self) -> [usize; D] {
+    pub(super) fn dims<const D: usize>(&self) -> [usize; D] {
         self.0.layout().shape().dims()
     }
 }
 
-fn made<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+pub(super) fn made<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, Shape::from(shape)))
 }
 
@@ -339,6 +343,35 @@ impl DenseBackend for Cpu {
             Ok(()) => made(out, [rows, width]),
             Err(_) => sequences_by_definition::causal_attention_backward::<Cpu>(qkv.0, gradient.0, of),
         }
+    }
+
+    fn attend_last(qkv: FlexTensor, heads: usize) -> FlexTensor {
+        let qkv = Values::new(qkv);
+        let [rows, width] = qkv.dims();
+        let kernel = CausalAttention { ends: &[rows as u32], width: width / 3, heads };
+        let mut y = vec![0.0; width / 3];
+        match causal_attention_last(&kernel, qkv.get(), &mut y) {
+            Ok(()) => made(y, [1, width / 3]),
+            Err(_) => sequences_by_definition::attend_last::<Cpu>(qkv.0, heads),
+        }
+    }
+
+    fn gru(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, ends: &Arc<[u32]>) -> FlexTensor {
+        gru::on_cpu(x, weight, bias, ends)
+    }
+
+    fn gru_backward(
+        x: FlexTensor,
+        parameters: [FlexTensor; 2],
+        states: FlexTensor,
+        gradient: FlexTensor,
+        ends: &Arc<[u32]>,
+    ) -> GruGradients<Self> {
+        gru::backward_on_cpu(x, parameters, states, gradient, ends)
+    }
+
+    fn gru_step(x: FlexTensor, parameters: [FlexTensor; 2], state: FlexTensor) -> FlexTensor {
+        gru::step_on_cpu(x, parameters, state)
     }
 
     fn against(
@@ -620,6 +653,11 @@ mod tests {
                 Cpu::causal_attention(qkv.clone(), &of),
                 sequences_by_definition::causal_attention::<Cpu>(qkv.clone(), &of),
                 "attention",
+            );
+            close(
+                Cpu::attend_last(qkv.clone(), heads),
+                sequences_by_definition::attend_last::<Cpu>(qkv.clone(), heads),
+                "attention of the last row",
             );
             close(
                 Cpu::causal_attention_backward(qkv.clone(), g.clone(), &of),

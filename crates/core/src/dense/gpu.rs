@@ -221,6 +221,20 @@ mod tests {
             add("attention".into(), B::causal_attention(qkv(), &of));
             let gradient = some::<B, 2>([rows, width], 35, device);
             add("attention backward".into(), B::causal_attention_backward(qkv(), gradient, &of));
+            add("attention of the last row".into(), B::attend_last(qkv(), heads));
+            let x = || some::<B, 2>([rows, 3 * width], 39, device);
+            let parameters =
+                || [some::<B, 2>([width, 3 * width], 40, device), some::<B, 1>([3 * width], 41, device)];
+            let [weight, bias] = parameters();
+            let states = B::gru(x(), weight, bias, &of.ends);
+            add("gru".into(), states.clone());
+            let gradient = some::<B, 2>([rows, width], 42, device);
+            let gradients = B::gru_backward(x(), parameters(), states, gradient, &of.ends);
+            add("gru backward".into(), gradients.x);
+            add("gru weight".into(), gradients.weight);
+            add("gru bias".into(), row(gradients.bias));
+            let state = some::<B, 2>([rows, width], 43, device);
+            add("gru step".into(), B::gru_step(x(), parameters(), state));
         }
         let (groups, hidden) = ([0, 1, 0], [vec![0, 2], vec![]]);
         for (groups, hidden) in [(&groups[..], &hidden[..]), (&[], &[])] {

@@ -308,6 +308,11 @@ pub fn attend<B: DenseBackend>(qkv: Tensor<B, 2>, of: &Attention) -> Tensor<B, 2
     tensor(B::causal_attention(primitive(qkv), of))
 }
 
+/// As [`DenseBackend::attend_last`], on burn's tensors.
+pub fn attend_last<B: DenseBackend>(qkv: Tensor<B, 2>, heads: usize) -> Tensor<B, 2> {
+    tensor(B::attend_last(primitive(qkv), heads))
+}
+
 /// As [`DenseBackend::against`], on burn's tensors.
 ///
 /// # Shapes

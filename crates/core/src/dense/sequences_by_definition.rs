@@ -135,6 +135,12 @@ pub(super) fn causal_attention<B: Backend>(qkv: FloatTensor<B>, of: &Attention) 
     primitive(padded.rows(padded.weights(q, k).matmul(v)))
 }
 
+pub(super) fn attend_last<B: DenseBackend>(qkv: FloatTensor<B>, heads: usize) -> FloatTensor<B> {
+    let [rows, width] = tensor::<B, 2>(qkv.clone()).dims();
+    let attended = tensor::<B, 2>(B::causal_attention(qkv, &Attention { ends: [rows as u32].into(), heads }));
+    primitive(attended.slice([rows - 1..rows, 0..width / 3]))
+}
+
 pub(super) fn causal_attention_backward<B: Backend>(
     qkv: FloatTensor<B>,
     gradient: FloatTensor<B>,

@@ -6,9 +6,9 @@ use recmill_kernels::{RowType, Table};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, Lmf, LmfConfig, Mf, MfConfig,
-    MostPopular, MostPopularConfig, Retriever, SasRec, SasRecConfig, Svd, SvdConfig, TwoTower,
-    TwoTowerConfig, Warp, WarpConfig,
+    Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, Gru4Rec, Gru4RecConfig, ItemKnn, ItemKnnConfig, Lmf,
+    LmfConfig, Mf, MfConfig, MostPopular, MostPopularConfig, Retriever, SasRec, SasRecConfig, Svd, SvdConfig,
+    TwoTower, TwoTowerConfig, Warp, WarpConfig,
 };
 use crate::{Dataset, Error, Parameters, Result};
 
@@ -37,14 +37,29 @@ pub enum ModelConfig {
     /// Self-attention over what a user did, in order.
     #[serde(rename = "sasrec")]
     SasRec(SasRecConfig),
+    /// Gated recurrent units over what a user did, in order.
+    #[serde(rename = "gru4rec")]
+    Gru4Rec(Gru4RecConfig),
     /// A tower of features for users and one for items.
     TwoTower(TwoTowerConfig),
 }
 
 impl ModelConfig {
     /// The names of all models.
-    pub const NAMES: [&str; 11] =
-        ["als", "bpr", "lmf", "warp", "mf", "item-knn", "ease", "most-popular", "svd", "sasrec", "two-tower"];
+    pub const NAMES: [&str; 12] = [
+        "als",
+        "bpr",
+        "lmf",
+        "warp",
+        "mf",
+        "item-knn",
+        "ease",
+        "most-popular",
+        "svd",
+        "sasrec",
+        "gru4rec",
+        "two-tower",
+    ];
 
     /// Returns the defaults of the model called `name`.
     pub fn default_of(name: &str) -> Option<Self> {
@@ -59,6 +74,7 @@ impl ModelConfig {
             "most-popular" => Self::MostPopular(MostPopularConfig::default()),
             "svd" => Self::Svd(SvdConfig::default()),
             "sasrec" => Self::SasRec(SasRecConfig::default()),
+            "gru4rec" => Self::Gru4Rec(Gru4RecConfig::default()),
             "two-tower" => Self::TwoTower(TwoTowerConfig::default()),
             _ => return None,
         })
@@ -77,6 +93,7 @@ impl ModelConfig {
             Self::MostPopular(_) => "most-popular",
             Self::Svd(_) => "svd",
             Self::SasRec(_) => "sasrec",
+            Self::Gru4Rec(_) => "gru4rec",
             Self::TwoTower(_) => "two-tower",
         }
     }
@@ -110,6 +127,7 @@ impl ModelConfig {
             Self::MostPopular(config) => config.validate(),
             Self::Svd(config) => config.validate(),
             Self::SasRec(config) => config.validate(),
+            Self::Gru4Rec(config) => config.validate(),
             Self::TwoTower(config) => config.validate(),
         }
     }
@@ -127,6 +145,7 @@ impl ModelConfig {
             Self::MostPopular(config) => config.objective(),
             Self::Svd(config) => config.objective(),
             Self::SasRec(config) => config.objective(),
+            Self::Gru4Rec(config) => config.objective(),
             Self::TwoTower(config) => config.objective(),
         }
     }
@@ -154,6 +173,7 @@ pub fn open(
         ModelConfig::MostPopular(config) => Box::new(MostPopular::open(config, parameters)?),
         ModelConfig::Svd(config) => Box::new(Svd::open(config, parameters)?),
         ModelConfig::SasRec(config) => Box::new(SasRec::open(config, parameters)?),
+        ModelConfig::Gru4Rec(config) => Box::new(Gru4Rec::open(config, parameters)?),
         ModelConfig::TwoTower(config) => Box::new(TwoTower::open(config, parameters)?),
     };
     let what = "model parameters";

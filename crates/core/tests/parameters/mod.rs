@@ -2,10 +2,12 @@
 
 use recmill_core::{
     Csr,
+    dense::Initial,
     models::{
-        Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, ItemKnn, ItemKnnConfig, Lmf, LmfConfig, Mf,
-        MfConfig, ModelConfig, MostPopular, MostPopularConfig, NeighboursOf, Retriever, SasRec, SasRecConfig,
-        Svd, SvdConfig, SvdFactors, Tower, TwoTower, TwoTowerConfig, ValueRange, Warp, WarpConfig,
+        Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, Gru4Rec, Gru4RecConfig, ItemKnn, ItemKnnConfig,
+        Lmf, LmfConfig, Mf, MfConfig, ModelConfig, MostPopular, MostPopularConfig, NeighboursOf, Retriever,
+        SasRec, SasRecConfig, SequenceConfig, Svd, SvdConfig, SvdFactors, Tower, TwoTower, TwoTowerConfig,
+        ValueRange, Warp, WarpConfig,
     },
 };
 use recmill_kernels::{Buffer, Device, Table, tie_hash};
@@ -86,8 +88,14 @@ pub(crate) fn models() -> Vec<(ModelConfig, Box<dyn Retriever>)> {
     }
 
     let config = SasRecConfig { factors: FACTORS, heads: 3, max_length: 4, ..SasRecConfig::default() };
-    let model = SasRec::new(config.clone(), items(), config.network(7)).unwrap();
+    let network = config.network(&mut Initial::new(7, &Default::default()));
+    let model = SasRec::new(config.clone(), items(), network).unwrap();
     models.push((ModelConfig::SasRec(config), Box::new(model)));
+
+    let config = Gru4RecConfig { factors: FACTORS, layers: 2, hidden: 10, ..Gru4RecConfig::default() };
+    let network = config.network(&mut Initial::new(7, &Default::default()));
+    let model = Gru4Rec::new(config.clone(), items(), network).unwrap();
+    models.push((ModelConfig::Gru4Rec(config), Box::new(model)));
 
     let config = EaseConfig::default();
     let model = Ease::new(config.clone(), table(6, N_ITEMS, N_ITEMS)).unwrap();

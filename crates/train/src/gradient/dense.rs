@@ -2,7 +2,7 @@
 
 use burn::{
     backend::Autodiff,
-    module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param},
+    module::{Module, ModuleMapper, ModuleVisitor, Param},
     tensor::{Tensor, TensorData, backend::AutodiffBackend},
 };
 use recmill_core::{
@@ -147,7 +147,7 @@ impl<B: DenseBackend> DenseSteps<B> {
     /// Steps every parameter of `network` that has a gradient.
     pub fn step<M>(&mut self, network: M, gradients: DenseGradients<B>, learning_rate: f64) -> M
     where
-        M: AutodiffModule<Autodiff<B>>,
+        M: Module<Autodiff<B>>,
     {
         self.steps += 1;
         let mut scale = 1.0;

@@ -5,8 +5,8 @@ use recmill_core::{
     Csr, Dataset, IdMap, ItemIndex, Parameter, Parameters,
     data::synthetic::{Synthetic, SyntheticOptions},
     models::{
-        AlsConfig, AlsSolver, BprConfig, ItemKnnConfig, LmfConfig, MfConfig, ModelConfig, SasRecConfig,
-        SequenceLoss, SvdConfig, SvdSolver, TwoTowerConfig, WarpConfig,
+        AlsConfig, AlsSolver, BprConfig, Gru4RecConfig, ItemKnnConfig, LmfConfig, MfConfig, ModelConfig,
+        SasRecConfig, SequenceLoss, SvdConfig, SvdSolver, TwoTowerConfig, WarpConfig,
     },
 };
 use recmill_kernels::Table;
@@ -25,6 +25,16 @@ pub(crate) fn all_models() -> Vec<ModelConfig> {
         batch_size: 16,
         iterations: 40,
         ..SasRecConfig::default()
+    };
+    let gru4rec = Gru4RecConfig {
+        factors: 16,
+        hidden: 24,
+        max_length: 8,
+        dropout: 0.1,
+        learning_rate: 0.005,
+        batch_size: 16,
+        iterations: 40,
+        ..Gru4RecConfig::default()
     };
     let two_tower = TwoTowerConfig {
         factors: 8,
@@ -66,9 +76,16 @@ pub(crate) fn all_models() -> Vec<ModelConfig> {
         ModelConfig::SasRec(SasRecConfig { loss: SequenceLoss::Softmax, ..sasrec.clone() }),
         ModelConfig::SasRec(SasRecConfig { n_negatives: 8, ..sasrec.clone() }),
         ModelConfig::SasRec(SasRecConfig { loss: SequenceLoss::Gbce, n_negatives: 8, ..sasrec }),
+        ModelConfig::Gru4Rec(Gru4RecConfig { loss: SequenceLoss::Softmax, ..gru4rec.clone() }),
+        ModelConfig::Gru4Rec(Gru4RecConfig { layers: 2, n_negatives: 8, ..gru4rec }),
         ModelConfig::TwoTower(TwoTowerConfig { hidden: vec![16], hard_negatives: 2, ..two_tower.clone() }),
         ModelConfig::TwoTower(two_tower),
     ]
+}
+
+/// Whether order is what the model knows, and all that it knows.
+pub(crate) fn reads_order(config: &ModelConfig) -> bool {
+    matches!(config, ModelConfig::SasRec(_) | ModelConfig::Gru4Rec(_))
 }
 
 /// Joins entries `(user, item, value)` to a dataset; ids are `u0`, `i0` and so on.

@@ -8,22 +8,12 @@ use burn::{
 };
 
 use super::SasRecConfig;
-use crate::dense::{Activation, Attention, DenseBackend, InTraining, Initial, LayerNorm, Linear, attend};
-
-/// Histories behind each other, without padding.
-#[derive(Clone, Debug)]
-pub struct SequenceRows {
-    /// Where each history's rows end.
-    pub ends: Arc<[u32]>,
-    /// The place of each row in its history, from 0; below `max_length`.
-    pub places: Vec<u32>,
-}
-
-impl Default for SequenceRows {
-    fn default() -> Self {
-        Self { ends: Arc::new([]), places: Vec::new() }
-    }
-}
+use crate::{
+    dense::{
+        Activation, Attention, DenseBackend, InTraining, Initial, LayerNorm, Linear, attend, attend_last,
+    },
+    models::{SequenceNetwork, SequenceRows},
+};
 
 /// Blocks of attention over the vectors of a history's items.
 #[derive(Module, Debug)]
@@ -72,12 +62,30 @@ impl<B: Backend> SasRecNetwork<B> {
 }
 
 impl<B: DenseBackend> SasRecNetwork<B> {
-    /// Returns the state after each event.
-    ///
-    /// # Shapes
-    /// - `items`: `[rows, factors]`, the vectors of the histories' items; at least one row
-    /// - returns: as many
-    pub fn forward(
+    /// Items in their places.
+    fn placed(&self, items: Tensor<B, 2>, places: Tensor<B, 2>) -> Tensor<B, 2> {
+        let [_, width] = items.dims();
+        items * (width as f32).sqrt() + places
+    }
+}
+
+impl<B: DenseBackend> Block<B> {
+    fn qkv(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.qkv.forward(self.before_attention.forward(x), Activation::Identity)
+    }
+
+    fn out(&self, attended: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.out.forward(attended, Activation::Identity)
+    }
+
+    fn feed_forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let hidden = self.hidden.forward(self.before_feed_forward.forward(x), Activation::Relu);
+        self.back.forward(hidden, Activation::Identity)
+    }
+}
+
+impl<B: DenseBackend> SequenceNetwork<B> for SasRecNetwork<B> {
+    fn forward(
         &self,
         items: Tensor<B, 2>,
         rows: &SequenceRows,
@@ -87,18 +95,36 @@ impl<B: DenseBackend> SasRecNetwork<B> {
             Some(training) => training.dropout.apply(x, self.dropout, layer),
             None => x,
         };
-        let [n, width] = items.dims();
         let places: Vec<i32> = rows.places.iter().map(|&place| place as i32).collect();
-        let places = Tensor::<B, 1, Int>::from_data(TensorData::new(places, [n]), &items.device());
-        let x = items * (width as f32).sqrt() + self.places.val().select(0, places);
+        let places = TensorData::new(places, [items.dims()[0]]);
+        let places = Tensor::<B, 1, Int>::from_data(places, &items.device());
+        let x = self.placed(items, self.places.val().select(0, places));
         let attention = Attention { ends: Arc::clone(&rows.ends), heads: self.heads };
         let mut x = dropped(x, 0);
         for (block, layer) in self.blocks.iter().zip((1..).step_by(2)) {
-            let qkv = block.qkv.forward(block.before_attention.forward(x.clone()), Activation::Identity);
-            let attended = block.out.forward(attend(qkv, &attention), Activation::Identity);
+            let attended = block.out(attend(block.qkv(x.clone()), &attention));
             x = x + dropped(attended, layer);
-            let hidden = block.hidden.forward(block.before_feed_forward.forward(x.clone()), Activation::Relu);
-            x = x + dropped(block.back.forward(hidden, Activation::Identity), layer + 1);
+            let more = block.feed_forward(x.clone());
+            x = x + dropped(more, layer + 1);
+        }
+        self.norm.forward(x)
+    }
+
+    /// The memory is each block's queries, keys and values of the events so far.
+    fn advance(&self, item: Tensor<B, 2>, place: usize, memory: &mut Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        let [_, width] = item.dims();
+        let mut x = self.placed(item, self.places.val().slice([place..place + 1, 0..width]));
+        let mut earlier = std::mem::take(memory).into_iter();
+        for block in &self.blocks {
+            let own = block.qkv(x.clone());
+            let all = match earlier.next() {
+                Some(earlier) => Tensor::cat(vec![earlier, own], 0),
+                None => own,
+            };
+            memory.push(all.clone());
+            x = x + block.out(attend_last(all, self.heads));
+            let more = block.feed_forward(x.clone());
+            x = x + more;
         }
         self.norm.forward(x)
     }

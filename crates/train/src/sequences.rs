@@ -1,4 +1,4 @@
-//! How SASRec learns: batches of histories, each position against candidates, Adam for the network and for the touched items' vectors.
+//! How models of sequences learn: batches of histories, each position against candidates, Adam for the network and for the touched items' vectors.
 //!
 //! A user's history is cut from its end into windows of at most `max_length` events that each have a next one. Batches are windows in an
 //! order of (seed, epoch). All positions of a batch share the candidates: all items, or the batch's own next items and `n_negatives`
@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use burn::{
     backend::Autodiff,
-    module::AutodiffModule,
     tensor::{Tensor, TensorData},
 };
 use recmill_core::{
@@ -19,7 +18,10 @@ use recmill_core::{
         Against, Cpu, DeviceBackend, Dropout, Gpu, InTraining, Initial, SCORES_AT_ONCE, against, buffer_of,
         load_parameters, matrix_of, put_parameters,
     },
-    models::{Retriever, SasRec, SasRecConfig, SasRecNetwork, SequenceLoss, SequenceRows},
+    models::{
+        Retriever, SequenceConfig, SequenceLoss, SequenceModel, SequenceNetwork, SequenceRows,
+        SequenceSettings,
+    },
     rankers::DenseOptimizer,
 };
 use recmill_kernels::{CudaRuntime, Device, SparseOptimizer, SparseStep, Table, WgpuRuntime, gather};
@@ -33,42 +35,43 @@ use crate::{
 };
 
 /// Returns what learns on `device`.
-pub(crate) fn learner<'a>(
-    config: &'a SasRecConfig,
+pub(crate) fn learner<'a, C: SequenceConfig>(
+    config: &'a C,
     data: &'a Dataset,
     seed: u64,
     device: Device,
 ) -> Result<Box<dyn Learner + 'a>> {
     Ok(match device {
-        Device::Cpu => Box::new(SasRecLearner::<Cpu>::new(config, data, seed, device)?),
-        Device::Cuda(_) => Box::new(SasRecLearner::<Gpu<CudaRuntime>>::new(config, data, seed, device)?),
-        Device::Wgpu(_) => Box::new(SasRecLearner::<Gpu<WgpuRuntime>>::new(config, data, seed, device)?),
+        Device::Cpu => Box::new(SequenceLearner::<C, Cpu>::new(config, data, seed, device)?),
+        Device::Cuda(_) => Box::new(SequenceLearner::<C, Gpu<CudaRuntime>>::new(config, data, seed, device)?),
+        Device::Wgpu(_) => Box::new(SequenceLearner::<C, Gpu<WgpuRuntime>>::new(config, data, seed, device)?),
     })
 }
 
 /// Returns the bytes of everything that learning allocates.
-pub(crate) fn predict(config: &SasRecConfig, sizes: &Sizes) -> Prediction {
-    let table = 4 * sizes.n_items * config.factors as u64;
-    let positions = (config.batch_size as u64 * config.max_length as u64).min(sizes.n_interactions);
-    let width = (config.factors * 12 + config.feed_forward * 3) as u64;
-    let candidates = match config.loss {
+pub(crate) fn predict(config: &impl SequenceConfig, sizes: &Sizes) -> Prediction {
+    let settings = config.settings();
+    let table = 4 * sizes.n_items * settings.factors as u64;
+    let positions = (settings.batch_size as u64 * settings.max_length as u64).min(sizes.n_interactions);
+    let candidates = match settings.loss {
         SequenceLoss::Softmax => sizes.n_items,
-        _ => positions.min(sizes.n_items) + config.n_negatives as u64,
+        _ => positions.min(sizes.n_items) + settings.n_negatives as u64,
     };
     Prediction::default()
         .add("item factors", table)
         .add("the optimizer's state", 2 * table)
         .add("copies of the item factors", sizes.copies() * table)
         .add("histories", 8 * sizes.n_interactions)
-        .add("a batch", 4 * positions * width * (config.layers as u64 + 1))
+        .add("a batch", 4 * positions * config.values_per_position() as u64)
         .add(
             "scores of a batch",
-            8 * (positions * candidates).min(SCORES_AT_ONCE as u64) + 12 * candidates * config.factors as u64,
+            8 * (positions * candidates).min(SCORES_AT_ONCE as u64)
+                + 12 * candidates * settings.factors as u64,
         )
 }
 
 /// Returns the bytes of it that are on a GPU, where one computes.
-pub(crate) fn predict_on_gpu(config: &SasRecConfig, sizes: &Sizes) -> Prediction {
+pub(crate) fn predict_on_gpu(config: &impl SequenceConfig, sizes: &Sizes) -> Prediction {
     predict(config, sizes).without(&["copies of the item factors", "histories"])
 }
 
@@ -82,8 +85,9 @@ struct Window {
     len: u32,
 }
 
-struct SasRecLearner<'a, B: DeviceBackend> {
-    config: &'a SasRecConfig,
+struct SequenceLearner<'a, C: SequenceConfig, B: DeviceBackend> {
+    config: &'a C,
+    settings: SequenceSettings,
     data: &'a Dataset,
     seed: u64,
     device: Device,
@@ -92,29 +96,31 @@ struct SasRecLearner<'a, B: DeviceBackend> {
     windows: Vec<Window>,
     choosing: Choosing<'a>,
     items: Table,
-    network: SasRecNetwork<Autodiff<B>>,
+    network: C::Network<Autodiff<B>>,
     steps: DenseSteps<B>,
     of_items: TableSteps,
 }
 
-impl<'a, B: DeviceBackend> SasRecLearner<'a, B> {
-    fn new(config: &'a SasRecConfig, data: &'a Dataset, seed: u64, device: Device) -> Result<Self> {
-        let (items_in_order, windows) = windows(data, config.max_length);
+impl<'a, C: SequenceConfig, B: DeviceBackend> SequenceLearner<'a, C, B> {
+    fn new(config: &'a C, data: &'a Dataset, seed: u64, device: Device) -> Result<Self> {
+        let settings = config.settings();
+        let (items_in_order, windows) = windows(data, settings.max_length);
         if windows.is_empty() {
             return Err(Error::NoData { what: "users with two events or more" });
         }
-        let choosing =
-            Choosing::new(data, seed, config.n_negatives, config.negatives, config.negatives_exponent)?;
-        let (rows, dim, scale) = (data.n_items(), config.factors, config.init_scale);
+        let (negatives, exponent) = (settings.negatives, settings.negatives_exponent);
+        let choosing = Choosing::new(data, seed, settings.n_negatives, negatives, exponent)?;
+        let (rows, dim, scale) = (data.n_items(), settings.factors, settings.init_scale);
         let drawn = Normal { rows, dim, scale, seed, stream: Stream::ItemFactors };
         let items = drawn.on(device, "item factors")?;
         let optimizer = SparseOptimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
         let on = B::device(device)?;
         Ok(Self {
             of_items: TableSteps::new(optimizer, &items)?,
-            network: SasRecNetwork::new(config, &mut Initial::new(seed, &on)),
+            network: config.network(&mut Initial::new(seed, &on)),
             steps: DenseSteps::new(DenseOptimizer::Adam, 0.0, 0.0),
             config,
+            settings,
             data,
             seed,
             device,
@@ -129,7 +135,7 @@ impl<'a, B: DeviceBackend> SasRecLearner<'a, B> {
     fn choose(&self, windows: &[(u64, Window)], next: &[u32], epoch: u32, batch: u64) -> Choice {
         let owners: Vec<(u32, usize)> =
             windows.iter().map(|(_, window)| (window.user, window.len as usize)).collect();
-        match self.config.loss {
+        match self.settings.loss {
             SequenceLoss::Softmax => self.choosing.all(next, &owners),
             loss => {
                 let in_batch = loss == SequenceLoss::SampledSoftmax;
@@ -140,7 +146,7 @@ impl<'a, B: DeviceBackend> SasRecLearner<'a, B> {
 
     /// Takes one step and returns the sum of the positions' losses, and how many there were.
     fn step(&mut self, windows: &[(u64, Window)], epoch: u32, batch: u64) -> Result<(f64, usize)> {
-        let dim = self.config.factors;
+        let dim = self.settings.factors;
         let (mut items, mut next, mut rows, mut ends) =
             (Vec::new(), Vec::new(), SequenceRows::default(), Vec::new());
         let mut samples = Vec::new();
@@ -150,7 +156,7 @@ impl<'a, B: DeviceBackend> SasRecLearner<'a, B> {
             next.extend_from_slice(&self.items_in_order[range.start + 1..range.end + 1]);
             rows.places.extend(0..window.len);
             samples
-                .extend((0..u64::from(window.len)).map(|place| at * self.config.max_length as u64 + place));
+                .extend((0..u64::from(window.len)).map(|place| at * self.settings.max_length as u64 + place));
             ends.push(items.len() as u32);
         }
         rows.ends = Arc::from(ends);
@@ -165,7 +171,7 @@ impl<'a, B: DeviceBackend> SasRecLearner<'a, B> {
         let bias = TensorData::new(choice.bias.clone(), [choice.items.len()]);
         let bias = Tensor::<B, 1>::from_data(bias, &candidates.device());
         let of = choice.candidates();
-        let loss = self.config.candidate_loss(choice.drawn, self.data.n_items());
+        let loss = self.settings.candidate_loss(choice.drawn, self.data.n_items());
         let Against { losses, rows: of_states, candidates: of_candidates } =
             against(states.clone().inner(), candidates, bias, &of, loss, 1.0 / n as f32);
         let losses = buffer_of(losses)?.into_vec()?;
@@ -177,31 +183,31 @@ impl<'a, B: DeviceBackend> SasRecLearner<'a, B> {
         let gradients = (states * Tensor::from_inner(of_states)).sum().backward();
         let network = self.network.clone();
         let of_network = DenseGradients::of(&network, &gradients);
-        self.network = self.steps.step(network, of_network, self.config.learning_rate);
+        self.network = self.steps.step(network, of_network, self.settings.learning_rate);
         let of_leaf =
             leaf.grad(&gradients).unwrap_or_else(|| Tensor::zeros([n, dim], &of_candidates.device()));
         let gradient = buffer_of(Tensor::cat(vec![of_leaf, of_candidates], 0))?;
         items.extend_from_slice(&choice.items);
-        let step = SparseStep { learning_rate: self.config.learning_rate as f32, l2: 0.0, seed: self.seed };
+        let step = SparseStep { learning_rate: self.settings.learning_rate as f32, l2: 0.0, seed: self.seed };
         self.of_items.step_gathered(&mut self.items, &items, &gradient, &step)?;
         Ok((sum, n))
     }
 
     fn model(&self, items: Table) -> Result<Box<dyn Retriever>> {
         let mut parameters = Parameters::default();
-        put_parameters(&self.network.valid(), &mut parameters)?;
+        put_parameters(&self.network, &mut parameters)?;
         parameters.insert("item_factors", Parameter::Table(items));
-        Ok(Box::new(SasRec::open(self.config, parameters)?))
+        Ok(Box::new(SequenceModel::open(self.config, parameters)?))
     }
 }
 
-impl<B: DeviceBackend> Learner for SasRecLearner<'_, B> {
+impl<C: SequenceConfig, B: DeviceBackend> Learner for SequenceLearner<'_, C, B> {
     fn epoch(&mut self, epoch: u32) -> Result<Option<f64>> {
         let n = self.windows.len() as u64;
         let order = Order::new(n, self.seed, epoch);
         let (mut loss, mut positions) = (0.0, 0);
-        for (batch, first) in (0..n).step_by(self.config.batch_size).enumerate() {
-            let places = first..(first + self.config.batch_size as u64).min(n);
+        for (batch, first) in (0..n).step_by(self.settings.batch_size).enumerate() {
+            let places = first..(first + self.settings.batch_size as u64).min(n);
             let windows: Vec<(u64, Window)> = places
                 .map(|place| order.sample(place))
                 .map(|sample| (sample, self.windows[sample as usize]))
@@ -229,7 +235,7 @@ impl<B: DeviceBackend> Learner for SasRecLearner<'_, B> {
             }
             recmill_core::Error::MissingDense { .. } => Error::Start {
                 what: "fewer",
-                expected: self.config.layers.to_string(),
+                expected: self.settings.layers.to_string(),
                 got: "layers".to_owned(),
             },
             other => other.into(),
@@ -237,14 +243,14 @@ impl<B: DeviceBackend> Learner for SasRecLearner<'_, B> {
         match parameters.take_prefixed("dense_").is_empty() {
             true => Ok(()),
             false => {
-                let expected = self.config.layers.to_string();
+                let expected = self.settings.layers.to_string();
                 Err(Error::Start { what: "more", expected, got: "layers".to_owned() })
             }
         }
     }
 
     fn finish(mut self: Box<Self>) -> Result<Box<dyn Retriever>> {
-        let none = Table::zeros(0, self.config.factors, Device::Cpu, "item factors")?;
+        let none = Table::zeros(0, self.settings.factors, Device::Cpu, "item factors")?;
         let items = on_cpu(std::mem::replace(&mut self.items, none), "item factors")?;
         self.model(items)
     }
