@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use crate::screen::{Folder, assert_screen, filters};
 
-const TINY: &str = "--factors 8 --batch-size 64 --n-negatives 8 --learning-rate 0.01 --id-dropout 0.3 --iterations 25 --device cpu";
+const TINY: &str =
+    "--factors 8 --batch-size 64 --n-negatives 8 --learning-rate 0.01 --id-dropout 0.3 --device cpu";
 
 /// People of Oslo watch dramas, those of Bergen comedies; each has left some out.
 fn films() -> Folder {
@@ -45,8 +46,9 @@ fn list(folder: &Folder, arguments: &str) -> Vec<String> {
 #[test]
 fn new_users_are_answered_and_new_items_found_by_their_columns() {
     let folder = films();
-    let train =
-        format!("train two-tower events.csv --items items.csv --users users.csv --out model --refit {TINY}");
+    let train = format!(
+        "train two-tower events.csv --items items.csv --users users.csv --out model --refit --iterations 25 {TINY}"
+    );
     let screen = folder.screen(&train);
     let mut filters: Vec<(&str, &str)> = filters();
     filters.extend([
