@@ -37,9 +37,12 @@ fn answers(
 
 #[test]
 fn pushing_one_by_one_answers_as_the_whole_history() {
+    // A server keeps it between requests, on whatever thread.
+    fn is_shared<T: Send + Sync + 'static>(_: &T) {}
     for (config, model) in with_sessions() {
         let sessions = model.sessions().unwrap();
         let mut session = sessions.begin();
+        is_shared(&session);
         let mut earlier = vec![session.clone()];
         for at in 0..13 {
             let (item, value) = event(at);
