@@ -6,8 +6,8 @@ use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcom
 
 use crate::{
     commands::{
-        bench, demo, devices, doctor, evaluate, export, inspect, predict, recommend, schema, serve, similar,
-        split, train,
+        bench, demo, devices, doctor, evaluate, export, inspect, predict, recommend, report, schema, serve,
+        similar, split, train,
     },
     failure::{Failure, Result},
     output::LogWriter,
@@ -61,6 +61,8 @@ enum Command {
     Predict(predict::Predict),
     /// Tells what is in a model directory.
     Inspect(inspect::Inspect),
+    /// Writes a page on a model: its data, its metrics, and who is served badly.
+    Report(report::Report),
     /// Answers requests over HTTP.
     Serve(serve::Serve),
     /// Lists the processors that can be used.
@@ -183,6 +185,7 @@ fn dispatch(command: Command, given: &Given) -> Result<()> {
         Command::Export(command) => command.run(),
         Command::Predict(command) => command.run(given),
         Command::Inspect(command) => command.run(),
+        Command::Report(command) => command.run(given),
         Command::Serve(command) => command.run(),
         Command::Devices(command) => command.run(),
         Command::Doctor(command) => command.run(),

@@ -13,6 +13,7 @@ pub(crate) mod predict_rows;
 pub(crate) mod predict_text;
 pub(crate) mod ranker_checks;
 pub(crate) mod recommend;
+pub(crate) mod report;
 pub(crate) mod schema;
 pub(crate) mod serve;
 pub(crate) mod similar;

@@ -13,6 +13,7 @@ mod progress;
 mod ranking;
 mod read_flags;
 mod reading;
+mod report;
 mod texts;
 mod titles;
 mod user_lists;

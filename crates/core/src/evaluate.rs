@@ -14,19 +14,24 @@
 //! Users go through the model in blocks, so that memory does not grow with users x items; sums are in the order of the
 //! users, so that the result has the same bits on any number of threads.
 
+mod groups;
 mod sample;
 mod test_set;
+mod top_scores;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 
+pub use groups::{ActivityGroup, Band, Bands, GroupOptions, GroupedEvaluation, PopularityGroup};
 pub use sample::sample_candidates;
 pub use test_set::{Resolve, TestItem, TestSet};
+pub use top_scores::{TopScores, sample_users, top_scores};
 
 use crate::{
     Audience, Batch, Dataset, Error, ItemIndex, Result, Row, Workspace,
     metrics::{ErrorSums, RankMetric},
 };
+use groups::GroupSums;
 use test_set::Relevant;
 
 /// What becomes of test users that neither the model nor a history knows.
@@ -125,6 +130,41 @@ pub fn evaluate(
     candidates: Option<&Dataset>,
     options: &EvaluateOptions,
 ) -> Result<Evaluation> {
+    let (result, _) = run(audience, resolve, test, candidates, options, None)?;
+    Ok(result)
+}
+
+/// As [`evaluate`], and also by groups of users who did as much, and of items in the same band of `bands`.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_groups(
+    audience: &Audience<'_>,
+    resolve: &Resolve<'_>,
+    test: &Dataset,
+    candidates: Option<&Dataset>,
+    options: &EvaluateOptions,
+    (groups, bands): (&GroupOptions, &Bands),
+) -> Result<GroupedEvaluation> {
+    let sums = GroupSums::new(bands, &options.k);
+    let (all, run) = run(audience, resolve, test, candidates, options, Some(sums))?;
+    let (sums, covered) = (run.groups.as_ref(), &run.covered);
+    Ok(GroupedEvaluation {
+        all,
+        by_activity: sums.map(|sums| sums.by_activity(groups.activity_groups)).unwrap_or_default(),
+        by_popularity: sums.map(|sums| sums.by_popularity(covered)).unwrap_or_default(),
+    })
+}
+
+/// Ranks for every user; returns what was found of all, and the sums behind it.
+fn run<'a>(
+    audience: &'a Audience<'a>,
+    resolve: &Resolve<'_>,
+    test: &Dataset,
+    candidates: Option<&Dataset>,
+    options: &'a EvaluateOptions,
+    groups: Option<GroupSums<'a>>,
+) -> Result<(Evaluation, Run<'a>)> {
     if options.k.is_empty() || options.k.contains(&0) {
         return Err(Error::InvalidOption { name: "k", expected: "lengths of lists of at least 1" });
     }
@@ -135,6 +175,7 @@ pub fn evaluate(
         max_k: options.k.iter().copied().max().unwrap_or(0),
         sums: vec![0.0; RankMetric::ALL.len() * options.k.len()],
         covered: options.k.iter().map(|_| vec![0; audience.retriever.n_items().div_ceil(64)]).collect(),
+        groups,
         result: Evaluation {
             users_without_candidates: test_set.users_without_candidates,
             unknown_item_rows: test_set.unknown_item_rows,
@@ -146,7 +187,7 @@ pub fn evaluate(
     for block in test_set.users.chunks(options.block_users.max(1)) {
         run.block(block, &mut batch, &mut workspace)?;
     }
-    run.finish()
+    Ok((run.finish()?, run))
 }
 
 /// Predicts the value of every row of `test`; none where the model predicts no values.
@@ -197,25 +238,29 @@ struct Run<'a> {
     sums: Vec<f64>,
     /// For each length a bit for each item that was recommended to anybody.
     covered: Vec<Vec<u64>>,
+    groups: Option<GroupSums<'a>>,
     result: Evaluation,
 }
 
 impl Run<'_> {
     fn block(&mut self, users: &[Relevant], batch: &mut Batch, workspace: &mut Workspace) -> Result<()> {
-        let rows: Vec<Option<Row>> = users.par_iter().map(|user| self.row(user)).collect::<Result<_>>()?;
-        let seen =
-            |(user, row): (&Relevant, &Option<Row>)| row.as_ref().map_or(0, |row| user.among(&row.exclude));
+        let rows: Vec<Option<(Row, usize)>> =
+            users.par_iter().map(|user| self.row(user)).collect::<Result<_>>()?;
+        let seen = |(user, row): (&Relevant, &Option<(Row, usize)>)| {
+            row.as_ref().map_or(0, |(row, _)| user.among(&row.exclude))
+        };
         self.result.seen_rows += users.iter().zip(&rows).map(seen).sum::<usize>();
-        let asked: Vec<bool> = rows.iter().map(Option::is_some).collect();
+        let had: Vec<Option<usize>> = rows.iter().map(|row| row.as_ref().map(|(_, had)| *had)).collect();
         batch.rows.clear();
-        batch.rows.extend(rows.into_iter().flatten());
+        batch.rows.extend(rows.into_iter().flatten().map(|(row, _)| row));
         self.audience.retriever.score(batch, workspace)?;
         let mut answers = 0..workspace.n_rows();
         let mut ranks = Vec::new();
-        for (user, asked) in users.iter().zip(asked) {
+        for (user, had) in users.iter().zip(had) {
             ranks.clear();
-            if asked {
-                let (items, _) = workspace.answer(answers.next().unwrap_or_default());
+            let mut items: &[ItemIndex] = &[];
+            if had.is_some() {
+                (items, _) = workspace.answer(answers.next().unwrap_or_default());
                 self.cover(items);
                 user.ranks(items, self.max_k, &mut ranks);
             } else {
@@ -225,6 +270,9 @@ impl Run<'_> {
                 }
             }
             self.result.users += 1;
+            if let Some(groups) = &mut self.groups {
+                groups.add(user, had.unwrap_or(0), items, &ranks);
+            }
             let lengths = self.options.k.len();
             for (metric, sums) in RankMetric::ALL.iter().zip(self.sums.chunks_mut(lengths)) {
                 for (sum, &k) in sums.iter_mut().zip(&self.options.k) {
@@ -235,7 +283,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn row(&self, user: &Relevant) -> Result<Option<Row>> {
+    /// The question about a user, and how long their history is; none where nobody knows them.
+    fn row(&self, user: &Relevant) -> Result<Option<(Row, usize)>> {
         let mut history = Vec::new();
         let Some(query) = self.audience.question(user.person, &mut history)? else { return Ok(None) };
         let candidates = user.known_candidates();
@@ -243,7 +292,8 @@ impl Run<'_> {
             Some(_) => Vec::new(),
             None => history.iter().map(|&(item, _)| item).collect(),
         };
-        Ok(Some(Row { query, k: self.max_k, exclude, candidates, allow: None, tie_key: user.tie_key }))
+        let row = Row { query, k: self.max_k, exclude, candidates, allow: None, tie_key: user.tie_key };
+        Ok(Some((row, history.len())))
     }
 
     fn cover(&mut self, items: &[ItemIndex]) {
@@ -254,7 +304,7 @@ impl Run<'_> {
         }
     }
 
-    fn finish(mut self) -> Result<Evaluation> {
+    fn finish(&mut self) -> Result<Evaluation> {
         if self.result.users == 0 {
             return Err(Error::NothingToEvaluate { unknown_users: self.result.unknown_users });
         }
@@ -269,6 +319,6 @@ impl Run<'_> {
             let covered: u32 = bits.iter().map(|word| word.count_ones()).sum();
             self.result.metrics.push(format!("coverage@{k}"), f64::from(covered) / n_items);
         }
-        Ok(self.result)
+        Ok(std::mem::take(&mut self.result))
     }
 }

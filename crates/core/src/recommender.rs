@@ -12,7 +12,9 @@ use crate::{
     Audience, Batch, Csr, Dataset, Error, IdMap, Ids, ItemIndex, Query, Result, Row, Side, UserHistory,
     UserIndex, Workspace,
     data::Attributes,
-    evaluate::{self, EvaluateOptions, Evaluation, Resolve},
+    evaluate::{
+        self, Bands, EvaluateOptions, Evaluation, GroupOptions, GroupedEvaluation, Resolve, TopScores,
+    },
     models::{MostPopular, MostPopularConfig, Retriever},
     tie_key,
 };
@@ -432,6 +434,64 @@ impl Recommender {
     ) -> Result<Evaluation> {
         let audience = Audience { retriever: self.popular()?, ..self.audience() };
         evaluate::evaluate(&audience, &self.resolve(), test, candidates, options)
+    }
+
+    /// As [`Recommender::evaluate`], and also by groups of users who did as much and of items that are as popular; popular is
+    /// what the model learnt from most often.
+    ///
+    /// # Errors
+    /// As [`evaluate::evaluate`].
+    pub fn evaluate_groups(
+        &self,
+        test: &Dataset,
+        candidates: Option<&Dataset>,
+        options: &EvaluateOptions,
+        groups: &GroupOptions,
+    ) -> Result<GroupedEvaluation> {
+        let bands = self.bands(groups)?;
+        let parts = (groups, &bands);
+        evaluate::evaluate_groups(&self.audience(), &self.resolve(), test, candidates, options, parts)
+    }
+
+    /// As [`Recommender::evaluate_popular`], by the same groups.
+    ///
+    /// # Errors
+    /// As [`evaluate::evaluate`].
+    pub fn evaluate_popular_groups(
+        &self,
+        test: &Dataset,
+        candidates: Option<&Dataset>,
+        options: &EvaluateOptions,
+        groups: &GroupOptions,
+    ) -> Result<GroupedEvaluation> {
+        let bands = self.bands(groups)?;
+        let audience = Audience { retriever: self.popular()?, ..self.audience() };
+        let parts = (groups, &bands);
+        evaluate::evaluate_groups(&audience, &self.resolve(), test, candidates, options, parts)
+    }
+
+    /// Returns which items are popular among those that the model learnt from, and which are not.
+    ///
+    /// # Errors
+    /// As [`UserHistory::read`].
+    pub fn bands(&self, groups: &GroupOptions) -> Result<Bands> {
+        Ok(Bands::new(self.popular()?.popularity(), groups))
+    }
+
+    /// Chooses at most `n` of the users that the model learnt from, by the seed; see [`evaluate::sample_users`].
+    ///
+    /// # Errors
+    /// As [`evaluate::sample_users`].
+    pub fn sample_users(&self, n: usize, seed: u64) -> Result<Vec<UserIndex>> {
+        evaluate::sample_users(&self.audience(), n, seed)
+    }
+
+    /// Returns the first and the last scores of the lists of `k` items of `users`; see [`evaluate::top_scores`].
+    ///
+    /// # Errors
+    /// As [`evaluate::top_scores`].
+    pub fn top_scores(&self, users: &[UserIndex], k: usize) -> Result<TopScores> {
+        evaluate::top_scores(&self.audience(), users, k)
     }
 
     /// Measures the model's predictions on `test`; none where the model predicts no values.

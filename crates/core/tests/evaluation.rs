@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use recmill_core::{
-    AnswerSource, Ask, AskWorkspace, Csr, Dataset, IdMap, Recommender, Who,
-    evaluate::{EvaluateOptions, UnknownUsers},
+    AnswerSource, Ask, AskWorkspace, Csr, Dataset, IdMap, Recommender, UserIndex, Who,
+    evaluate::{EvaluateOptions, GroupOptions, UnknownUsers},
     models::{MostPopular, MostPopularConfig, Svd, SvdConfig, SvdFactors, ValueRange},
 };
 use recmill_kernels::{Buffer, Device, Table};
@@ -82,6 +82,65 @@ fn full_ranks_the_catalogue_minus_the_history() {
     let names: Vec<_> = found.metrics.iter().map(|(name, _)| name).collect();
     assert_eq!(names[..4], ["recall@1", "recall@3", "precision@1", "precision@3"]);
     assert_eq!(names.len(), 14);
+}
+
+#[test]
+fn groups_of_users_and_items_add_up_to_the_whole() {
+    // u1 has had one item, u2 two, u3 three; a is the head, b the middle, c and d the tail.
+    let test =
+        dataset(&[("u1", "b", 1.0), ("u1", "d", 1.0), ("u2", "c", 1.0), ("u3", "c", 1.0), ("u3", "a", 1.0)]);
+    let model = popular(training());
+    let groups = GroupOptions { activity_groups: 2, ..GroupOptions::default() };
+    let found = model.evaluate_groups(&test, None, &at(&[1, 3]), &groups).unwrap();
+    assert_eq!(found.all, model.evaluate(&test, None, &at(&[1, 3])).unwrap());
+    assert_eq!(found, model.evaluate_popular_groups(&test, None, &at(&[1, 3]), &groups).unwrap());
+
+    let activity: Vec<_> =
+        found.by_activity.iter().map(|group| (group.least, group.most, group.users)).collect();
+    assert_eq!(activity, [(1, 1, 1), (2, 3, 2)]);
+    close(found.by_activity[0].metrics.get("recall@1"), 0.5);
+    close(found.by_activity[1].metrics.get("recall@1"), 0.75);
+
+    let [head, middle, tail] = &found.by_popularity[..] else { panic!("three bands") };
+    let sizes =
+        |group: &recmill_core::evaluate::PopularityGroup| (group.items, group.interactions, group.test_rows);
+    assert_eq!([sizes(head), sizes(middle), sizes(tail)], [(1, 4, 1), (1, 3, 1), (2, 3, 3)]);
+    for (group, name, expected) in [
+        (head, "recall@3", 0.0), // u3 has had it, so it is never recommended.
+        (middle, "recall@1", 1.0),
+        (tail, "recall@1", 2.0 / 3.0),
+        (tail, "recall@3", 1.0),
+        (middle, "places@1", 1.0 / 3.0),
+        (tail, "places@3", 5.0 / 6.0),
+        (head, "coverage@3", 0.0),
+        (tail, "coverage@1", 0.5),
+    ] {
+        close(group.metrics.get(name), expected);
+    }
+}
+
+#[test]
+fn candidates_that_the_model_does_not_know_are_of_no_band() {
+    let model = popular(training());
+    let test = dataset(&[("u1", "new", 1.0)]);
+    let candidates = dataset(&[("u1", "a", 1.0), ("u1", "new", 1.0)]);
+    let found = model.evaluate_groups(&test, Some(&candidates), &at(&[2]), &GroupOptions::default()).unwrap();
+    close(found.all.metrics.get("recall@2"), 1.0);
+    assert!(found.by_popularity.iter().all(|group| group.test_rows == 0));
+    assert!(found.by_popularity.iter().all(|group| group.metrics.get("recall@2").is_none()));
+    close(found.by_popularity[0].metrics.get("places@2"), 1.0);
+}
+
+#[test]
+fn the_first_and_the_last_score_of_lists() {
+    let model = popular(training());
+    let users = model.sample_users(10, 0).unwrap();
+    assert_eq!(users, (0..5).map(UserIndex).collect::<Vec<_>>());
+    let few = model.sample_users(2, 7).unwrap();
+    assert!(few.len() == 2 && few == model.sample_users(2, 7).unwrap());
+    // u1 is given b and c, u4 d alone, u5 a and b.
+    let scores = model.top_scores(&[UserIndex(0), UserIndex(3), UserIndex(4)], 2).unwrap();
+    assert_eq!((scores.first, scores.last), (vec![3.0, 1.0, 4.0], vec![2.0, 1.0, 3.0]));
 }
 
 #[test]

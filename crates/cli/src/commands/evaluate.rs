@@ -124,16 +124,7 @@ impl Evaluate {
         model.score_on(self.device, "evaluating")?;
         let reading = self.reading.options(Repeats::Last);
         let (test, has_values) = reading::held_out(&self.test, &reading)?;
-        if !self.history.is_empty() {
-            let (history, _) = read_dataset(&self.history, &self.reading.options(Repeats::Sum), None)?;
-            let left_out = model.recommender.set_history(history)?;
-            if left_out > 0 {
-                note!(
-                    "{} of the history are of items that the model does not know",
-                    counted(left_out, "interaction")
-                );
-            }
-        }
+        give_history(&mut model, &self.history, &self.reading)?;
         let started = Instant::now();
         let (evaluation, protocol) = self.measure(&model, &test, has_values, &reading)?;
         let taken = started.elapsed().as_secs_f64();
@@ -224,8 +215,9 @@ impl Evaluate {
             unknown_users: self.unknown_users,
             ..EvaluateOptions::default()
         };
-        let nobody =
-            |evaluation: recmill_core::Result<Evaluation>| evaluation.map_err(|error| self.explain(error));
+        let nobody = |evaluation: recmill_core::Result<Evaluation>| {
+            evaluation.map_err(|error| explain(error, &self.test, &self.model))
+        };
         let bar = Bar::spinner("evaluating");
         if let Some(file) = &self.candidates {
             let (candidates, _) = read_dataset(
@@ -258,27 +250,49 @@ impl Evaluate {
         {
             return Ok((evaluation, "protocol: rating, predicted against actual values".to_owned()));
         }
-        let history =
-            if self.history.is_empty() { "the training data".to_owned() } else { self.history.join(", ") };
         let evaluation = nobody(model.recommender.evaluate(test, None, &options))?;
-        Ok((evaluation, format!("protocol: full, the whole catalogue minus each user's history ({history})")))
-    }
-
-    fn explain(&self, error: recmill_core::Error) -> Failure {
-        let nobody = matches!(error, recmill_core::Error::NothingToEvaluate { .. });
-        let failure = Failure::from(error);
-        if !nobody {
-            return failure;
-        }
-        failure.hint(format!(
-            "are the ids of {} those of the training data? `recmill inspect {} --user-ids` lists them",
-            self.test.join(", "),
-            self.model.display()
-        ))
+        Ok((evaluation, format!("protocol: {}", full(&self.history))))
     }
 }
 
-fn sorted(k: &[u32]) -> Vec<usize> {
+/// Counts `files` as what users had done before the test, where there are some.
+pub(crate) fn give_history(model: &mut Model, files: &[String], reading: &ReadFlags) -> Result<()> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let (history, _) = read_dataset(files, &reading.options(Repeats::Sum), None)?;
+    let left_out = model.recommender.set_history(history)?;
+    if left_out > 0 {
+        note!(
+            "{} of the history are of items that the model does not know",
+            counted(left_out, "interaction")
+        );
+    }
+    Ok(())
+}
+
+/// The protocol that ranks the whole catalogue, with what each user had done before.
+pub(crate) fn full(history: &[String]) -> String {
+    let history = if history.is_empty() { "the training data".to_owned() } else { history.join(", ") };
+    format!("full, the whole catalogue minus each user's history ({history})")
+}
+
+/// What an error of measuring means to whoever named the files.
+pub(crate) fn explain(error: recmill_core::Error, test: &[String], model: &Path) -> Failure {
+    let nobody = matches!(error, recmill_core::Error::NothingToEvaluate { .. });
+    let failure = Failure::from(error);
+    if !nobody {
+        return failure;
+    }
+    failure.hint(format!(
+        "are the ids of {} those of the training data? `recmill inspect {} --user-ids` lists them",
+        test.join(", "),
+        model.display()
+    ))
+}
+
+/// The lengths of lists, ascending and each once.
+pub(crate) fn sorted(k: &[u32]) -> Vec<usize> {
     let mut k: Vec<usize> = k.iter().map(|&k| k as usize).collect();
     k.sort_unstable();
     k.dedup();

@@ -11,6 +11,9 @@ use crate::{
     output::{Out, bytes, count, note},
 };
 
+/// What is said of a model that learned from what had been held out too.
+const REFITTED: &str = "; then trained again for as many, on what had been held out too (--refit)";
+
 /// Arguments of `recmill inspect`.
 #[derive(Args)]
 pub(crate) struct Inspect {
@@ -130,6 +133,11 @@ impl Inspect {
             line(&format!("  {name}"), plain(value));
         }
         line("seed", config.seed.to_string());
+        let epochs = directory.epochs()?.len();
+        if let Some(epoch) = config.kept_epoch.filter(|_| epochs > 1) {
+            let refitted = if config.refitted { REFITTED } else { "" };
+            line("kept epoch", format!("{epoch} of {epochs}{refitted}"));
+        }
         for (name, value) in config.metrics.as_object().into_iter().flatten() {
             line(&format!("  {name}"), plain(value));
         }

@@ -14,7 +14,7 @@ use arrow::{
 use clap::{Args, Subcommand};
 use recmill_core::{
     Dataset, IdMap,
-    data::{ReadOptions, ReadReport, Repeats},
+    data::{ReadOptions, Repeats},
     directory::{self, Config, Epoch, ModelDirectory, Saved, Verify},
     evaluate::{EvaluateOptions, Evaluation},
     models::{
@@ -288,7 +288,11 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
         }
     }
 
-    let version = write(out, flags, config, &reading, &report, &data, &attributes, &trained)?;
+    let schema = json!({
+        "reading": reading, "columns": report.columns, "from": flags.from, "data": flags.data, "valid": flags.valid,
+        "held_out": split.as_ref().map(|(_, held)| held.by_user().nnz()),
+    });
+    let version = write(out, flags, config, schema, &data, &attributes, &trained, refitted)?;
     note!(
         "wrote {} in {} after {}",
         version.display(),
@@ -428,19 +432,21 @@ fn write(
     out: &Path,
     flags: &TrainFlags,
     config: &ModelConfig,
-    reading: &ReadOptions,
-    report: &ReadReport,
+    schema: serde_json::Value,
     data: &Dataset,
     attributes: &Attributed,
     trained: &Trained,
+    refitted: bool,
 ) -> Result<PathBuf> {
     let failed = |error: serde_json::Error| Failure::failed(error.to_string());
     let kept = trained.epochs.iter().find(|epoch| epoch.epoch == trained.kept_epoch);
     let config = Config {
         model: serde_json::to_value(config).map_err(failed)?,
         objective: config.objective(),
-        schema: json!({"reading": reading, "columns": report.columns, "from": flags.from}),
+        schema,
         metrics: serde_json::to_value(kept.map(|epoch| &epoch.metrics)).map_err(failed)?,
+        kept_epoch: Some(trained.kept_epoch.into()),
+        refitted,
         seed: flags.seed,
         ..Config::default()
     };

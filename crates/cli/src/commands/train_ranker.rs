@@ -282,7 +282,10 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
     let about = Config {
         model: serde_json::to_value(config).map_err(failed)?,
         objective: config.objective(),
-        schema: json!({"reading": flags.reading, "columns": schema}),
+        schema: json!({
+            "reading": flags.reading, "columns": schema, "data": flags.data, "valid": flags.valid,
+            "rows": examples.len(), "held_out": held_out.len(),
+        }),
         seed: flags.seed,
         ..Config::default()
     };
@@ -313,6 +316,7 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
     let (mut ranker, descent) = training.run(config, stop, &mut watch)?;
     drop(watch);
     tell_of_ending(&descent, &flags.valid_metric);
+    let mut refitted = false;
     if flags.refit && descent.ended != Ended::Asked && training.valid.is_some() {
         let mut again = config.clone();
         again.learning.epochs = descent.kept_epoch as usize;
@@ -328,6 +332,7 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
             Watch::new(again.name(), again.learning.epochs, &flags.valid_metric, training.train.len());
         let (learnt_from_all, second) = training.run(&again, stop, &mut watch)?;
         ranker = learnt_from_all;
+        refitted = true;
         if second.ended == Ended::Asked {
             note!("stopped as asked in epoch {} of learning from all", second.epochs.len());
         }
@@ -338,6 +343,8 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
     let stored = Config {
         model: serde_json::to_value(&config).map_err(failed)?,
         metrics: serde_json::to_value(kept.map(|epoch| &epoch.metrics)).map_err(failed)?,
+        kept_epoch: Some(descent.kept_epoch.into()),
+        refitted,
         ..about
     };
     let epochs: Vec<Epoch> = descent.epochs.iter().map(Epoch::from).collect();
@@ -363,6 +370,7 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
             "version": version.file_name().map(|name| name.to_string_lossy()),
             "epochs": descent.epochs.len(),
             "kept_epoch": descent.kept_epoch,
+            "refitted": refitted,
             "loss": kept.and_then(|epoch| epoch.loss),
             "valid": kept.map(|epoch| &epoch.metrics),
             "test": test.as_ref().map(|measured| &measured.metrics),

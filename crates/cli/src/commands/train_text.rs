@@ -226,6 +226,7 @@ fn train(flags: &TextFlags, config: &TextConfig) -> Result<()> {
         device,
     };
     let stop = interrupt::stop_flag("step")?;
+    let mut refitted = false;
     let mut watch =
         Watch::new(TextConfig::NAME, config.epochs, &flags.valid_metric, training.train.len() as u64);
     let (mut classifier, descent) = training.run(stop, &mut watch)?;
@@ -246,6 +247,7 @@ fn train(flags: &TextFlags, config: &TextConfig) -> Result<()> {
             Watch::new(TextConfig::NAME, again.epochs, &flags.valid_metric, training.train.len() as u64);
         let (learnt_from_all, _) = training.run(stop, &mut watch)?;
         classifier = learnt_from_all.with(config.clone(), temperature)?;
+        refitted = true;
     }
     tell_of_threshold(&classifier, config, training.valid.is_some() || flags.refit);
 
@@ -254,8 +256,13 @@ fn train(flags: &TextFlags, config: &TextConfig) -> Result<()> {
     let stored = Config {
         model: config.to_json().map_err(failed)?,
         objective: config.objective(),
-        schema: json!({"reading": flags.reading, "columns": columns}),
+        schema: json!({
+            "reading": flags.reading, "columns": columns, "data": flags.data, "valid": flags.valid,
+            "rows": rows.texts.len(), "held_out": held_out.len(),
+        }),
         metrics: serde_json::to_value(kept.map(|epoch| &epoch.metrics)).map_err(failed)?,
+        kept_epoch: Some(descent.kept_epoch.into()),
+        refitted,
         seed: flags.seed,
         ..Config::default()
     };
@@ -283,6 +290,7 @@ fn train(flags: &TextFlags, config: &TextConfig) -> Result<()> {
             "version": version.file_name().map(|name| name.to_string_lossy()),
             "epochs": descent.epochs.len(),
             "kept_epoch": descent.kept_epoch,
+            "refitted": refitted,
             "loss": kept.and_then(|epoch| epoch.loss),
             "temperature": classifier.classes().temperature,
             "threshold": classifier.classes().threshold,

@@ -31,6 +31,7 @@ fn help() {
         "similar",
         "predict",
         "inspect",
+        "report",
         "serve",
         "demo",
         "devices",

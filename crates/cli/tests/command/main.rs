@@ -1,8 +1,10 @@
 //! The built command, run as a stranger would: every test sees a whole screen or a whole way.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod browser;
 mod help;
 mod rankers;
+mod report;
 mod resume;
 mod schema;
 mod screen;

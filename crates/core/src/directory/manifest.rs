@@ -39,6 +39,13 @@ pub struct Config {
     /// Metrics of the epoch that was kept, by name.
     #[serde(default)]
     pub metrics: serde_json::Value,
+    /// The epoch whose parameters were kept, from 1; not there where nobody said, as in models of earlier libraries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_epoch: Option<u64>,
+    /// Whether the parameters are not those of that epoch but of training once more, for as many epochs, on what had been held
+    /// out too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refitted: bool,
     /// The seed of every random choice.
     #[serde(default)]
     pub seed: u64,

@@ -116,6 +116,11 @@ impl Relevant {
         self.items.len()
     }
 
+    /// What is to be found.
+    pub(super) fn relevant(&self) -> &[TestItem] {
+        &self.items
+    }
+
     /// How many of the relevant items are among `items`.
     pub(super) fn among(&self, items: &[ItemIndex]) -> usize {
         items.iter().filter(|&&item| self.items.binary_search(&TestItem::Known(item)).is_ok()).count()

@@ -1,0 +1,223 @@
+//! `recmill report`: one page that says what a model is, how well it does, and for whom it does not.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use recmill_core::{
+    Dataset,
+    data::Repeats,
+    directory::{ModelDirectory, Verify, replace_file},
+    evaluate::EvaluateOptions,
+};
+
+use crate::{
+    arguments::Given,
+    commands::evaluate::{explain, full, give_history, sorted},
+    device_flag::DeviceFlag,
+    failure::{Failure, Result},
+    model::Model,
+    output::{Out, bytes, note},
+    progress::Bar,
+    ranking::{self, INTERACTION_FLAGS, refuse_flags},
+    read_flags::ReadFlags,
+    reading,
+    report::{
+        findings::{CountedTest, Findings, Test},
+        is_report,
+        lists::Lists,
+        page,
+    },
+    texts,
+};
+
+/// Where the page goes where nobody says.
+const DEFAULT_OUT: &str = "report.html";
+/// Bytes at the beginning of a file that tell whether it is a report.
+const HEAD: u64 = 512;
+/// The flags that are about users and lists of items, by the names of their fields.
+const OF_LISTS: [&str; 4] = ["k", "history", "users", "seed"];
+
+/// Arguments of `recmill report`.
+#[derive(Args)]
+#[command(
+    after_help = "The page stands alone: it loads nothing, so it can be sent, archived and opened without a network. What is measured on \
+    --test is beside what recommending the most popular items would reach. Metrics are those of `recmill evaluate`, by the protocol `full`.\n\n\
+    Example: recmill report model --test parts/test.csv --out report.html"
+)]
+pub(crate) struct Report {
+    /// Model directory, or one of its versions such as model/versions/7.
+    model: PathBuf,
+    /// Where to write the page [default: report.html; with --json none is written unless this is given].
+    #[arg(long, short, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Replaces --out also where it is no report.
+    #[arg(long)]
+    force: bool,
+    /// Interactions, or rows with a label, that the model has not seen; repeatable.
+    #[arg(long, value_name = "FILE")]
+    test: Vec<String>,
+    /// Lengths of lists to measure; charts show the shortest.
+    #[arg(long, short, value_name = "N,N,...", value_delimiter = ',', default_value = "10,20",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    k: Vec<u32>,
+    /// What each user had done before the test; repeatable [default: the training data].
+    #[arg(long, value_name = "FILE", requires = "test")]
+    history: Vec<String>,
+    /// Users to show with their history and what they are recommended.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=100))]
+    users: u32,
+    /// Chooses the users that are shown or scored, and orders equal scores.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Where to compute: auto, cpu, cuda, cuda:N, wgpu or wgpu:N.
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceFlag::Auto)]
+    device: DeviceFlag,
+    /// Prints the numbers behind the page as one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    reading: ReadFlags,
+}
+
+impl Report {
+    /// Runs the command.
+    pub(crate) fn run(self, given: &Given) -> Result<()> {
+        let out = match (&self.out, self.json) {
+            (Some(out), _) => Some(out.as_path()),
+            (None, false) => Some(Path::new(DEFAULT_OUT)),
+            (None, true) => None,
+        };
+        let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
+        if let Some(out) = out.filter(|_| !self.force) {
+            check_destination(out)?;
+        }
+        if !directory.finds_items() {
+            refuse_flags(directory.kind(), &OF_LISTS, given)?;
+            refuse_flags(directory.kind(), &INTERACTION_FLAGS, given)?;
+        }
+        let mut found = Findings::of(&directory)?;
+        found.test = match directory.finds_items() {
+            true => self.lists(&mut found)?,
+            false => self.counted(&directory)?,
+        };
+        if found.test.is_none() {
+            let of_lists = directory.finds_items();
+            for (section, why) in without_test(of_lists) {
+                found.gap(section, why);
+            }
+        }
+        if let Some(out) = out {
+            let text = page(&found, &self.model.display().to_string());
+            replace_file(out, |file| Ok(file.write_all(text.as_bytes())?))?;
+            note!("wrote {} in {}", out.display(), bytes(text.len() as u64));
+        }
+        let mut stdout = Out::new();
+        if self.json {
+            stdout.json(&found)?;
+        }
+        stdout.finish()
+    }
+
+    /// Measures and describes a model that finds items.
+    fn lists(&self, found: &mut Findings) -> Result<Option<Test>> {
+        let mut model = Model::open(&self.model)?;
+        // A few lists are there before a GPU has been opened.
+        let device = if self.test.is_empty() { self.device.or_cpu() } else { self.device };
+        model.score_on(device, "reporting")?;
+        let reading = self.reading.options(Repeats::Last);
+        let test: Option<(Dataset, bool)> = match &self.test[..] {
+            [] => None,
+            files => Some(reading::held_out(files, &reading)?),
+        };
+        // Users are shown with what the model learned from, whatever they had done before the test.
+        self.lists_of(&model).describe(found, test.as_ref().map(|(data, _)| data))?;
+        let Some((test, has_values)) = test else { return Ok(None) };
+        give_history(&mut model, &self.history, &self.reading)?;
+        let bar = Bar::spinner("evaluating");
+        let mut measured = self
+            .lists_of(&model)
+            .test(&test, has_values)
+            .map_err(|error| explain(error, &self.test, &self.model))?;
+        drop(bar);
+        (measured.files, measured.protocol) = (self.test.clone(), full(&self.history));
+        Ok(Some(Test::Lists(Box::new(measured))))
+    }
+
+    fn lists_of<'a>(&self, model: &'a Model) -> Lists<'a> {
+        let options = EvaluateOptions { k: sorted(&self.k), seed: self.seed, ..EvaluateOptions::default() };
+        Lists { model, options, shown_users: self.users as usize }
+    }
+
+    /// Measures a model that scores rows or texts.
+    fn counted(&self, directory: &ModelDirectory) -> Result<Option<Test>> {
+        if self.test.is_empty() {
+            return Ok(None);
+        }
+        let read = self.reading.options(Repeats::Last);
+        let (protocol, metrics, counts) = if directory.is_text() {
+            let classifier = texts::open(directory, self.device, None)?;
+            let measured = texts::measure(&classifier, &self.test, &read)?;
+            let counts = [
+                ("texts in scope", measured.in_scope),
+                ("texts out of scope", measured.out_of_scope),
+                ("of unknown classes", measured.unknown),
+            ];
+            ("classes, guesses against labels", measured.metrics, counts.to_vec())
+        } else {
+            let (ranker, _) = ranking::open(directory, self.device)?;
+            let measured = ranking::measure(&ranker, &self.test, &read)?;
+            (
+                "binary, scores of rows against labels of 0 and 1",
+                measured.metrics,
+                vec![("rows", measured.rows)],
+            )
+        };
+        Ok(Some(Test::Counted(CountedTest {
+            files: self.test.clone(),
+            protocol: protocol.to_owned(),
+            metrics,
+            counts: counts.into_iter().filter(|(_, n)| *n > 0).collect(),
+        })))
+    }
+}
+
+/// Says what a report lacks without a test file, section by section.
+fn without_test(finds_items: bool) -> Vec<(&'static str, &'static str)> {
+    let mut gaps = vec![(
+        "result",
+        match finds_items {
+            true => {
+                "Neither the model nor the most-popular baseline was measured on unseen data: what was validated on is not stored in \
+                 the model, and no test file was given (--test FILE)."
+            }
+            false => "The model was not measured on unseen data: no test file was given (--test FILE).",
+        },
+    )];
+    if finds_items {
+        gaps.push((
+            "activity",
+            "Metrics by user activity and by item popularity were not measured: they need a test file (--test FILE).",
+        ));
+    }
+    gaps
+}
+
+/// Refuses to replace what is no report, before any work.
+fn check_destination(out: &Path) -> Result<()> {
+    let Ok(meta) = fs_err::metadata(out) else { return Ok(()) };
+    if meta.is_dir() {
+        return Err(Failure::usage(format!("{}: is a directory", out.display()))
+            .hint("--out names the file to write, such as report.html"));
+    }
+    let mut head = Vec::new();
+    let file = fs_err::File::open(out).map_err(|error| Failure::failed(error.to_string()))?;
+    file.take(HEAD).read_to_end(&mut head)?;
+    if head.is_empty() || is_report(&head) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{}: is there already and no report", out.display()))
+        .hint("--force replaces it, --out names another file"))
+}
