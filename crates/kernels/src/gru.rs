@@ -224,8 +224,8 @@ fn products_of<const FMA: bool, const ROWS: usize>(
     let whole = columns / LANES * LANES;
     for column in (0..whole).step_by(LANES) {
         let mut sums = [*chunk(begin, column); ROWS];
-        for k in 0..inputs {
-            let of_k = chunk(weight, k * columns + column);
+        for (k, of_k) in weight.chunks_exact(columns).enumerate() {
+            let of_k = chunk(of_k, column);
             for row in 0..ROWS {
                 let value = rows[row][k];
                 for lane in 0..LANES {

@@ -72,7 +72,10 @@ fn gru4rec_goes_the_same_ways() {
     let goes_on = format!("{train} --from model --iterations 2");
     folder.succeeds(&goes_on);
     assert_screen!("gru4rec-from-more-layers", folder.screen(&format!("{goes_on} --layers 2 --quiet")));
-    assert_screen!("gru4rec-no-layers", folder.screen(&format!("{train} --layers 0 --hidden 0")));
+    assert_screen!(
+        "gru4rec-no-layers",
+        folder.screen("train gru4rec walks.csv --out model --layers 0 --hidden 0")
+    );
     assert_screen!("gru4rec-dry-run", folder.screen(&format!("{train} --dry-run")));
 }
 
