@@ -11,6 +11,8 @@ import subprocess
 THREADS = 2
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["RAYON_NUM_THREADS"] = str(THREADS)
+# PyTorch's; with more than there are processors it takes several times as long.
+os.environ["OMP_NUM_THREADS"] = str(THREADS)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
