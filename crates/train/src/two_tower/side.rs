@@ -147,8 +147,8 @@ impl<'a, B: DeviceBackend> SideLearner<'a, B> {
                 Error::Start { what, expected: expected.to_string(), got: got.to_string() }
             }
             Core::MissingDense { .. } => {
-                let expected = format!("{} hidden layers", self.config.hidden.len());
-                Error::Start { what: "a tower of", expected, got: "fewer".to_owned() }
+                let expected = self.config.hidden.len().to_string();
+                Error::Start { what: "fewer", expected, got: "hidden layers".to_owned() }
             }
             other => other.into(),
         })?;
