@@ -16,6 +16,7 @@ import csv
 import datetime
 import json
 import logging
+import os
 import pathlib
 import subprocess
 import tempfile
@@ -45,6 +46,9 @@ class RecBole:
         from recbole.utils import get_model, get_trainer, init_seed
 
         torch.set_num_threads(THREADS)
+        # It leaves logs wherever it is run.
+        here = pathlib.Path.cwd()
+        os.chdir(work)
         logging.disable(logging.INFO)
         warnings.filterwarnings("ignore")
         folder = work / "ml1m"
@@ -60,6 +64,7 @@ class RecBole:
         self.data, _, _ = data_preparation(config, create_dataset(config))
         self.model = get_model("BPR")(config, self.data.dataset).to("cpu")
         self.trainer = get_trainer(config["MODEL_TYPE"], "BPR")(config, self.model)
+        os.chdir(here)
         self.epochs = 0
 
     def epoch(self):
@@ -112,6 +117,7 @@ def main():
     parser.add_argument("--recmill", help="a release build that is there")
     parser.add_argument("--record", type=pathlib.Path, help="folder below benches/record")
     options = parser.parse_args()
+    options.data = options.data.resolve()
     recmill = options.recmill or built("-p", "recmill-cli", "--bin", "recmill")
     candidates = {}
     for user, item in pairs(options.data / "candidates.csv"):
