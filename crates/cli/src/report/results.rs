@@ -47,7 +47,7 @@ pub(super) fn lead(found: &Findings) -> Markup {
                 false => format!(". Its {name} is {model:.4}, that of the most popular items 0."),
             }
         }
-        Some(Test::Counted(_)) => ". It was measured on rows that it had not seen.".to_owned(),
+        Some(Test::Counted(_)) => ". It was measured on a test file.".to_owned(),
         None => ". It has not been measured on a test file.".to_owned(),
     };
     html! { (learned) (beside) }
