@@ -23,7 +23,7 @@ import tempfile
 import time
 import warnings
 
-from turns import ROOT, THREADS, built
+from turns import ROOT, THREADS, built, epochs_of
 
 import numpy as np  # noqa: E402
 
@@ -98,9 +98,7 @@ def ours(recmill, data, work):
     run("train", "bpr", data / "train.csv", "--out", out, "--factors", DIM, "--no-loss", "--device", "cpu", *common)
     asked = ["--test", data / "test.csv", "--candidates", data / "candidates.csv", "--k", K, "--json"]
     metrics = json.loads(run("evaluate", out, *asked, *common).stdout)["metrics"]
-    newest = out / "versions" / (out / "CURRENT").read_text().strip()
-    seconds = [json.loads(line)["seconds"] for line in (newest / "history.jsonl").read_text().splitlines()]
-    return seconds, metrics[f"hr@{K}"], metrics[f"ndcg@{K}"]
+    return [epoch["seconds"] for epoch in epochs_of(out)], metrics[f"hr@{K}"], metrics[f"ndcg@{K}"]
 
 
 def pairs(path):

@@ -24,7 +24,7 @@ import subprocess
 import tempfile
 import time
 
-from turns import ROOT, THREADS, built
+from turns import ROOT, THREADS, built, epochs_of
 
 import torch  # noqa: E402
 
@@ -129,9 +129,7 @@ def ours(recmill, data, work, epochs):
     command = [recmill, "train", "sasrec", data, "--out", out, "--keep", "1", "--holdout", "0", "--loss", "softmax"]
     command += ["--iterations", epochs, "--dropout", DROPOUT, "--threads", THREADS, "--quiet", "--device", "cpu"]
     subprocess.run(list(map(str, command)), check=True)
-    newest = out / "versions" / (out / "CURRENT").read_text().strip()
-    lines = (newest / "history.jsonl").read_text().splitlines()
-    return [(epoch["seconds"], epoch["loss"]) for epoch in map(json.loads, lines)]
+    return [(epoch["seconds"], epoch["loss"]) for epoch in epochs_of(out)]
 
 
 def main():

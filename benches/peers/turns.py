@@ -3,6 +3,7 @@
 Imported before numpy, whose matrix products take their number of threads from the environment when they are loaded.
 """
 
+import json
 import os
 import pathlib
 import statistics
@@ -47,6 +48,12 @@ class Child:
     def close(self):
         self.child.stdin.close()
         self.child.wait()
+
+
+def epochs_of(model):
+    """Returns what history.jsonl of a trained model says of each epoch: seconds, loss and more."""
+    newest = model / "versions" / (model / "CURRENT").read_text().strip()
+    return list(map(json.loads, (newest / "history.jsonl").read_text().splitlines()))
 
 
 def medians(peer, theirs, ours):

@@ -24,7 +24,7 @@ import subprocess
 import tempfile
 import time
 
-from turns import ROOT, THREADS, built
+from turns import ROOT, THREADS, built, epochs_of
 
 import torch  # noqa: E402
 
@@ -102,9 +102,7 @@ def ours(recmill, data, work, epochs):
     command += ["--factors", DIM, "--batch-size", BATCH, "--n-negatives", 0, "--temperature", TEMPERATURE]
     command += ["--iterations", epochs, "--threads", THREADS, "--quiet", "--device", "cpu"]
     subprocess.run(list(map(str, command)), check=True)
-    newest = out / "versions" / (out / "CURRENT").read_text().strip()
-    lines = (newest / "history.jsonl").read_text().splitlines()
-    return [(epoch["seconds"], epoch["loss"]) for epoch in map(json.loads, lines)]
+    return [(epoch["seconds"], epoch["loss"]) for epoch in epochs_of(out)]
 
 
 def main():

@@ -9,7 +9,21 @@ from ._recommender import FactorRecommender, PlainRecommender
 __all__ = ["MatrixFactorization", "Warp"]
 
 
-class MatrixFactorization(PlainRecommender, FactorRecommender):
+class _Factors(PlainRecommender, FactorRecommender):
+    """The vectors as they are."""
+
+    @property
+    def user_factors(self) -> Any:
+        """``[n_users, factors]`` float32; ``None`` before fitting."""
+        return None if self._model is None else self._parameter("user_factors")
+
+    @property
+    def item_factors(self) -> Any:
+        """``[n_items, factors]`` float32; ``None`` before fitting."""
+        return None if self._model is None else self._parameter("item_factors")
+
+
+class MatrixFactorization(_Factors):
     """Matrix factorization that tells each of a user's items from many others at once, by a softmax over sampled items.
 
     Parameters
@@ -111,18 +125,8 @@ class MatrixFactorization(PlainRecommender, FactorRecommender):
         self.refit = refit
         self.device = device
 
-    @property
-    def user_factors(self) -> Any:
-        """``[n_users, factors]`` float32; ``None`` before fitting."""
-        return None if self._model is None else self._parameter("user_factors")
 
-    @property
-    def item_factors(self) -> Any:
-        """``[n_items, factors]`` float32; ``None`` before fitting."""
-        return None if self._model is None else self._parameter("item_factors")
-
-
-class Warp(PlainRecommender, FactorRecommender):
+class Warp(_Factors):
     """Matrix factorization that learns from the items that stand too high (Weston et al. 2011).
 
     For each interaction, items are drawn until one is found that is scored nearly as high; the fewer draws that takes, the
@@ -191,13 +195,3 @@ class Warp(PlainRecommender, FactorRecommender):
         self.item_bias = item_bias
         self.init_scale = init_scale
         self.device = device
-
-    @property
-    def user_factors(self) -> Any:
-        """``[n_users, factors]`` float32; ``None`` before fitting."""
-        return None if self._model is None else self._parameter("user_factors")
-
-    @property
-    def item_factors(self) -> Any:
-        """``[n_items, factors]`` float32; ``None`` before fitting."""
-        return None if self._model is None else self._parameter("item_factors")
