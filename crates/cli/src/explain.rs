@@ -59,6 +59,9 @@ impl From<Core> for Failure {
                     _ => failure.hint("--on-bad-row skip leaves such rows out and counts them"),
                 }
             }
+            Core::BadAttribute { .. } => {
+                Failure::failed(message).hint("mend the value, leave it empty, or leave the column out")
+            }
             Core::NoSuchColumn { .. } => Failure::failed(message),
             Core::NoColumnFor { role: "label", .. } => {
                 Failure::failed(message).hint("name the column to learn with --label; its values are 0 and 1")

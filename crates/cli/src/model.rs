@@ -56,18 +56,24 @@ impl Model {
                 self.kind()
             ))
             .hint(format!("recmill train two-tower --{flag} FILE learns from columns of {flag}")),
+            Core::BadAttribute { id, column, expected, found, .. } => {
+                Core::BadAttribute { what: file.to_owned(), id, column, expected, found }.into()
+            }
             other => other.into(),
         })?;
-        let (ids, rows) = added;
-        let known = report.rows - ids.len() as u64;
+        let known = report.rows - added.ids.len() as u64;
         let one = flag.trim_end_matches('s');
         let beside = match known {
             0 => String::new(),
-            known => format!("; {} known to the model stay as it has learned them", count(known)),
+            known => format!("; {} known to the model as before", count(known)),
         };
-        note!("{file}: {}{beside}", counted(ids.len() as u64, &format!("new {one}")));
+        note!("{file}: {}{beside}", counted(added.ids.len() as u64, &format!("new {one}")));
+        for (column, n) in &added.unseen {
+            let values = counted(*n, "value");
+            note!("{file}: {column}: {values} that training did not have, from which nothing is known");
+        }
         if side == Side::Items {
-            self.added = Some(rows);
+            self.added = Some(added.rows);
         }
         Ok(())
     }

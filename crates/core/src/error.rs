@@ -144,6 +144,20 @@ pub enum Error {
     /// A row of the data cannot be used.
     #[error("{0}")]
     BadRow(Box<crate::data::BadRow>),
+    /// A column of a user or an item cannot be used.
+    #[error("{what}: `{id}`: column {column}: expected {expected}, found `{found}`")]
+    BadAttribute {
+        /// Whose columns they are.
+        what: String,
+        /// The user or the item.
+        id: String,
+        /// The column.
+        column: String,
+        /// What was expected.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
     /// A file of the data cannot be read to its end: truncated, damaged, or of another format than it says.
     #[error("{path}: {what}")]
     BadFile {

@@ -32,7 +32,7 @@ pub use item_knn::{ItemKnn, ItemKnnConfig, Measure, NeighboursOf};
 pub use lmf::{Lmf, LmfConfig};
 pub use mf::{Mf, MfConfig, MfLoss, Similarity};
 pub use most_popular::{Count, MostPopular, MostPopularConfig};
-pub use pair_factors::{FOLD_IN_NEGATIVES, PairModel};
+pub use pair_factors::{FOLD_IN_NEGATIVES, PairModel, scale_to};
 pub use sasrec::{SasRec, SasRecConfig, SasRecNetwork};
 pub use sequences::{
     SequenceConfig, SequenceLoss, SequenceModel, SequenceNetwork, SequenceRows, SequenceSettings,
@@ -113,12 +113,12 @@ pub trait Retriever: Send + Sync {
 
     /// Adds users or items that came after training behind the others, by what is known of them: one for each row of `attributes`, whose
     /// columns are those that training was given. They are answered from, and found, like all others. It is for asking: a model that was added to
-    /// is not one to be stored.
+    /// is not one to be stored. Returns how many values of which column training did not have: nothing is known from those.
     ///
     /// # Errors
     /// [`crate::Error::NoFeatures`] when the model has learned nothing of what they are like; [`crate::Error::NoSuchColumn`] and
-    /// [`crate::Error::BadRow`] for attributes that are not as those of training.
-    fn add(&mut self, side: Side, attributes: &RecordBatch) -> Result<()> {
+    /// [`crate::Error::BadAttribute`] for attributes that are not as those of training.
+    fn add(&mut self, side: Side, attributes: &RecordBatch) -> Result<Vec<(String, u64)>> {
         let _ = attributes;
         Err(crate::Error::NoFeatures { side: side.name() })
     }

@@ -147,6 +147,17 @@ impl Ids for LaterIds {
     }
 }
 
+/// Who or what was added to a [`Recommender`].
+#[derive(Debug)]
+pub struct Added {
+    /// The ids that the model did not have.
+    pub ids: IdMap,
+    /// What is known of them, a row each.
+    pub rows: RecordBatch,
+    /// How many values of which column training did not have: nothing is known from those.
+    pub unseen: Vec<(String, u64)>,
+}
+
 /// A model, its ids, and what its users have had.
 pub struct Recommender {
     retriever: Box<dyn Retriever>,
@@ -193,24 +204,23 @@ impl Recommender {
     }
 
     /// Adds users or items that came after training, placed by what is known of them: each row of `attributes` that the model has no
-    /// id for, which the first column holds. What they have had, if anything, is for [`Recommender::set_history`] to say, later. Returns the ids
-    /// that were added, and the rows of `attributes` that are theirs; lists are scored on the CPU until [`Recommender::score_on`].
+    /// id for, which the first column holds. What they have had, if anything, is for [`Recommender::set_history`] to say, later. Lists are scored on the CPU until [`Recommender::score_on`].
     ///
     /// # Errors
     /// [`Error::NoFeatures`] when the model learned nothing of what they are like; [`Error::BadFile`] when the first column holds no ids; as
     /// [`Retriever::add`].
-    pub fn add(&mut self, side: Side, attributes: &Attributes) -> Result<(IdMap, RecordBatch)> {
+    pub fn add(&mut self, side: Side, attributes: &Attributes) -> Result<Added> {
         let known = match side {
             Side::Users => &mut self.users,
             Side::Items => &mut self.items,
         };
-        let (new, rows) = attributes.unknown_to(&**known)?;
-        self.retriever.add(side, &rows)?;
-        *known = Arc::new(LaterIds { first: known.clone(), later: new.clone() });
+        let (ids, rows) = attributes.unknown_to(&**known)?;
+        let unseen = self.retriever.add(side, &rows)?;
+        *known = Arc::new(LaterIds { first: known.clone(), later: ids.clone() });
         if side == Side::Items {
             self.popular = OnceLock::new();
         }
-        Ok((new, rows))
+        Ok(Added { ids, rows, unseen })
     }
 
     /// Counts `history` as what its users have had, instead of what the model learnt from; returns how many of its

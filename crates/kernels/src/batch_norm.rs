@@ -68,21 +68,28 @@ pub struct ColumnStatistics<'a> {
     pub variance: &'a [f32],
 }
 
+/// Refuses `columns` that are not `width` long, and `values` that are not all of one number of rows of it.
+pub(crate) fn check_columns(
+    op: &'static str,
+    width: usize,
+    columns: &[(&'static str, usize)],
+    values: &[(&'static str, usize)],
+) -> Result<()> {
+    if let Some(&(what, got)) = columns.iter().find(|&&(_, got)| got != width) {
+        return Err(Error::Shape { op, what, expected: width, got });
+    }
+    let whole = values.first().map_or(0, |&(_, len)| len - len % width.max(1));
+    match values.iter().find(|&&(_, got)| got != whole || (width == 0 && got > 0)) {
+        Some(&(what, got)) => Err(Error::Shape { op, what, expected: whole, got }),
+        None => Ok(()),
+    }
+}
+
 impl BatchNorm<'_> {
     fn check(&self, columns: &[(&'static str, usize)], values: &[(&'static str, usize)]) -> Result<()> {
         let width = self.scale.len();
-        for &(what, got) in columns.iter().chain(&[("shift", self.shift.len())]) {
-            if got != width {
-                return Err(Error::Shape { op: OP, what, expected: width, got });
-            }
-        }
-        let whole = values.first().map_or(0, |&(_, len)| len - len % width.max(1));
-        for &(what, got) in values {
-            if got != whole || (width == 0 && got > 0) {
-                return Err(Error::Shape { op: OP, what, expected: whole, got });
-            }
-        }
-        Ok(())
+        check_columns(OP, width, &[("shift", self.shift.len())], &[])?;
+        check_columns(OP, width, columns, values)
     }
 
     fn relu(&self) -> bool {

@@ -31,6 +31,7 @@ use crate::{
     Error, Result,
     exp::{exp_of_negative, madd},
     lanes::dot,
+    sequences::Sequences,
     simd::{self, Kernel, Level, Simd, dispatch},
 };
 
@@ -48,8 +49,8 @@ pub struct CausalAttention<'a> {
 }
 
 impl CausalAttention<'_> {
-    fn rows(&self) -> usize {
-        self.ends.last().map_or(0, |&end| end as usize)
+    fn sequences(&self) -> Sequences<'_> {
+        Sequences(self.ends)
     }
 
     fn check(&self, joined: &[(&'static str, usize)], plain: &[(&'static str, usize)]) -> Result<()> {
@@ -57,34 +58,14 @@ impl CausalAttention<'_> {
             let expected = "a divisor of the width";
             return Err(Error::Parameter { op: OP, what: "heads", expected, got: self.heads as f64 });
         }
-        if let Some(at) = self.ends.windows(2).position(|ends| ends[0] > ends[1]) {
-            let (expected, got) = (self.ends[at] as usize, self.ends[at + 1] as usize);
-            return Err(Error::Shape { op: OP, what: "ends of sequences", expected, got });
-        }
-        let of = |width: usize| self.rows() * width;
+        self.sequences().check(OP)?;
+        let of = |width: usize| self.sequences().rows() * width;
         for (values, expected) in [(joined, of(3 * self.width)), (plain, of(self.width))] {
             if let Some(&(what, got)) = values.iter().find(|(_, got)| *got != expected) {
                 return Err(Error::Shape { op: OP, what, expected, got });
             }
         }
         Ok(())
-    }
-
-    /// Cuts `values` of `width` a row into the sequences' own.
-    fn cut<'v>(&self, mut values: &'v mut [f32], width: usize) -> Vec<&'v mut [f32]> {
-        let mut begin = 0;
-        let piece = |&end: &u32| {
-            let (own, rest) = std::mem::take(&mut values).split_at_mut((end - begin) as usize * width);
-            (values, begin) = (rest, end);
-            own
-        };
-        self.ends.iter().map(piece).collect()
-    }
-
-    /// The rows of sequence `at`.
-    fn sequence(&self, at: usize) -> std::ops::Range<usize> {
-        let begin = if at == 0 { 0 } else { self.ends[at - 1] as usize };
-        begin..self.ends[at] as usize
     }
 }
 
@@ -98,15 +79,18 @@ impl CausalAttention<'_> {
 pub fn causal_attention(of: &CausalAttention<'_>, qkv: &[f32], y: &mut [f32]) -> Result<()> {
     of.check(&[("qkv", qkv.len())], &[("y", y.len())])?;
     let level = simd::level();
-    of.cut(y, of.width).into_par_iter().enumerate().for_each_init(Vec::new, |weights, (at, y)| {
-        let rows = of.sequence(at);
-        let qkv = &qkv[rows.start * 3 * of.width..rows.end * 3 * of.width];
-        let own = Own { qkv, width: of.width, heads: of.heads };
-        match level {
-            Level::Portable => dispatch(level, Forward::<false> { own, first: 0, y, weights }),
-            _ => dispatch(level, Forward::<true> { own, first: 0, y, weights }),
-        }
-    });
+    of.sequences().cut(y, of.width).into_par_iter().enumerate().for_each_init(
+        Vec::new,
+        |weights, (at, y)| {
+            let rows = of.sequences().at(at);
+            let qkv = &qkv[rows.start * 3 * of.width..rows.end * 3 * of.width];
+            let own = Own { qkv, width: of.width, heads: of.heads };
+            match level {
+                Level::Portable => dispatch(level, Forward::<false> { own, first: 0, y, weights }),
+                _ => dispatch(level, Forward::<true> { own, first: 0, y, weights }),
+            }
+        },
+    );
     Ok(())
 }
 
@@ -127,7 +111,7 @@ pub fn causal_attention_last(of: &CausalAttention<'_>, qkv: &[f32], y: &mut [f32
     }
     let level = simd::level();
     y.par_chunks_mut(of.width.max(1)).enumerate().for_each_init(Vec::new, |weights, (at, y)| {
-        let rows = of.sequence(at);
+        let rows = of.sequences().at(at);
         y.fill(0.0);
         let Some(first) = rows.len().checked_sub(1) else { return };
         let qkv = &qkv[rows.start * 3 * of.width..rows.end * 3 * of.width];
@@ -155,16 +139,19 @@ pub fn causal_attention_backward(
 ) -> Result<()> {
     of.check(&[("qkv", qkv.len()), ("out", out.len())], &[("gradient", gradient.len())])?;
     let level = simd::level();
-    of.cut(out, 3 * of.width).into_par_iter().enumerate().for_each_init(Vec::new, |weights, (at, out)| {
-        let rows = of.sequence(at);
-        let qkv = &qkv[rows.start * 3 * of.width..rows.end * 3 * of.width];
-        let gradient = &gradient[rows.start * of.width..rows.end * of.width];
-        let own = Own { qkv, width: of.width, heads: of.heads };
-        match level {
-            Level::Portable => dispatch(level, Backward::<false> { own, gradient, out, weights }),
-            _ => dispatch(level, Backward::<true> { own, gradient, out, weights }),
-        }
-    });
+    of.sequences().cut(out, 3 * of.width).into_par_iter().enumerate().for_each_init(
+        Vec::new,
+        |weights, (at, out)| {
+            let rows = of.sequences().at(at);
+            let qkv = &qkv[rows.start * 3 * of.width..rows.end * 3 * of.width];
+            let gradient = &gradient[rows.start * of.width..rows.end * of.width];
+            let own = Own { qkv, width: of.width, heads: of.heads };
+            match level {
+                Level::Portable => dispatch(level, Backward::<false> { own, gradient, out, weights }),
+                _ => dispatch(level, Backward::<true> { own, gradient, out, weights }),
+            }
+        },
+    );
     Ok(())
 }
 
@@ -301,8 +288,8 @@ impl<const FMA: bool> Kernel for Backward<'_, FMA> {
 /// [`causal_attention`] in f64.
 pub fn causal_attention_reference(of: &CausalAttention<'_>, qkv: &[f64]) -> Vec<f64> {
     let (width, dim) = (of.width, of.width / of.heads);
-    let mut y = vec![0.0; of.rows() * width];
-    for rows in (0..of.ends.len()).map(|at| of.sequence(at)) {
+    let mut y = vec![0.0; of.sequences().rows() * width];
+    for rows in (0..of.ends.len()).map(|at| of.sequences().at(at)) {
         for (i, head) in rows.clone().flat_map(|i| (0..of.heads).map(move |head| (i, head))) {
             let get = |row: usize, which: usize| &qkv[(3 * row + which) * width + head * dim..][..dim];
             let score = |j: usize| {
@@ -361,7 +348,7 @@ mod tests {
     }
 
     fn agrees(of: &CausalAttention<'_>) {
-        let n = of.rows() * of.width;
+        let n = of.sequences().rows() * of.width;
         let (qkv, w) = (some(3 * n, 1), some(n, 2));
         let wide: Vec<f64> = qkv.iter().map(|&x| f64::from(x)).collect();
         let mut y = vec![0.0; n];
@@ -373,7 +360,7 @@ mod tests {
             );
         }
         for at in 0..of.ends.len() {
-            let rows = of.sequence(at);
+            let rows = of.sequences().at(at);
             let own = CausalAttention { ends: &[rows.len() as u32], ..*of };
             let mut alone = vec![0.0; rows.len() * of.width];
             causal_attention(&own, &qkv[rows.start * 3 * of.width..rows.end * 3 * of.width], &mut alone)
@@ -383,7 +370,7 @@ mod tests {
         let mut last = vec![1.0; of.ends.len() * of.width];
         causal_attention_last(of, &qkv, &mut last).unwrap();
         for (at, last) in last.chunks_exact(of.width).enumerate() {
-            let rows = of.sequence(at);
+            let rows = of.sequences().at(at);
             let expected = match rows.is_empty() {
                 true => vec![0.0; of.width],
                 false => y[(rows.end - 1) * of.width..rows.end * of.width].to_vec(),

@@ -38,15 +38,15 @@ use rayon::prelude::*;
 use crate::{
     Activation, Error, Linear, LinearGradients, LinearScratch, Products, Result,
     exp::{exp_of_negative, madd},
+    lanes::LANES,
     linear, linear_backward,
+    sequences::Sequences,
     simd::{self, Kernel, Level, Simd, dispatch},
 };
 
 const OP: &str = "gru";
 /// Sequences that go side by side.
 const TILE: usize = 4;
-/// Columns of a product that stay in registers.
-const LANES: usize = 16;
 
 /// The parameters of the operation, and which rows are a sequence.
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +73,8 @@ pub struct GruGradients<'a> {
 }
 
 impl Gru<'_> {
-    fn rows(&self) -> usize {
-        self.ends.last().map_or(0, |&end| end as usize)
+    fn sequences(&self) -> Sequences<'_> {
+        Sequences(self.ends)
     }
 
     fn check(&self, gates: &[(&'static str, usize)], states: &[(&'static str, usize)]) -> Result<()> {
@@ -82,13 +82,11 @@ impl Gru<'_> {
         if w == 0 {
             return Err(Error::Parameter { op: OP, what: "width", expected: "at least 1", got: 0.0 });
         }
-        if let Some(at) = self.ends.windows(2).position(|ends| ends[0] > ends[1]) {
-            let (expected, got) = (self.ends[at] as usize, self.ends[at + 1] as usize);
-            return Err(Error::Shape { op: OP, what: "ends of sequences", expected, got });
-        }
+        self.sequences().check(OP)?;
+        let rows = self.sequences().rows();
         let parameters = [("weight", self.weight.len(), 3 * w * w), ("bias", self.bias.len(), 3 * w)];
-        let gates = gates.iter().map(|&(what, got)| (what, got, self.rows() * 3 * w));
-        let states = states.iter().map(|&(what, got)| (what, got, self.rows() * w));
+        let gates = gates.iter().map(|&(what, got)| (what, got, rows * 3 * w));
+        let states = states.iter().map(|&(what, got)| (what, got, rows * w));
         let mut all = parameters.into_iter().chain(gates).chain(states);
         match all.find(|&(_, got, expected)| got != expected) {
             Some((what, got, expected)) => Err(Error::Shape { op: OP, what, expected, got }),
@@ -96,28 +94,12 @@ impl Gru<'_> {
         }
     }
 
-    /// The rows of sequence `at`.
-    fn sequence(&self, at: usize) -> std::ops::Range<usize> {
-        let begin = if at == 0 { 0 } else { self.ends[at - 1] as usize };
-        begin..self.ends[at] as usize
-    }
-
     /// The sequences that have rows, the longest first.
     fn by_length<T>(&self, each: impl IntoIterator<Item = T>) -> Vec<(usize, T)> {
         let mut all: Vec<(usize, T)> = each.into_iter().enumerate().collect();
-        all.retain(|&(at, _)| !self.sequence(at).is_empty());
-        all.sort_by_key(|&(at, _)| std::cmp::Reverse(self.sequence(at).len()));
+        all.retain(|&(at, _)| !self.sequences().at(at).is_empty());
+        all.sort_by_key(|&(at, _)| std::cmp::Reverse(self.sequences().at(at).len()));
         all
-    }
-
-    /// Cuts `values` of `width` a row into the sequences' own.
-    fn cut<'v>(&self, mut values: &'v mut [f32], width: usize) -> Vec<&'v mut [f32]> {
-        let piece = |at: usize| {
-            let (own, rest) = std::mem::take(&mut values).split_at_mut(self.sequence(at).len() * width);
-            values = rest;
-            own
-        };
-        (0..self.ends.len()).map(piece).collect()
     }
 }
 
@@ -135,7 +117,7 @@ pub fn gru(of: &Gru<'_>, x: &[f32], first: Option<&[f32]>, states: &mut [f32]) -
         return Err(Error::Shape { op: OP, what: "first", expected, got });
     }
     let level = simd::level();
-    let mut sequences = of.by_length(of.cut(states, of.width));
+    let mut sequences = of.by_length(of.sequences().cut(states, of.width));
     sequences.par_chunks_mut(TILE).for_each(|tile| match level {
         Level::Portable => dispatch(level, Forward::<false> { of, x, first, tile }),
         _ => dispatch(level, Forward::<true> { of, x, first, tile }),
@@ -165,7 +147,7 @@ pub fn gru_backward(
     )?;
     // The state before each row.
     let mut before = vec![0.0; states.len()];
-    for rows in (0..of.ends.len()).map(|at| of.sequence(at)).filter(|rows| !rows.is_empty()) {
+    for rows in (0..of.ends.len()).map(|at| of.sequences().at(at)).filter(|rows| !rows.is_empty()) {
         before[(rows.start + 1) * w..rows.end * w]
             .copy_from_slice(&states[rows.start * w..(rows.end - 1) * w]);
     }
@@ -184,7 +166,7 @@ pub fn gru_backward(
         row.iter().enumerate().for_each(|(column, &u)| transposed[column * w + k] = u);
     }
     let level = simd::level();
-    let both = of.cut(into.x, 3 * w).into_iter().zip(of.cut(&mut sums, 3 * w));
+    let both = of.sequences().cut(into.x, 3 * w).into_iter().zip(of.sequences().cut(&mut sums, 3 * w));
     let mut sequences = of.by_length(both);
     sequences.par_chunks_mut(TILE).for_each(|tile| {
         let (before, transposed) = (&before[..], &transposed[..]);
@@ -314,7 +296,7 @@ impl<const FMA: bool> Kernel for Forward<'_, '_, FMA> {
             products::<FMA>(active, &h, of.weight, of.bias, &mut sums);
             let rows = h.chunks_exact_mut(w).zip(sums.chunks_exact(3 * w));
             for ((at, states), (h, sums)) in tile[..active].iter_mut().zip(rows) {
-                let row = of.sequence(*at).start + step;
+                let row = of.sequences().at(*at).start + step;
                 let [x_r, x_z, x_n] = parts(&x[row * 3 * w..(row + 1) * 3 * w], w);
                 let [s_r, s_z, s_n] = parts(sums, w);
                 for i in 0..w {
@@ -352,11 +334,11 @@ impl<const FMA: bool> Kernel for Backward<'_, '_, FMA> {
         let (mut stays, mut of_sums, mut of_h) =
             (vec![0.0; TILE * w], vec![0.0; TILE * 3 * w], vec![0.0; TILE * w]);
         let none = vec![0.0; w];
-        let longest = tile.first().map_or(0, |(at, _)| of.sequence(*at).len());
+        let longest = tile.first().map_or(0, |(at, _)| of.sequences().at(*at).len());
         for step in (0..longest).rev() {
-            let active = tile.iter().take_while(|(at, _)| step < of.sequence(*at).len()).count();
+            let active = tile.iter().take_while(|(at, _)| step < of.sequences().at(*at).len()).count();
             for (place, (at, (of_x, sums))) in tile[..active].iter_mut().enumerate() {
-                let row = of.sequence(*at).start + step;
+                let row = of.sequences().at(*at).start + step;
                 let own = step * 3 * w..(step + 1) * 3 * w;
                 let [x_r, x_z, x_n] = parts(&x[row * 3 * w..(row + 1) * 3 * w], w);
                 let [to_r, to_z, to_n] = parts_mut(&mut of_x[own.clone()], w);
@@ -391,7 +373,7 @@ pub fn gru_reference(of: &Gru<'_>, x: &[f64]) -> Vec<f64> {
     let w = of.width;
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     let mut states = Vec::with_capacity(x.len() / 3);
-    for rows in (0..of.ends.len()).map(|at| of.sequence(at)) {
+    for rows in (0..of.ends.len()).map(|at| of.sequences().at(at)) {
         let mut h = vec![0.0; w];
         for x in x[rows.start * 3 * w..rows.end * 3 * w].chunks_exact(3 * w) {
             let sum = |column: usize| {
@@ -453,7 +435,7 @@ mod tests {
     }
 
     fn agrees(of: &Gru<'_>) {
-        let (n, w) = (of.rows() * of.width, of.width);
+        let (n, w) = (of.sequences().rows() * of.width, of.width);
         let (x, weights) = (some(3 * n, 3), some(n, 4));
         let wide: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
         let mut states = vec![0.0; n];
@@ -461,7 +443,7 @@ mod tests {
         for (ours, expected) in states.iter().zip(gru_reference(of, &wide)) {
             assert!((f64::from(*ours) - expected).abs() < 3e-6, "{ours} for {expected}");
         }
-        for rows in (0..of.ends.len()).map(|at| of.sequence(at)).filter(|rows| !rows.is_empty()) {
+        for rows in (0..of.ends.len()).map(|at| of.sequences().at(at)).filter(|rows| !rows.is_empty()) {
             // Alone, and in two parts.
             let cut = rows.start + rows.len() / 2;
             let mut alone = vec![0.0; rows.len() * w];

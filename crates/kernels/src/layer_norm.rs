@@ -27,7 +27,8 @@
 use rayon::prelude::*;
 
 use crate::{
-    Error, Result,
+    Result,
+    batch_norm::check_columns,
     lanes::sum,
     simd::{self, Kernel, Simd, dispatch},
 };
@@ -61,16 +62,8 @@ pub struct LayerNormGradients<'a> {
 impl LayerNorm<'_> {
     fn check(&self, columns: &[(&'static str, usize)], values: &[(&'static str, usize)]) -> Result<()> {
         let width = self.scale.len();
-        for &(what, got) in columns.iter().chain(&[("shift", self.shift.len())]) {
-            if got != width {
-                return Err(Error::Shape { op: OP, what, expected: width, got });
-            }
-        }
-        let whole = values.first().map_or(0, |&(_, len)| len - len % width.max(1));
-        match values.iter().find(|&&(_, got)| got != whole || (width == 0 && got > 0)) {
-            Some(&(what, got)) => Err(Error::Shape { op: OP, what, expected: whole, got }),
-            None => Ok(()),
-        }
+        check_columns(OP, width, &[("shift", self.shift.len())], &[])?;
+        check_columns(OP, width, columns, values)
     }
 }
 

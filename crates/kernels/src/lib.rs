@@ -43,6 +43,7 @@ mod row_words;
 mod score_topk;
 mod scratch;
 mod segment;
+mod sequences;
 mod shared_rows;
 pub mod simd;
 mod similarity;

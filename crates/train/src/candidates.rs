@@ -2,14 +2,19 @@
 
 use std::collections::HashMap;
 
-use recmill_core::{Dataset, models::Negatives};
+use burn::tensor::{Tensor, TensorData};
+use recmill_core::{
+    Dataset,
+    dense::{Against, DeviceBackend, against, buffer_of},
+    models::Negatives,
+};
 use recmill_kernels::{
-    Candidates,
+    CandidateLoss, Candidates, Device,
     negative::{AliasTable, Distribution, popularity},
     philox::Draws,
 };
 
-use crate::{Result, data::sparse_rows};
+use crate::{Error, Result, data::sparse_rows};
 
 /// The streams of the drawn items, one an epoch, far from those of the first values.
 const DRAWN: u64 = 1 << 39;
@@ -87,6 +92,27 @@ impl Choice {
             targets: &self.targets,
             groups: &self.groups,
             hidden: &self.hidden,
+        }
+    }
+
+    /// Compares rows, one a position, with the candidates: the sum of the losses, and the gradients of their mean.
+    pub(crate) fn compare<B: DeviceBackend>(
+        &self,
+        rows: Tensor<B, 2>,
+        candidates: Tensor<B, 2>,
+        loss: CandidateLoss,
+        (epoch, device): (u32, Device),
+    ) -> Result<(f64, Against<B>)> {
+        let bias = TensorData::new(self.bias.clone(), [self.items.len()]);
+        let bias = Tensor::<B, 1>::from_data(bias, &candidates.device());
+        let share = 1.0 / self.targets.len() as f32;
+        let found = against(rows, candidates, bias, &self.candidates(), loss, share);
+        let losses = buffer_of(found.losses.clone())?.into_vec()?;
+        B::check_answers(device)?;
+        let sum: f64 = losses.iter().map(|&loss| f64::from(loss)).sum();
+        match sum.is_finite() {
+            true => Ok((sum, found)),
+            false => Err(Error::Diverged { epoch, loss: sum }),
         }
     }
 }

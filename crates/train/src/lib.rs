@@ -4,6 +4,9 @@
 //! and the seed. [`Prediction`] says beforehand what memory it will take. The crate prints nothing: it tells a
 //! [`Progress`].
 
+#[macro_use]
+mod on_backend;
+
 mod als;
 mod candidates;
 pub mod conformance;

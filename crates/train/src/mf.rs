@@ -7,15 +7,13 @@
 //! Only interactions of positive value count, each once whatever its value. The loss is the mean over the epoch's interactions, each
 //! taken before its own step.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use recmill_core::{
     Dataset, Parameters,
-    dense::{Cpu, DeviceBackend, Gpu, SCORES_AT_ONCE, against, buffer_of, matrix_of},
-    models::{Mf, MfConfig, MfLoss, Retriever},
+    dense::{DeviceBackend, SCORES_AT_ONCE, buffer_of, matrix_of},
+    models::{Mf, MfConfig, MfLoss, Retriever, scale_to},
 };
-use recmill_kernels::{
-    Buffer, CudaRuntime, Device, RowType, SparseOptimizer, SparseStep, Table, WgpuRuntime, gather,
-};
+use recmill_kernels::{Buffer, Device, RowType, SparseOptimizer, SparseStep, Table, gather};
 
 use crate::{
     Error, Learner, Prediction, Result,
@@ -32,11 +30,7 @@ pub(crate) fn learner<'a>(
     seed: u64,
     device: Device,
 ) -> Result<Box<dyn Learner + 'a>> {
-    Ok(match device {
-        Device::Cpu => Box::new(MfLearner::<Cpu>::new(config, data, seed, device)?),
-        Device::Cuda(_) => Box::new(MfLearner::<Gpu<CudaRuntime>>::new(config, data, seed, device)?),
-        Device::Wgpu(_) => Box::new(MfLearner::<Gpu<WgpuRuntime>>::new(config, data, seed, device)?),
-    })
+    on_backend!(device, B => Ok(Box::new(MfLearner::<B>::new(config, data, seed, device)?)))
 }
 
 /// Returns the bytes of everything that learning allocates.
@@ -114,18 +108,9 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
         let choice = self.choosing.choose(&next, &owners, in_batch, epoch, batch);
         let x = Scaled::<B>::new(gather(&self.users, &users)?, self.config)?;
         let y = Scaled::<B>::new(gather(&self.items, &choice.items)?, self.config)?;
-        let bias = TensorData::new(choice.bias.clone(), [choice.items.len()]);
-        let bias = Tensor::<B, 1>::from_data(bias, &y.scaled.device());
-        let (scale, of) = (1.0 / pairs.len() as f32, choice.candidates());
-        let (rows, candidates) = (x.scaled.clone(), y.scaled.clone());
         let loss = self.config.candidate_loss(choice.drawn);
-        let found = against(rows, candidates, bias, &of, loss, scale);
-        let losses = buffer_of(found.losses)?.into_vec()?;
-        B::check_answers(self.device)?;
-        let sum: f64 = losses.iter().map(|&loss| f64::from(loss)).sum();
-        if !sum.is_finite() {
-            return Err(Error::Diverged { epoch, loss: sum });
-        }
+        let (rows, candidates) = (x.scaled.clone(), y.scaled.clone());
+        let (sum, found) = choice.compare(rows, candidates, loss, (epoch, self.device))?;
         let (l2, seed) = (self.config.regularization as f32, self.seed);
         let step = SparseStep { learning_rate: self.config.learning_rate as f32, l2, seed };
         let of_users = buffer_of(x.back(found.rows))?;
@@ -141,9 +126,7 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
             let Some(length) = self.config.length() else { return Ok(table) };
             let fill = |row, values: &mut [f32]| {
                 table.read_row(row, values)?;
-                let own = values.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-                let scale = if own > 0.0 { length / own } else { 0.0 };
-                values.iter_mut().for_each(|x| *x = (f64::from(*x) * scale) as f32);
+                scale_to(length, values);
                 Ok(())
             };
             Ok(Table::from_rows(table.rows(), table.dim(), RowType::F32, what, fill)?)
@@ -223,6 +206,8 @@ impl<B: DeviceBackend> Learner for MfLearner<'_, B> {
 
 #[cfg(test)]
 mod tests {
+    use recmill_core::dense::Cpu;
+
     use super::*;
 
     #[test]

@@ -8,15 +8,12 @@
 
 use std::sync::Arc;
 
-use burn::{
-    backend::Autodiff,
-    tensor::{Tensor, TensorData},
-};
+use burn::{backend::Autodiff, tensor::Tensor};
 use recmill_core::{
     Dataset, Parameter, Parameters,
     dense::{
-        Against, Cpu, DeviceBackend, Dropout, Gpu, InTraining, Initial, SCORES_AT_ONCE, against, buffer_of,
-        load_parameters, matrix_of, put_parameters,
+        Against, DeviceBackend, Dropout, InTraining, Initial, SCORES_AT_ONCE, buffer_of, load_parameters,
+        matrix_of, put_parameters,
     },
     models::{
         Retriever, SequenceConfig, SequenceLoss, SequenceModel, SequenceNetwork, SequenceRows,
@@ -24,7 +21,7 @@ use recmill_core::{
     },
     rankers::DenseOptimizer,
 };
-use recmill_kernels::{CudaRuntime, Device, SparseOptimizer, SparseStep, Table, WgpuRuntime, gather};
+use recmill_kernels::{Device, SparseOptimizer, SparseStep, Table, gather};
 
 use crate::{
     Error, Learner, Prediction, Result,
@@ -41,11 +38,7 @@ pub(crate) fn learner<'a, C: SequenceConfig>(
     seed: u64,
     device: Device,
 ) -> Result<Box<dyn Learner + 'a>> {
-    Ok(match device {
-        Device::Cpu => Box::new(SequenceLearner::<C, Cpu>::new(config, data, seed, device)?),
-        Device::Cuda(_) => Box::new(SequenceLearner::<C, Gpu<CudaRuntime>>::new(config, data, seed, device)?),
-        Device::Wgpu(_) => Box::new(SequenceLearner::<C, Gpu<WgpuRuntime>>::new(config, data, seed, device)?),
-    })
+    on_backend!(device, B => Ok(Box::new(SequenceLearner::<C, B>::new(config, data, seed, device)?)))
 }
 
 /// Returns the bytes of everything that learning allocates.
@@ -106,7 +99,7 @@ impl<'a, C: SequenceConfig, B: DeviceBackend> SequenceLearner<'a, C, B> {
         let settings = config.settings();
         let (items_in_order, windows) = windows(data, settings.max_length);
         if windows.is_empty() {
-            return Err(Error::NoData { what: "users with two events or more" });
+            return Err(Error::NoData { what: "users with two events of positive value" });
         }
         let (negatives, exponent) = (settings.negatives, settings.negatives_exponent);
         let choosing = Choosing::new(data, seed, settings.n_negatives, negatives, exponent)?;
@@ -168,18 +161,9 @@ impl<'a, C: SequenceConfig, B: DeviceBackend> SequenceLearner<'a, C, B> {
         let training = InTraining::new(Dropout { seed: self.seed, epoch, samples });
         let states = self.network.forward(leaf.clone(), &rows, Some(&training));
         let candidates = matrix_of::<B>(gather(&self.items, &choice.items)?, dim)?;
-        let bias = TensorData::new(choice.bias.clone(), [choice.items.len()]);
-        let bias = Tensor::<B, 1>::from_data(bias, &candidates.device());
-        let of = choice.candidates();
         let loss = self.settings.candidate_loss(choice.drawn, self.data.n_items());
-        let Against { losses, rows: of_states, candidates: of_candidates } =
-            against(states.clone().inner(), candidates, bias, &of, loss, 1.0 / n as f32);
-        let losses = buffer_of(losses)?.into_vec()?;
-        B::check_answers(self.device)?;
-        let sum: f64 = losses.iter().map(|&loss| f64::from(loss)).sum();
-        if !sum.is_finite() {
-            return Err(Error::Diverged { epoch, loss: sum });
-        }
+        let compared = choice.compare(states.clone().inner(), candidates, loss, (epoch, self.device))?;
+        let (sum, Against { rows: of_states, candidates: of_candidates, .. }) = compared;
         let gradients = (states * Tensor::from_inner(of_states)).sum().backward();
         let network = self.network.clone();
         let of_network = DenseGradients::of(&network, &gradients);

@@ -10,14 +10,13 @@
 
 mod side;
 
-use burn::tensor::{Tensor, TensorData};
 use recmill_core::{
     Batch, Dataset, ItemIndex, Parameter, Parameters, Query, Row, Side, UserIndex, Workspace,
-    dense::{Cpu, DeviceBackend, Gpu, Initial, SCORES_AT_ONCE, against, buffer_of},
+    dense::{DeviceBackend, Initial, SCORES_AT_ONCE},
     features::Described,
-    models::{Retriever, TwoTower, TwoTowerConfig},
+    models::{PairModel, Retriever, TwoTower, TwoTowerConfig},
 };
-use recmill_kernels::{Buffer, CandidateLoss, CudaRuntime, Device, Table, WgpuRuntime};
+use recmill_kernels::{Buffer, CandidateLoss, Device, Table};
 
 use self::side::{At, SideLearner};
 use crate::{
@@ -40,15 +39,7 @@ pub(crate) fn learner<'a>(
     seed: u64,
     device: Device,
 ) -> Result<Box<dyn Learner + 'a>> {
-    Ok(match device {
-        Device::Cpu => Box::new(TwoTowerLearner::<Cpu>::new(config, data, described, seed, device)?),
-        Device::Cuda(_) => {
-            Box::new(TwoTowerLearner::<Gpu<CudaRuntime>>::new(config, data, described, seed, device)?)
-        }
-        Device::Wgpu(_) => {
-            Box::new(TwoTowerLearner::<Gpu<WgpuRuntime>>::new(config, data, described, seed, device)?)
-        }
-    })
+    on_backend!(device, B => Ok(Box::new(TwoTowerLearner::<B>::new(config, data, described, seed, device)?)))
 }
 
 /// Returns the bytes of everything that learning allocates.
@@ -146,17 +137,8 @@ impl<'a, B: DeviceBackend> TwoTowerLearner<'a, B> {
         let length = self.config.length();
         let x = Scaled::<B>::of(of_users.vectors.clone().inner(), length);
         let y = Scaled::<B>::of(of_items.vectors.clone().inner(), length);
-        let bias = TensorData::new(choice.bias.clone(), [choice.items.len()]);
-        let bias = Tensor::<B, 1>::from_data(bias, &y.scaled.device());
-        let (scale, of) = (1.0 / samples.len() as f32, choice.candidates());
         let (rows, candidates) = (x.scaled.clone(), y.scaled.clone());
-        let found = against(rows, candidates, bias, &of, CandidateLoss::Softmax, scale);
-        let losses = buffer_of(found.losses)?.into_vec()?;
-        B::check_answers(self.device)?;
-        let sum: f64 = losses.iter().map(|&loss| f64::from(loss)).sum();
-        if !sum.is_finite() {
-            return Err(Error::Diverged { epoch, loss: sum });
-        }
+        let (sum, found) = choice.compare(rows, candidates, CandidateLoss::Softmax, (epoch, self.device))?;
         self.users.step(of_users, x.back(found.rows))?;
         self.items.step(of_items, y.back(found.candidates))?;
         Ok(sum)
@@ -164,7 +146,10 @@ impl<'a, B: DeviceBackend> TwoTowerLearner<'a, B> {
 
     /// Lists for every user the items that score highest now and are not theirs.
     fn find_hard_negatives(&mut self) -> Result<()> {
-        let model = self.snapshot()?;
+        let [of_users, of_items] = self.vectors()?;
+        let bias = Buffer::from_vec(vec![0.0; self.data.n_items()], "item biases")?;
+        let mut model = PairModel::new(self.config.clone(), of_users, of_items, bias)?;
+        model.score_on(self.device)?;
         let (mut ends, mut items) = (vec![0], Vec::new());
         let mut workspace = Workspace::default();
         for first in (0..self.data.n_users()).step_by(LISTED_AT_ONCE) {

@@ -113,7 +113,7 @@ fn new_users_and_new_items_are_placed_by_their_columns() {
     for config in configs() {
         let model = train(&config, &data, Some(&columns.described()));
         let mut recommender = recommender(model, &data);
-        let (new, _) = recommender.add(Side::Users, &attributes(NEW_USERS, None)).unwrap();
+        let new = recommender.add(Side::Users, &attributes(NEW_USERS, None)).unwrap().ids;
         assert_eq!(new.iter().collect::<Vec<_>>(), ["new-0", "new-1"], "u3 is known");
         for (user, kind) in [("new-0", 0), ("new-1", 1)] {
             let answer = ask(&recommender, user, ITEMS / 2);

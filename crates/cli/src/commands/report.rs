@@ -19,7 +19,7 @@ use crate::{
     device_flag::DeviceFlag,
     failure::{Failure, Result},
     model::Model,
-    output::{Out, bytes, note},
+    output::{Out, bytes, count, note},
     progress::Bar,
     ranking::{self, INTERACTION_FLAGS, refuse_flags},
     read_flags::ReadFlags,
@@ -90,21 +90,25 @@ impl Report {
             (None, false) => Some(Path::new(DEFAULT_OUT)),
             (None, true) => None,
         };
+        if out == Some(Path::new("-")) {
+            return Err(Failure::usage("--out names a file; the page goes to no standard output")
+                .hint("--json prints the numbers behind it"));
+        }
         let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
         if let Some(out) = out.filter(|_| !self.force) {
             check_destination(out)?;
         }
-        if !directory.finds_items() {
+        let of_lists = directory.finds_items();
+        if !of_lists {
             refuse_flags(directory.kind(), &OF_LISTS, given)?;
             refuse_flags(directory.kind(), &INTERACTION_FLAGS, given)?;
         }
         let mut found = Findings::of(&directory)?;
-        found.test = match directory.finds_items() {
-            true => self.lists(&mut found)?,
+        found.test = match of_lists {
+            true => self.lists(directory, &mut found)?,
             false => self.counted(&directory)?,
         };
         if found.test.is_none() {
-            let of_lists = directory.finds_items();
             for (section, why) in without_test(of_lists) {
                 found.gap(section, why);
             }
@@ -122,8 +126,8 @@ impl Report {
     }
 
     /// Measures and describes a model that finds items.
-    fn lists(&self, found: &mut Findings) -> Result<Option<Test>> {
-        let mut model = Model::open(&self.model)?;
+    fn lists(&self, directory: ModelDirectory, found: &mut Findings) -> Result<Option<Test>> {
+        let mut model = Model::of(directory)?;
         // A few lists are there before a GPU has been opened.
         let device = if self.test.is_empty() { self.device.or_cpu() } else { self.device };
         model.score_on(device, "reporting")?;
@@ -142,6 +146,14 @@ impl Report {
             .test(&test, has_values)
             .map_err(|error| explain(error, &self.test, &self.model))?;
         drop(bar);
+        let (rows, seen) = (test.by_user().nnz(), measured.model.all.seen_rows);
+        if seen > 0 && 2 * seen >= rows {
+            note!(
+                "{} of {} test rows are in the history already: they are never recommended and count as misses; is it the right --test?",
+                count(seen as u64),
+                count(rows as u64)
+            );
+        }
         (measured.files, measured.protocol) = (self.test.clone(), full(&self.history));
         Ok(Some(Test::Lists(Box::new(measured))))
     }

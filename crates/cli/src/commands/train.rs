@@ -6,20 +6,17 @@ use std::{
     time::Instant,
 };
 
-use arrow::{
-    array::{RecordBatch, StringArray, new_null_array},
-    compute::concat,
-    datatypes::{DataType, Schema},
-};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
 use clap::{Args, Subcommand};
 use recmill_core::{
     Dataset, IdMap,
-    data::{ReadOptions, Repeats},
+    data::{Attributes, ReadOptions, Repeats},
     directory::{self, Config, Epoch, ModelDirectory, Saved, Verify},
     evaluate::{EvaluateOptions, Evaluation},
     models::{
-        AlsConfig, BprConfig, EaseConfig, Gru4RecConfig, ItemKnnConfig, LmfConfig, MfConfig, ModelConfig,
-        MostPopularConfig, SasRecConfig, SvdConfig, TwoTowerConfig, WarpConfig,
+        AlsConfig, BprConfig, EaseConfig, Gru4RecConfig, ItemKnnConfig, LmfConfig, MfConfig, MfLoss,
+        ModelConfig, MostPopularConfig, SasRecConfig, SequenceLoss, Similarity, SvdConfig, TwoTowerConfig,
+        WarpConfig,
     },
     rankers::{
         AutoIntConfig, DcnConfig, DeepFmConfig, DlrmConfig, FinalMlpConfig, FmConfig, LogisticConfig,
@@ -204,6 +201,7 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
             "no column of times: the order of the file is taken for that of the events; --time-column names one"
         );
     }
+    tell_what_does_nothing(flags, config, given);
     let attributes = Attributed::read(flags, from.as_ref(), &data)?;
     let described = match config {
         ModelConfig::TwoTower(_) => DescribedSides::of(&attributes, from.as_ref())?,
@@ -329,6 +327,49 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
     stdout.finish()
 }
 
+/// Held-out events of which a metric says little.
+const FEW: u64 = 30;
+
+/// Says which flags that were typed have no effect, beside the others.
+fn tell_what_does_nothing(flags: &TrainFlags, config: &ModelConfig, given: &Given) {
+    let mut idle: Vec<(&str, &str)> = Vec::new();
+    match config {
+        ModelConfig::Mf(mf) => {
+            let cosine = mf.similarity == Similarity::Cosine;
+            if !(cosine && mf.loss == MfLoss::SampledSoftmax) {
+                idle.push(("popularity_weight", "it is for --loss sampled-softmax with --similarity cosine"));
+            }
+            if !cosine || mf.loss == MfLoss::Contrastive {
+                idle.push(("temperature", "it is for --similarity cosine, and not for --loss contrastive"));
+            }
+            if mf.loss != MfLoss::Contrastive {
+                idle.extend(["margin", "negative_weight"].map(|flag| (flag, "it is for --loss contrastive")));
+            }
+        }
+        ModelConfig::TwoTower(tower) if tower.similarity == Similarity::Dot => {
+            idle.push(("temperature", "it is for --similarity cosine"));
+        }
+        ModelConfig::SasRec(SasRecConfig { loss, .. }) | ModelConfig::Gru4Rec(Gru4RecConfig { loss, .. }) => {
+            if *loss == SequenceLoss::Softmax {
+                idle.push(("n_negatives", "--loss softmax compares with all items"));
+            }
+            if *loss != SequenceLoss::Gbce {
+                idle.push(("gbce_calibration", "it is for --loss gbce"));
+            }
+        }
+        _ => {}
+    }
+    for (flag, why) in idle.into_iter().filter(|(flag, _)| given.has(flag)) {
+        note!("--{} does nothing here: {why}", flag.replace('_', "-"));
+    }
+    if flags.users.is_some() && !matches!(config, ModelConfig::TwoTower(_)) {
+        note!(
+            "columns of users are kept with the model; {} does not learn from them, two-tower does",
+            config.name()
+        );
+    }
+}
+
 /// Holds events out to validate on, where nobody gave some; says so.
 fn hold_out(config: &ModelConfig, data: &Dataset, flags: &TrainFlags) -> Result<Option<(Dataset, Dataset)>> {
     let users = match flags.holdout {
@@ -342,10 +383,14 @@ fn hold_out(config: &ModelConfig, data: &Dataset, flags: &TrainFlags) -> Result<
     };
     let split = recmill_train::hold_out(data, event, users, flags.seed)?;
     match &split {
-        Some((_, held)) => note!(
-            "held out to find the best epoch: {which} of {}; --refit learns from them in the end, --valid names others",
-            counted(held.by_user().nnz() as u64, "user")
-        ),
+        Some((_, held)) => {
+            let n = held.by_user().nnz() as u64;
+            note!(
+                "held out to find the best epoch: {which} of {}{}; --refit learns from them in the end, --valid names others",
+                counted(n, "user"),
+                if n < FEW { ", which is few to tell epochs apart by" } else { "" }
+            );
+        }
         None => note!("nothing is held out to validate on: all epochs are done, and the last is kept"),
     }
     Ok(split)
@@ -376,8 +421,11 @@ fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<(Device, String)> {
         ));
     }
     if flags.valid.is_empty() && !holds_out && (flags.patience.is_some() || flags.valid_metric.is_some()) {
-        return Err(Failure::usage("--patience and --valid-metric need interactions to validate on")
-            .hint("add --valid FILE; `recmill split` makes one"));
+        let failure = Failure::usage("--patience and --valid-metric need interactions to validate on");
+        return Err(match flags.holdout {
+            Some(_) => failure.hint("--holdout 0 leaves none: leave it out, or add --valid FILE"),
+            None => failure.hint("add --valid FILE; `recmill split` makes one"),
+        });
     }
     if flags.valid_metric.as_deref().is_some_and(|metric| matches!(metric, "rmse" | "mae"))
         && !matches!(config, ModelConfig::Svd(_))
@@ -525,23 +573,13 @@ impl Attributed {
 
 /// Adds a row with the id and nothing else for every id that came later.
 fn padded(batch: &RecordBatch, ids: &IdMap) -> Result<RecordBatch> {
-    let failed = |error: arrow::error::ArrowError| Failure::failed(error.to_string());
-    let missing = ids.len().saturating_sub(batch.num_rows());
-    if missing == 0 {
+    let later: StringArray = ids.iter().skip(batch.num_rows()).map(Some).collect();
+    if later.is_empty() {
         return Ok(batch.clone());
     }
-    let new_ids: StringArray = ids.iter().skip(batch.num_rows()).map(Some).collect();
-    let mut fields = Vec::new();
-    let mut columns = Vec::new();
-    for (at, (field, column)) in batch.schema().fields().iter().zip(batch.columns()).enumerate() {
-        let more = match field.data_type() {
-            DataType::Utf8 if at == 0 => Arc::new(new_ids.clone()),
-            kind => new_null_array(kind, missing),
-        };
-        fields.push(field.as_ref().clone().with_nullable(true));
-        columns.push(concat(&[column, &more]).map_err(failed)?);
-    }
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)
+    let later = RecordBatch::try_from_iter([("id", Arc::new(later) as ArrayRef)]);
+    let later = later.map_err(|error| Failure::failed(error.to_string()))?;
+    Ok(Attributes::new(batch.clone()).with_rows(&later)?.table().clone())
 }
 
 /// Draws the bar on a terminal, writes a line an epoch elsewhere.

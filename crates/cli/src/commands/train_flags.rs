@@ -68,7 +68,7 @@ pub(crate) struct TrainFlags {
     /// Where to compute: auto, cpu, cuda, cuda:N, wgpu or wgpu:N.
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceFlag::Auto)]
     pub(crate) device: DeviceFlag,
-    /// Seed of all that is drawn at random; the same seed gives the same model, byte for byte.
+    /// Seed of all that is drawn at random; the same seed gives the same parameters, byte for byte.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
     /// Skips computing the training loss where that takes a pass of its own.

@@ -92,7 +92,7 @@ pub(crate) struct RankFlags {
     /// Where to compute: auto, cpu, cuda, cuda:N, wgpu or wgpu:N.
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceFlag::Auto)]
     device: DeviceFlag,
-    /// Seed of all that is drawn at random; the same seed gives the same model, byte for byte.
+    /// Seed of all that is drawn at random; the same seed gives the same parameters, byte for byte.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// TOML file with any of these flags and the hyper-parameters; what is typed here goes first.

@@ -224,6 +224,13 @@ impl Findings {
         })
     }
 
+    /// Returns how many of all rows, or interactions, the model learned from: not those that were held out, unless it learned from them in
+    /// the end.
+    pub(crate) fn learned(&self, all: u64) -> u64 {
+        let held_out = self.schema["held_out"].as_u64().filter(|_| !self.refitted);
+        all.saturating_sub(held_out.unwrap_or(0))
+    }
+
     /// Says that something cannot be said in `section`.
     pub(crate) fn gap(&mut self, section: &'static str, why: impl Into<String>) {
         self.not_measured.push(Gap { section, why: why.into() });

@@ -21,16 +21,16 @@ pub(super) fn lead(found: &Findings) -> Markup {
     let learned = match &found.data {
         Data::Interactions { users, items, interactions, .. } => format!(
             "{kind}, learned from {} of {} with {}",
-            counted(*interactions, "interaction"),
+            counted(found.learned(*interactions), "interaction"),
             counted(*users, "user"),
             counted(*items, "item")
         ),
         Data::Rows { rows, labels, .. } => {
-            let rows = rows.map_or_else(|| "rows".to_owned(), |n| counted(n, "row"));
+            let rows = rows.map_or_else(|| "rows".to_owned(), |n| counted(found.learned(n), "row"));
             format!("{kind}, which scores rows, learned from {rows} with the label {}", labels.join(", "))
         }
         Data::Texts { rows, classes, .. } => {
-            let texts = rows.map_or_else(|| "texts".to_owned(), |n| counted(n, "text"));
+            let texts = rows.map_or_else(|| "texts".to_owned(), |n| counted(found.learned(n), "text"));
             format!("{kind}, which tells {} classes apart, learned from {texts}", count(classes.len() as u64))
         }
     };
@@ -227,6 +227,7 @@ pub(super) fn activity(found: &Findings) -> Option<Section> {
         .filter_map(|group| Some((group, group.metrics.get(&ndcg)?)))
         .min_by(|a, b| a.1.total_cmp(&b.1));
     let of_all = test.model.all.metrics.get(&ndcg).unwrap_or(0.0);
+    let worst = worst.filter(|&(_, value)| value < of_all);
     let body = html! {
         p { "Users in groups by how many interactions they had before the test; groups have about as many users each." }
         @if let Some((group, value)) = worst.filter(|_| groups.len() > 1) {

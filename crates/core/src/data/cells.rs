@@ -62,7 +62,7 @@ impl Cells {
     }
 
     /// Returns the column as ids: text without blanks around it, empty where there is none.
-    pub(super) fn into_ids(self) -> StringArray {
+    pub(crate) fn into_ids(self) -> StringArray {
         if let Self::Text(text) = self {
             let blank = |bytes: &[u8]| {
                 bytes.first().is_some_and(|&byte| byte <= b' ')

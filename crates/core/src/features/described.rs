@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 
 use super::{
     ColumnKind, Encoding, FeatureBatch, Features, FitReport, Guess, SchemaOptions, TransformReport, infer,
 };
 use crate::{
-    Result,
-    data::{Lines, MemorySource, OnBadRow, ReadOptions, Rows, Sources},
+    Error, Result,
+    data::{BadRow, Cells, Lines, MemorySource, OnBadRow, ReadOptions, Rows, Sources},
 };
 
 /// How the columns become features, and the features of every row.
@@ -20,6 +20,7 @@ use crate::{
 pub struct Described {
     features: Arc<Features>,
     rows: FeatureBatch,
+    unseen: Vec<u64>,
 }
 
 impl Described {
@@ -29,7 +30,7 @@ impl Described {
     /// `what` names the table in messages.
     ///
     /// # Errors
-    /// [`crate::Error::BadRow`] and [`crate::Error::BadFile`] for a cell or a column that cannot be read.
+    /// [`crate::Error::BadAttribute`] and [`crate::Error::BadFile`] for a cell or a column that cannot be read.
     pub fn fit(table: &RecordBatch, what: &str) -> Result<(Option<Self>, Vec<Guess>)> {
         let read = ReadOptions::default();
         let source = || {
@@ -52,19 +53,22 @@ impl Described {
             return Ok((None, guesses));
         }
         schema.validate()?;
-        let (features, _): (_, FitReport) = Features::fit_columns(&schema, source(), &read)?;
+        let fitted = Features::fit_columns(&schema, source(), &read);
+        let (features, _): (_, FitReport) = fitted.map_err(|error| named(error, table))?;
         Ok((Some(Self::of(Arc::new(features), table, what)?), guesses))
     }
 
     /// Makes features of other rows, as was fitted: of more users or items, or of new ones.
     ///
     /// # Errors
-    /// [`crate::Error::NoSuchColumn`] when `table` lacks one; as [`Features::transform`].
+    /// [`crate::Error::NoSuchColumn`] when `table` lacks one; [`crate::Error::BadAttribute`].
     pub fn of(features: Arc<Features>, table: &RecordBatch, what: &str) -> Result<Self> {
         let mut rows = FeatureBatch::default();
         let taken = Rows { batch: table.clone(), lines: Lines::from(1), bad: Vec::new() };
-        features.transform(&taken, what, &mut rows, &mut TransformReport::new(OnBadRow::Fail))?;
-        Ok(Self { features, rows })
+        let mut report = TransformReport::new(OnBadRow::Fail);
+        let transformed = features.transform(&taken, what, &mut rows, &mut report);
+        transformed.map_err(|error| named(error, table))?;
+        Ok(Self { features, rows, unseen: report.unseen })
     }
 
     /// Returns how the columns become features.
@@ -72,10 +76,28 @@ impl Described {
         &self.features
     }
 
+    /// Returns how many values of each categorical column are none of those that were fitted, where some are.
+    pub fn unseen(&self) -> impl Iterator<Item = (&str, u64)> {
+        let fields = self.features.fields().iter().zip(&self.unseen);
+        fields.filter(|&(_, &n)| n > 0).map(|(field, &n)| (field.name(), n))
+    }
+
     /// Returns the features of every row.
     pub fn rows(&self) -> &FeatureBatch {
         &self.rows
     }
+}
+
+/// The same error, which names the id where it named a row of the table.
+fn named(error: Error, table: &RecordBatch) -> Error {
+    let Error::BadRow(bad) = error else { return error };
+    let at = usize::try_from(bad.line).unwrap_or(0).wrapping_sub(1);
+    let ids = table.columns().first().and_then(|column| Cells::new(column.clone()).ok());
+    let ids = ids.map(Cells::into_ids).filter(|ids| at < ids.len());
+    let Some(ids) = ids else { return Error::BadRow(bad) };
+    let BadRow { path, column, expected, found, .. } = *bad;
+    let column = column.unwrap_or_default();
+    Error::BadAttribute { what: path, id: ids.value(at).to_owned(), column, expected, found }
 }
 
 #[cfg(test)]
@@ -114,6 +136,7 @@ mod tests {
         let new = table(vec![Some("c"), Some("b")], vec![Some(4.0), None], vec!["1", "7"]);
         let new = Described::of(Arc::clone(described.features()), &new, "items").unwrap();
         assert_eq!(new.rows().fields[0].indices, [0, 2]);
+        assert_eq!(new.unseen().collect::<Vec<_>>(), [("genres", 1), ("target", 1)]);
         assert_eq!(new.rows().fields[1].indices[1], 0, "no price");
         assert_eq!(new.rows().fields[2].indices, [2, 0]);
 
@@ -122,6 +145,15 @@ mod tests {
         assert_eq!(some.fields[0].offsets.as_deref(), Some(&[0, 2, 2, 4][..]));
         assert_eq!(some.fields[2].indices, [2, 1, 1]);
         assert_eq!(some.numeric[0], described.rows().numeric[4]);
+    }
+
+    #[test]
+    fn a_bad_value_is_named_by_whose_it_is() {
+        let fitted = table(vec![Some("a"), None], vec![Some(1.0), Some(2.0)], vec!["0", "1"]);
+        let features = Described::fit(&fitted, "items").unwrap().0.unwrap().features;
+        let bad = table(vec![None, None], vec![Some(3.0), Some(f64::INFINITY)], vec!["0", "1"]);
+        let error = Described::of(features, &bad, "new items").unwrap_err();
+        assert!(error.to_string().starts_with("new items: `i1`: column price: expected"), "{error}");
     }
 
     #[test]

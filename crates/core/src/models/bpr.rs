@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Precision, Problems,
     fold_in::{SolveScratch, pairwise},
-    pair_factors::{FoldIn, PairConfig, PairModel},
+    pair_factors::{FoldIn, PairConfig, PairModel, pair_fields},
 };
 use crate::{ItemIndex, Result};
 
@@ -172,17 +172,7 @@ impl BprConfig {
 pub type Bpr = PairModel<BprConfig>;
 
 impl PairConfig for BprConfig {
-    fn factors(&self) -> usize {
-        self.factors
-    }
-
-    fn precision(&self) -> Precision {
-        self.precision
-    }
-
-    fn check(&self) -> Result<()> {
-        self.validate()
-    }
+    pair_fields!();
 
     fn fold_in(
         &self,

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Negatives, Optimizer, Precision, Problems,
     fold_in::{SolveScratch, logistic},
-    pair_factors::{FoldIn, PairConfig, PairModel},
+    pair_factors::{FoldIn, PairConfig, PairModel, pair_fields},
 };
 use crate::{ItemIndex, Result};
 
@@ -148,17 +148,7 @@ impl LmfConfig {
 pub type Lmf = PairModel<LmfConfig>;
 
 impl PairConfig for LmfConfig {
-    fn factors(&self) -> usize {
-        self.factors
-    }
-
-    fn precision(&self) -> Precision {
-        self.precision
-    }
-
-    fn check(&self) -> Result<()> {
-        self.validate()
-    }
+    pair_fields!();
 
     fn fold_in(
         &self,

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Negatives, Precision, Problems,
     fold_in::{SolveScratch, pairwise},
-    pair_factors::{FoldIn, PairConfig, PairModel},
+    pair_factors::{FoldIn, PairConfig, PairModel, pair_fields},
 };
 use crate::{ItemIndex, Result};
 
@@ -151,7 +151,9 @@ impl MfConfig {
             problems.add("margin", "at least -1 and below 1", self.margin);
         }
         problems.not_negative("negative_weight", self.negative_weight);
-        problems.not_negative("popularity_weight", self.popularity_weight);
+        if !(0.0..=100.0).contains(&self.popularity_weight) {
+            problems.add("popularity_weight", "from 0 to 100", self.popularity_weight);
+        }
         if self.loss == MfLoss::Contrastive && self.similarity == Similarity::Dot {
             problems.add("similarity", "cosine when loss is contrastive", "dot");
         }
@@ -243,17 +245,7 @@ pub type Mf = PairModel<MfConfig>;
 pub(super) const FOLD_IN_REGULARIZATION: f64 = 0.01;
 
 impl PairConfig for MfConfig {
-    fn factors(&self) -> usize {
-        self.factors
-    }
-
-    fn precision(&self) -> Precision {
-        self.precision
-    }
-
-    fn check(&self) -> Result<()> {
-        self.validate()
-    }
+    pair_fields!();
 
     fn fold_in(
         &self,

@@ -47,6 +47,31 @@ pub trait PairConfig: Clone + Send + Sync {
     ) -> Result<()>;
 }
 
+/// What every configuration says of itself in the same words: to stand in its [`PairConfig`].
+macro_rules! pair_fields {
+    () => {
+        fn factors(&self) -> usize {
+            self.factors
+        }
+
+        fn precision(&self) -> $crate::models::Precision {
+            self.precision
+        }
+
+        fn check(&self) -> $crate::Result<()> {
+            self.validate()
+        }
+    };
+}
+pub(super) use pair_fields;
+
+/// Scales a vector to `length`; one of length 0 stays as it is.
+pub fn scale_to(length: f64, vector: &mut [f32]) {
+    let own = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    let scale = if own > 0.0 { length / own } else { 0.0 };
+    vector.iter_mut().for_each(|x| *x = (f64::from(*x) * scale) as f32);
+}
+
 /// Factors and biases by which a user's score for an item is `x_u · y_i + b_i`.
 #[derive(Debug)]
 pub struct PairModel<C> {

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Columns of `--users` and `--items` become fields as those of a ranker do. Without them a tower is the id's vector, and the model is MF with
-//! softmax ([`super::Mf`]). It learns as that does: each interaction's item is told from the batch's other items, `n_negatives` drawn
+//! softmax ([`super::Mf`]), but for the popularity that is added there. It learns as that does: each interaction's item is told from the batch's other items, `n_negatives` drawn
 //! ones and, where asked for, `hard_negatives` a user, which are what an index of the epoch before finds for the batch's users:
 //!
 //! ```text
@@ -42,7 +42,7 @@ use super::{
     Negatives, Precision, Problems, Retriever, Similarity,
     fold_in::{SolveScratch, pairwise},
     mf::FOLD_IN_REGULARIZATION,
-    pair_factors::{FoldIn, PairConfig, PairModel},
+    pair_factors::{FoldIn, PairConfig, PairModel, pair_fields},
 };
 use crate::{
     Batch, Error, ItemIndex, Parameters, Result, Side, Workspace, dense::MlpOptions, features::Described,
@@ -188,17 +188,7 @@ impl TwoTowerConfig {
 }
 
 impl PairConfig for TwoTowerConfig {
-    fn factors(&self) -> usize {
-        self.factors
-    }
-
-    fn precision(&self) -> Precision {
-        self.precision
-    }
-
-    fn check(&self) -> Result<()> {
-        self.validate()
-    }
+    pair_fields!();
 
     fn fold_in(
         &self,
@@ -311,7 +301,7 @@ impl Retriever for TwoTower {
         self.pairs.score_on(device)
     }
 
-    fn add(&mut self, side: Side, attributes: &RecordBatch) -> Result<()> {
+    fn add(&mut self, side: Side, attributes: &RecordBatch) -> Result<Vec<(String, u64)>> {
         let tower = self.tower(side);
         let Some(features) = tower.rows.features() else {
             return Err(Error::NoFeatures { side: side.name() });
@@ -323,7 +313,8 @@ impl Retriever for TwoTower {
         let described = Described::of(features.clone(), attributes, what)?;
         let unknown = vec![0; described.rows().rows];
         let vectors = tower.vectors(self.config(), Some(&described), &unknown)?;
-        self.pairs.add_rows(side, &vectors)
+        self.pairs.add_rows(side, &vectors)?;
+        Ok(described.unseen().map(|(column, n)| (column.to_owned(), n)).collect())
     }
 
     fn warm_up(&self) -> Result<()> {

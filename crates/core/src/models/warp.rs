@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Negatives, Optimizer, Precision, Problems,
     fold_in::{SolveScratch, pairwise},
-    pair_factors::{FoldIn, PairConfig, PairModel},
+    pair_factors::{FoldIn, PairConfig, PairModel, pair_fields},
 };
 use crate::{ItemIndex, Result};
 
@@ -154,17 +154,7 @@ impl WarpConfig {
 pub type Warp = PairModel<WarpConfig>;
 
 impl PairConfig for WarpConfig {
-    fn factors(&self) -> usize {
-        self.factors
-    }
-
-    fn precision(&self) -> Precision {
-        self.precision
-    }
-
-    fn check(&self) -> Result<()> {
-        self.validate()
-    }
+    pair_fields!();
 
     fn fold_in(
         &self,

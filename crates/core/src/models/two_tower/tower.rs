@@ -23,6 +23,7 @@ use crate::{
         load_parameters, matrix_of, product, put_parameters,
     },
     features::{Described, FeatureBatch, Features, FieldValues},
+    models::scale_to,
     rankers::{Lookup, look_up},
 };
 
@@ -178,9 +179,7 @@ pub fn vectors_of<B: DeviceBackend>(
         let raw = &values[row as usize * out.len()..][..out.len()];
         out.copy_from_slice(raw);
         if let Some(length) = config.length() {
-            let own = raw.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-            let scale = if own > 0.0 { length / own } else { 0.0 };
-            out.iter_mut().for_each(|x| *x = (f64::from(*x) * scale) as f32);
+            scale_to(length, out);
         }
         Ok(())
     };
