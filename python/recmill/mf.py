@@ -40,6 +40,9 @@ class MatrixFactorization(_Factors):
         With ``loss="contrastive"``: the cosine up to which a drawn item is no loss, and what their mean counts.
     popularity_weight
         What the logarithm of an item's interactions counts in its score, which cosines leave out.
+    propagation_layers
+        How many steps along the interactions vectors are averaged over in each step of learning (LightGCN); 0 for none. With
+        some, batches should be large: 8192 and more.
     learning_rate
         Step size of Adam.
     regularization
@@ -95,6 +98,7 @@ class MatrixFactorization(_Factors):
         margin: float = 0.4,
         negative_weight: float = 150.0,
         popularity_weight: float = 0.2,
+        propagation_layers: int = 0,
         batch_size: int = 2048,
         n_negatives: int = 1024,
         negatives: str = "uniform",
@@ -116,6 +120,7 @@ class MatrixFactorization(_Factors):
         self.margin = margin
         self.negative_weight = negative_weight
         self.popularity_weight = popularity_weight
+        self.propagation_layers = propagation_layers
         self.batch_size = batch_size
         self.n_negatives = n_negatives
         self.negatives = negatives

@@ -1,4 +1,6 @@
 //! What the positions of a batch choose from: the batch's own items and drawn ones, without what their users have had.
+//!
+//! Items of the batch come by popularity, drawn ones mostly uniformly: both together are mixed negatives (Yang et al. 2020).
 
 use std::collections::HashMap;
 

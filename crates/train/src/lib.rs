@@ -24,6 +24,7 @@ mod mf;
 mod most_popular;
 mod pairwise;
 mod progress;
+mod propagation;
 mod sequences;
 mod svd;
 mod svd_als;

@@ -4,6 +4,8 @@
 //! a = x / |x| τ^-½      ∂x = (∂a - (∂a · x̂) x̂) τ^-½ / |x|          with cosine similarity; a = x otherwise
 //! ```
 //!
+//! With propagation the rows that are scored by are those of [`Propagation`], and every row is touched.
+//!
 //! Only interactions of positive value count, each once whatever its value. The loss is the mean over the epoch's interactions, each
 //! taken before its own step.
 
@@ -21,6 +23,7 @@ use crate::{
     data::Sizes,
     factors::{Normal, Stream, copy, on_cpu, take_over},
     gradient::{Order, TableSteps},
+    propagation::Propagation,
 };
 
 /// Returns what learns on `device`.
@@ -39,11 +42,16 @@ pub(crate) fn predict(config: &MfConfig, sizes: &Sizes) -> Prediction {
     let batch = (config.batch_size as u64).min(sizes.n_interactions);
     let candidates = batch + config.n_negatives as u64;
     let scores = (batch * candidates).min(SCORES_AT_ONCE as u64);
+    let propagation = match config.propagation_layers {
+        0 => 0,
+        _ => Propagation::bytes(sizes.n_interactions, tables),
+    };
     Prediction::default()
         .add("factors", tables)
         .add("the optimizer's state", 2 * tables)
         .add("copies of the factors", (sizes.copies() + 1) * tables)
         .add("interactions", 8 * sizes.n_interactions)
+        .add("propagation", propagation)
         .add("a batch", 8 * scores + 48 * candidates * config.factors as u64)
 }
 
@@ -64,6 +72,9 @@ struct MfLearner<'a, B: DeviceBackend> {
     items: Table,
     of_users: TableSteps,
     of_items: TableSteps,
+    propagation: Option<Propagation>,
+    /// The rows are a model's as they are: nothing has been learned since.
+    restored: bool,
     backend: std::marker::PhantomData<B>,
 }
 
@@ -85,7 +96,13 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
         let users = draw(data.n_users(), Stream::UserFactors, "user factors")?;
         let items = draw(data.n_items(), Stream::ItemFactors, "item factors")?;
         let optimizer = SparseOptimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        let propagation = match config.propagation_layers {
+            0 => None,
+            layers => Some(Propagation::new(layers, &liked, &users, &items)?),
+        };
         Ok(Self {
+            propagation,
+            restored: false,
             of_users: TableSteps::new(optimizer, &users)?,
             of_items: TableSteps::new(optimizer, &items)?,
             backend: std::marker::PhantomData,
@@ -106,24 +123,40 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
         let owners: Vec<(u32, usize)> = users.iter().map(|&user| (user, 1)).collect();
         let in_batch = self.config.loss == MfLoss::SampledSoftmax;
         let choice = self.choosing.choose(&next, &owners, in_batch, epoch, batch);
-        let x = Scaled::<B>::new(gather(&self.users, &users)?, self.config)?;
-        let y = Scaled::<B>::new(gather(&self.items, &choice.items)?, self.config)?;
+        let propagated = match &self.propagation {
+            Some(propagation) => Some(propagation.of::<B>(&self.users, &self.items)?),
+            None => None,
+        };
+        let (of_users, of_items) = propagated.as_ref().map_or((&self.users, &self.items), |(u, i)| (u, i));
+        let x = Scaled::<B>::new(gather(of_users, &users)?, self.config)?;
+        let y = Scaled::<B>::new(gather(of_items, &choice.items)?, self.config)?;
         let loss = self.config.candidate_loss(choice.drawn);
         let (rows, candidates) = (x.scaled.clone(), y.scaled.clone());
         let (sum, found) = choice.compare(rows, candidates, loss, (epoch, self.device))?;
         let (l2, seed) = (self.config.regularization as f32, self.seed);
         let step = SparseStep { learning_rate: self.config.learning_rate as f32, l2, seed };
-        let of_users = buffer_of(x.back(found.rows))?;
-        self.of_users.step_gathered(&mut self.users, &users, &of_users, &step)?;
-        let of_items = buffer_of(y.back(found.candidates))?;
-        self.of_items.step_gathered(&mut self.items, &choice.items, &of_items, &step)?;
+        let (of_users, of_items) = (x.back(found.rows), y.back(found.candidates));
+        let [(users, of_users), (items, of_items)] = match &self.propagation {
+            Some(propagation) => propagation.back((&users, of_users), (&choice.items, of_items))?,
+            None => [(&users[..], buffer_of(of_users)?), (&choice.items[..], buffer_of(of_items)?)],
+        };
+        self.of_users.step_gathered(&mut self.users, users, &of_users, &step)?;
+        self.of_items.step_gathered(&mut self.items, items, &of_items, &step)?;
+        self.restored = false;
         Ok(sum)
+    }
+
+    /// Returns the rows on the CPU after propagation, where there is some to be done.
+    fn propagated(&self) -> Result<Option<(Table, Table)>> {
+        let Some(propagation) = self.propagation.as_ref().filter(|_| !self.restored) else { return Ok(None) };
+        let (users, items) = propagation.of::<B>(&self.users, &self.items)?;
+        Ok(Some((on_cpu(users, "user factors")?, on_cpu(items, "item factors")?)))
     }
 
     /// Joins what is scored by to a model: rows of the length that cosines ask for.
     fn model(&self, users: Table, items: Table) -> Result<Box<dyn Retriever>> {
         let scaled = |table: Table, what| -> Result<Table> {
-            let Some(length) = self.config.length() else { return Ok(table) };
+            let Some(length) = self.config.length().filter(|_| !self.restored) else { return Ok(table) };
             let fill = |row, values: &mut [f32]| {
                 table.read_row(row, values)?;
                 scale_to(length, values);
@@ -183,8 +216,13 @@ impl<B: DeviceBackend> Learner for MfLearner<'_, B> {
     }
 
     fn snapshot(&self) -> Result<Box<dyn Retriever>> {
-        let users = copy(&self.users, "copy of the user factors")?;
-        let items = copy(&self.items, "copy of the item factors")?;
+        let (users, items) = match self.propagated()? {
+            Some(propagated) => propagated,
+            None => {
+                let users = copy(&self.users, "copy of the user factors")?;
+                (users, copy(&self.items, "copy of the item factors")?)
+            }
+        };
         let mut model = self.model(users, items)?;
         model.score_on(self.device)?;
         Ok(model)
@@ -192,10 +230,14 @@ impl<B: DeviceBackend> Learner for MfLearner<'_, B> {
 
     fn restore(&mut self, mut parameters: Parameters) -> Result<()> {
         take_over(&mut self.users, &parameters.take_table("user_factors")?, "user factors")?;
+        self.restored = true;
         take_over(&mut self.items, &parameters.take_table("item_factors")?, "item factors")
     }
 
     fn finish(mut self: Box<Self>) -> Result<Box<dyn Retriever>> {
+        if let Some((users, items)) = self.propagated()? {
+            return self.model(users, items);
+        }
         let none = || Table::zeros(0, self.config.factors, Device::Cpu, "factors");
         let (no_users, no_items) = (none()?, none()?);
         let users = on_cpu(std::mem::replace(&mut self.users, no_users), "user factors")?;

@@ -3,13 +3,13 @@
 
 mod examples;
 
-use std::sync::atomic::AtomicBool;
+use std::{collections::BTreeMap, sync::atomic::AtomicBool};
 
 use recmill_core::{
     Batch, Dataset, ItemIndex, Query, Row, UserIndex, Workspace,
     models::{ModelConfig, Retriever, open},
 };
-use recmill_train::{EpochRecord, Training};
+use recmill_train::{EpochRecord, Training, Validation};
 
 use examples::{all_models, bytes, checkerboard, history, reads_order, taste_groups};
 
@@ -143,6 +143,39 @@ fn the_same_seed_gives_the_same_bytes_on_1_2_and_5_threads() {
         {
             assert!(one.0 != run(1, 4).0, "{}: the seed changes nothing", config.name());
         }
+    }
+}
+
+/// Finds the second epoch the best.
+struct TheSecond(u32);
+
+impl Validation for TheSecond {
+    fn metric(&self) -> &str {
+        "second"
+    }
+
+    fn measure(&mut self, _: &dyn Retriever) -> recmill_train::Result<BTreeMap<String, f64>> {
+        self.0 += 1;
+        Ok(BTreeMap::from([("second".to_owned(), f64::from(u8::from(self.0 == 2)))]))
+    }
+}
+
+#[test]
+fn the_epoch_that_is_kept_is_the_model_that_training_to_it_makes() {
+    let data = taste_groups(100, 40);
+    for config in all_models() {
+        let of = |iterations: u32| {
+            let mut json = serde_json::to_value(&config).unwrap();
+            let epochs = json.get_mut("iterations")?;
+            *epochs = iterations.into();
+            Some(serde_json::from_value::<ModelConfig>(json).unwrap())
+        };
+        let (Some(two), Some(three)) = (of(2), of(3)) else { continue };
+        let training = Training::new(&three, &data);
+        let kept = training.run(Some(&mut TheSecond(0)), &AtomicBool::new(false), &mut ()).unwrap();
+        assert_eq!((kept.kept_epoch, kept.epochs.len()), (2, 3), "{}", config.name());
+        let bytes = |model: &dyn Retriever| bytes(&model.parameters().unwrap());
+        assert!(bytes(&*kept.model) == bytes(&*train(&two, &data)), "{}", config.name());
     }
 }
 

@@ -75,6 +75,7 @@ fn every_device_learns_against_candidates_as_the_cpu_does() {
         of(SequenceLoss::Gbce),
         ModelConfig::Gru4Rec(Gru4RecConfig { n_negatives: 5, ..gru4rec }),
         ModelConfig::Mf(MfConfig { similarity: Similarity::Dot, ..mf.clone() }),
+        ModelConfig::Mf(MfConfig { propagation_layers: 2, ..mf.clone() }),
         ModelConfig::Mf(mf),
     ];
     for (device, config) in devices().into_iter().flat_map(|device| models.iter().map(move |c| (device, c))) {

@@ -1,12 +1,13 @@
 //! `recmill bench`: how fast a device is at recmill's operations, beside what it could do at most.
 //!
-//! First the device's ceilings, then every kernel of `bench/kernels.rs`, then whole trainings and lists of `bench/whole.rs`, and
-//! the rankers of `bench/rankers.rs`.
+//! First the device's ceilings, then every kernel of `bench/kernels.rs`, then whole trainings and lists of `bench/whole.rs`,
+//! epochs of `bench/retrievers.rs`, and the rankers of `bench/rankers.rs`.
 //! What a device cannot do yet, or has no memory for, is listed with the reason.
 
 mod kernels;
 mod made_up;
 mod rankers;
+mod retrievers;
 mod timing;
 mod whole;
 
@@ -28,7 +29,7 @@ use kernels::{Ground, KERNELS, Measured};
 /// Arguments of `recmill bench`.
 #[derive(Args)]
 #[command(
-    after_help = "Interactions are made up in the shape of MovieLens-20M: 138,493 users, 26,744 items, 18 million values; rows for \
+    after_help = "Interactions are made up in the shape of MovieLens-20M: 138,493 users, 26,744 items, 18 million values; for models that learn against candidates a tenth of the users, a two-hundredth on the processor; rows for \
     rankers in that of click logs: 26 categories, 13 numbers, batches of 16,384 and 65,536 (4,096 on the processor). Each \
     figure is the median of several runs after two that are not counted; other programs make it smaller. Of ceiling is the \
     larger of the two shares: bytes beside what a large copy moves, operations beside multiply-adds in registers. For \
@@ -161,7 +162,8 @@ impl Bench {
     pub(crate) fn run(self) -> failure::Result<()> {
         let wanted = |name: &str| name.contains(&self.only);
         let kernels = KERNELS.iter().map(|kernel| kernel.0);
-        let names: Vec<&str> = kernels.chain(whole::NAMES).chain(rankers::NAMES).collect();
+        let names: Vec<&str> =
+            kernels.chain(whole::NAMES).chain(retrievers::NAMES).chain(rankers::NAMES).collect();
         if !names.iter().any(|name| wanted(name)) {
             return Err(Failure::usage(format!("no operation has `{}` in its name", self.only))
                 .hint(format!("there are {}", names.join(", "))));
@@ -203,6 +205,14 @@ impl Bench {
             bar.message("making up ten times as many");
             let data = made_up::dataset(10.0 * self.scale, 10.0 * self.scale.min(1.0)).map_err(told)?;
             wholes(&data, " at ten times the size");
+        }
+        if retrievers::NAMES.into_iter().any(wanted) {
+            let data = retrievers::dataset(self.scale, slow).map_err(told)?;
+            for &factors in &self.factors {
+                let say = |name: &str| bar.message(format!("{name}, {factors} factors"));
+                let outcomes = retrievers::measure(device, &data, factors as usize, wanted, say);
+                outcomes.into_iter().for_each(|(name, outcome)| add(name, outcome));
+            }
         }
         let say = |name: &str| bar.message(name.to_owned());
         let outcomes = rankers::measure(device, self.scale.min(1.0), slow, wanted, say);

@@ -70,10 +70,10 @@ fn a_bench_measures_kernels_and_wholes_and_leaves_rows() {
     let object = json(&folder.succeeds(&format!("{bench} --only train --csv rows.csv --json")));
     assert!(object["ceilings"]["gflops"].is_f64() && object["device"] == "cpu", "{object}");
     let operations = object["operations"].as_array().unwrap();
-    assert_eq!(operations.len(), 4);
+    assert_eq!(operations.len(), 9);
     assert!(operations.iter().all(|one| one["seconds"].as_f64() > Some(0.0)), "{object}");
     let rows = fs_err::read_to_string(folder.at("rows.csv")).unwrap();
-    assert!(rows.starts_with("operation,shape,seconds,") && rows.lines().count() == 5, "{rows}");
+    assert!(rows.starts_with("operation,shape,seconds,") && rows.lines().count() == 10, "{rows}");
     let table = folder.succeeds(&format!("{bench} --only gram"));
     assert!(table.lines().any(|line| line.starts_with("gram ") && line.contains('%')), "{table}");
     assert!(folder.screen("bench --only nothing").contains("there are gather, "));

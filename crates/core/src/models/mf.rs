@@ -12,6 +12,13 @@
 //! A cosine cannot say that all like an item. So `w ln(1 + n_i)` is added to the score where it is a cosine over `τ` learned by a softmax, for
 //! an item of `n_i` interactions: after training, which does not know of it.
 //!
+//! With propagation (LightGCN) a vector of the model is the mean of what was learned for the row itself and of what its neighbours along the
+//! interactions come to, up to `L` steps away, at every step of learning; `n` counts a row's interactions:
+//!
+//! ```text
+//! E = (E_0 + .. + E_L) / (L + 1)      E_k+1 = Â E_k      Â_ui = Â_iu = 1 / sqrt(n_u n_i) where u has had i, else 0
+//! ```
+//!
 //! `q_c` is how often `c` is expected among the candidates: it makes the first a softmax over the whole catalogue, however the candidates
 //! came about, so popular items are not pushed down for being in many batches. Negatives that score high push hardest there, and with
 //! contrastive those above the margin `m` alone; pairs (bpr) saturate sooner.
@@ -20,7 +27,7 @@
 //! vectors. It depends on the history alone.
 //!
 //! Source: Bengio, Senécal 2008 for the correction; Wu et al. 2022, "On the effectiveness of sampled softmax loss for item recommendation";
-//! Rendle et al. 2009 (BPR); Mao et al. 2021 (SimpleX) for the contrastive loss.
+//! Rendle et al. 2009 (BPR); Mao et al. 2021 (SimpleX) for the contrastive loss; He et al. 2020 (LightGCN) for the propagation.
 
 use recmill_kernels::CandidateLoss;
 use serde::{Deserialize, Serialize};
@@ -86,6 +93,10 @@ pub struct MfConfig {
     /// --similarity cosine. Try 0 to 0.5: more where the popular is right more often.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().popularity_weight))]
     pub popularity_weight: f64,
+    /// How many steps along the interactions vectors are averaged over, in each step of learning (LightGCN); 0 for none. Try 1 to 3. A
+    /// step costs a pass over all interactions then, so batches should be large: 8192 and more.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().propagation_layers))]
+    pub propagation_layers: usize,
     /// Step size of Adam.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().learning_rate))]
     pub learning_rate: f64,
@@ -125,6 +136,7 @@ impl Default for MfConfig {
             margin: 0.4,
             negative_weight: 150.0,
             popularity_weight: 0.2,
+            propagation_layers: 0,
             learning_rate: 0.003,
             regularization: 0.0,
             batch_size: 2048,
@@ -137,6 +149,9 @@ impl Default for MfConfig {
         }
     }
 }
+
+/// Beyond this, all vectors are nearly the same.
+const MAX_PROPAGATION_LAYERS: usize = 16;
 
 impl MfConfig {
     /// Lists everything that is wrong with the values, at once.
@@ -154,13 +169,20 @@ impl MfConfig {
         if !(0.0..=100.0).contains(&self.popularity_weight) {
             problems.add("popularity_weight", "from 0 to 100", self.popularity_weight);
         }
+        if self.propagation_layers > MAX_PROPAGATION_LAYERS {
+            problems.add("propagation_layers", "at most 16", self.propagation_layers);
+        }
         if self.loss == MfLoss::Contrastive && self.similarity == Similarity::Dot {
             problems.add("similarity", "cosine when loss is contrastive", "dot");
         }
         problems.positive("learning_rate", self.learning_rate);
         problems.not_negative("regularization", self.regularization);
         problems.at_least_one("batch_size", self.batch_size);
-        problems.dimension("n_negatives", self.n_negatives);
+        // A batch has candidates of its own where it is a softmax over it.
+        match self.loss {
+            MfLoss::SampledSoftmax if self.n_negatives == 0 => {}
+            _ => problems.dimension("n_negatives", self.n_negatives),
+        }
         problems.not_negative("negatives_exponent", self.negatives_exponent);
         problems.at_least_one("iterations", self.iterations);
         problems.positive("init_scale", self.init_scale);
@@ -214,9 +236,17 @@ impl MfConfig {
             true => format!("; scores are s_ui + {} ln(1 + n_i)", self.popularity_weight),
             false => String::new(),
         };
+        let propagated = match self.propagation_layers {
+            0 => String::new(),
+            layers => {
+                format!(
+                    "; x, y: the mean of layers 0 to {layers} of E_k+1 = A E_k, A_ui = 1 / sqrt(n_u n_i) where observed"
+                )
+            }
+        };
         format!(
             "minimise the mean over observed (u, i) of {loss}; s_ui = {score}; c: {candidates}, without those of u; \
-             lambda = {}{popularity}",
+             lambda = {}{popularity}{propagated}",
             self.regularization
         )
     }

@@ -36,6 +36,14 @@ pub(crate) fn all_models() -> Vec<ModelConfig> {
         iterations: 40,
         ..Gru4RecConfig::default()
     };
+    let mf = MfConfig {
+        factors: 8,
+        batch_size: 64,
+        n_negatives: 16,
+        learning_rate: 0.01,
+        iterations: 40,
+        ..MfConfig::default()
+    };
     let two_tower = TwoTowerConfig {
         factors: 8,
         batch_size: 64,
@@ -60,14 +68,8 @@ pub(crate) fn all_models() -> Vec<ModelConfig> {
             iterations: 60,
             ..WarpConfig::default()
         }),
-        ModelConfig::Mf(MfConfig {
-            factors: 8,
-            batch_size: 64,
-            n_negatives: 16,
-            learning_rate: 0.01,
-            iterations: 40,
-            ..MfConfig::default()
-        }),
+        ModelConfig::Mf(MfConfig { propagation_layers: 2, ..mf.clone() }),
+        ModelConfig::Mf(mf),
         ModelConfig::ItemKnn(ItemKnnConfig { neighbours: 20, ..ItemKnnConfig::default() }),
         ModelConfig::default_of("ease").unwrap(),
         ModelConfig::default_of("most-popular").unwrap(),

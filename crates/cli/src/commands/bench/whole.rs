@@ -12,7 +12,7 @@ use recmill_train::{EpochRecord, Training};
 use super::{Result, kernels::Measured, timing};
 
 /// Iterations, of which the first is not counted.
-const ITERATIONS: usize = 4;
+pub(super) const ITERATIONS: usize = 4;
 const CG_STEPS: usize = 3;
 /// Users that are answered together, and items in a list.
 const USERS: usize = 4096;
@@ -66,7 +66,11 @@ pub(super) fn measure(
 }
 
 /// Returns the median seconds of an iteration after the first, and the model.
-fn train(device: Device, data: &Dataset, config: &ModelConfig) -> Result<(f64, Box<dyn Retriever>)> {
+pub(super) fn train(
+    device: Device,
+    data: &Dataset,
+    config: &ModelConfig,
+) -> Result<(f64, Box<dyn Retriever>)> {
     let mut epochs: Vec<EpochRecord> = Vec::new();
     // What the first iteration would count against the others.
     data.by_item();
@@ -77,7 +81,7 @@ fn train(device: Device, data: &Dataset, config: &ModelConfig) -> Result<(f64, B
     Ok((seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN), trained.model))
 }
 
-fn shape(data: &Dataset, factors: usize) -> String {
+pub(super) fn shape(data: &Dataset, factors: usize) -> String {
     format!("{} x {}, {} values, {factors} factors", data.n_users(), data.n_items(), data.by_user().nnz())
 }
 
