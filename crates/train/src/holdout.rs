@@ -14,7 +14,8 @@ pub const HELD_OUT_USERS: usize = 10_000;
 
 /// Returns whether the model is to learn until what is held out is found no better, and not for a number of epochs.
 pub fn stops_by_itself(config: &ModelConfig) -> bool {
-    reads_order(config) || matches!(config, ModelConfig::Mf(_) | ModelConfig::NeuMf(_) | ModelConfig::TwoTower(_))
+    reads_order(config)
+        || matches!(config, ModelConfig::Mf(_) | ModelConfig::NeuMf(_) | ModelConfig::TwoTower(_))
 }
 
 /// Returns whether the model learns from which event came first.

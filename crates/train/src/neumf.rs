@@ -53,7 +53,10 @@ pub(crate) fn predict(config: &NeuMfConfig, sizes: &Sizes) -> Prediction {
         .add("vectors", tables)
         .add("the optimizer's state", 2 * tables)
         .add("copies of the vectors", (sizes.copies() + 1) * tables)
-        .add("what lists keep of the items", sizes.copies() * 4 * sizes.n_items * config.prepared_length() as u64)
+        .add(
+            "what lists keep of the items",
+            sizes.copies() * 4 * sizes.n_items * config.prepared_length() as u64,
+        )
         .add("interactions", 8 * sizes.n_interactions)
         .add("a batch", 4 * pairs * (10 * length + 4 * hidden))
 }
@@ -169,10 +172,9 @@ impl<'a, B: DeviceBackend> NeuMfLearner<'a, B> {
         self.network = self.dense.step(self.network.clone(), of_network, self.config.learning_rate);
         let (learning_rate, l2) = (self.config.learning_rate as f32, self.config.regularization as f32);
         let step = SparseStep { learning_rate, l2, seed: self.seed };
-        for (side, leaves, rows) in [
-            (&mut self.users, of_users, &pairs.users),
-            (&mut self.items, of_items, &pairs.items),
-        ] {
+        for (side, leaves, rows) in
+            [(&mut self.users, of_users, &pairs.users), (&mut self.items, of_items, &pairs.items)]
+        {
             let halves = leaves.multiplied.iter().chain([&leaves.read]);
             let gradient = beside(halves.filter_map(|leaf| leaf.grad(&gradients)).collect());
             side.steps.step_gathered(&mut side.table, rows, &buffer_of(gradient)?, &step)?;
@@ -241,9 +243,7 @@ impl<B: DeviceBackend> Learner for NeuMfLearner<'_, B> {
         })?;
         match parameters.take_prefixed("dense_").is_empty() {
             true => Ok(()),
-            false => {
-                Err(Error::Start { what: "more", expected: layers(), got: "hidden layers".to_owned() })
-            }
+            false => Err(Error::Start { what: "more", expected: layers(), got: "hidden layers".to_owned() }),
         }
     }
 

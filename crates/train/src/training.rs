@@ -8,7 +8,8 @@ use recmill_kernels::Device;
 use crate::{
     Error, FitOptions, Learner, Plan, Prediction, Progress, Result, Trained, Validation, als::AlsLearner,
     data::Sizes, ease::EaseLearner, fit, item_knn::ItemKnnLearner, memory::available_bytes, mf,
-    most_popular::MostPopularLearner, neumf, pairwise::PairwiseLearner, sequences, svd::SvdLearner, two_tower,
+    most_popular::MostPopularLearner, neumf, pairwise::PairwiseLearner, sequences, svd::SvdLearner,
+    two_tower,
 };
 
 /// One training: what of, what from, and how to decide when it is done.
@@ -154,7 +155,16 @@ pub fn trains_on_gpu(config: &ModelConfig) -> bool {
     use ModelConfig::{Als, Bpr, Gru4Rec, ItemKnn, Lmf, Mf, NeuMf, SasRec, TwoTower, Warp};
     matches!(
         config,
-        Als(_) | Bpr(_) | Lmf(_) | Warp(_) | Mf(_) | NeuMf(_) | ItemKnn(_) | SasRec(_) | Gru4Rec(_) | TwoTower(_)
+        Als(_)
+            | Bpr(_)
+            | Lmf(_)
+            | Warp(_)
+            | Mf(_)
+            | NeuMf(_)
+            | ItemKnn(_)
+            | SasRec(_)
+            | Gru4Rec(_)
+            | TwoTower(_)
     )
 }
 

@@ -15,8 +15,8 @@ use recmill_core::{
     evaluate::{EvaluateOptions, Evaluation},
     models::{
         AlsConfig, BprConfig, EaseConfig, Gru4RecConfig, ItemKnnConfig, LmfConfig, MfConfig, MfLoss,
-        ModelConfig, MostPopularConfig, NeuMfConfig, SasRecConfig, SequenceLoss, Similarity, SvdConfig, TwoTowerConfig,
-        WarpConfig,
+        ModelConfig, MostPopularConfig, NeuMfConfig, SasRecConfig, SequenceLoss, Similarity, SvdConfig,
+        TwoTowerConfig, WarpConfig,
     },
     rankers::{
         AutoIntConfig, DcnConfig, DeepFmConfig, DlrmConfig, FinalMlpConfig, FmConfig, LogisticConfig,

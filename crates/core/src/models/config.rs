@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, Gru4Rec, Gru4RecConfig, ItemKnn, ItemKnnConfig, Lmf,
-    LmfConfig, Mf, MfConfig, MostPopular, MostPopularConfig, NeuMf, NeuMfConfig, Retriever, SasRec, SasRecConfig, Svd, SvdConfig,
-    TwoTower, TwoTowerConfig, Warp, WarpConfig,
+    LmfConfig, Mf, MfConfig, MostPopular, MostPopularConfig, NeuMf, NeuMfConfig, Retriever, SasRec,
+    SasRecConfig, Svd, SvdConfig, TwoTower, TwoTowerConfig, Warp, WarpConfig,
 };
 use crate::{Dataset, Error, Parameters, Result};
 

@@ -248,23 +248,28 @@ impl FactorItems {
     }
 
     fn score_items(&self, rows: &[Row], workspace: &mut Workspace) -> Result<()> {
+        let f32_rows = self.table.f32_rows();
         dense::score_where(rows, workspace, self.n_items(), about_item, |row, scratch, scores| {
             let Query::Item(about) = row.query else { return Ok(()) };
-            self.cosines(about, &mut scratch.row, scores)
+            self.cosines(about, f32_rows.as_ref(), &mut scratch.row, scores)
         })
     }
 
-    /// Writes the cosine of each item's vector and that of `about`; `scratch` is working memory.
-    pub(super) fn cosines(&self, about: ItemIndex, scratch: &mut Vec<f32>, scores: &mut [f32]) -> Result<()> {
-        let norms = self.norms()?;
-        let f32_rows = self.table.f32_rows();
-        let dim = self.table.dim();
+    /// Writes the cosine of each item's vector and that of `about`; `f32_rows` are those of the table, and `scratch` is working memory.
+    pub(super) fn cosines(
+        &self,
+        about: ItemIndex,
+        f32_rows: Option<&F32Rows<'_>>,
+        scratch: &mut Vec<f32>,
+        scores: &mut [f32],
+    ) -> Result<()> {
+        let (norms, dim) = (self.norms()?, self.table.dim());
         scratch.resize(2 * dim, 0.0);
         let (vector, other) = scratch.split_at_mut(dim);
         self.table.read_row(u64::from(about.0), vector)?;
         for (item, (score, norm)) in scores.iter_mut().zip(norms).enumerate() {
-            let product = match &f32_rows {
-                Some(rows) => dot(vector, F32Rows::row(rows, item)),
+            let product = match f32_rows {
+                Some(rows) => dot(vector, rows.row(item)),
                 None => {
                     self.table.read_row(item as u64, other)?;
                     dot(vector, other)

@@ -314,10 +314,12 @@ impl Retriever for NeuMf {
     }
 
     fn score(&self, batch: &Batch, workspace: &mut Workspace) -> Result<()> {
-        let sizes = (self.n_users(), self.n_items());
+        let (sizes, f32_rows) = ((self.n_users(), self.n_items()), self.items.table().f32_rows());
         dense::score(batch, workspace, sizes, |row, scratch, scores| {
             match &row.query {
-                Query::Item(item) => return self.items.cosines(*item, &mut scratch.row, scores),
+                Query::Item(item) => {
+                    return self.items.cosines(*item, f32_rows.as_ref(), &mut scratch.row, scores);
+                }
                 Query::User(user) => {
                     scratch.row.resize(self.config.row_length(), 0.0);
                     self.users.read_row(u64::from(user.0), &mut scratch.row)?;

@@ -5,9 +5,9 @@ use recmill_core::{
     dense::Initial,
     models::{
         Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, Gru4Rec, Gru4RecConfig, ItemKnn, ItemKnnConfig,
-        Lmf, LmfConfig, Mf, MfConfig, ModelConfig, MostPopular, MostPopularConfig, NeighboursOf, NeuMf, NeuMfConfig, NeuMfNetwork, Retriever,
-        SasRec, SasRecConfig, SequenceConfig, Svd, SvdConfig, SvdFactors, Tower, TwoTower, TwoTowerConfig,
-        ValueRange, Warp, WarpConfig,
+        Lmf, LmfConfig, Mf, MfConfig, ModelConfig, MostPopular, MostPopularConfig, NeighboursOf, NeuMf,
+        NeuMfConfig, NeuMfNetwork, Retriever, SasRec, SasRecConfig, SequenceConfig, Svd, SvdConfig,
+        SvdFactors, Tower, TwoTower, TwoTowerConfig, ValueRange, Warp, WarpConfig,
     },
 };
 use recmill_kernels::{Buffer, Device, Table, tie_hash};

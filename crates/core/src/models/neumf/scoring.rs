@@ -431,7 +431,8 @@ mod tests {
 
     #[test]
     fn folding_in_goes_down_the_gradient_of_the_loss_that_is_stated() {
-        let history = [(1, 1.0), (4, 2.0), (7, -1.0), (21, 1.0)].map(|(item, value)| (ItemIndex(item), value));
+        let history =
+            [(1, 1.0), (4, 2.0), (7, -1.0), (21, 1.0)].map(|(item, value)| (ItemIndex(item), value));
         for (reference, layers, catalogue) in models() {
             let mut scratch = NeuMfScratch::default();
             scratch.pose(&catalogue, &history, 4, 0.02);
