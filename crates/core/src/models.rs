@@ -15,6 +15,7 @@ mod item_knn;
 mod lmf;
 mod mf;
 mod most_popular;
+mod neumf;
 mod pair_factors;
 mod sasrec;
 mod sequences;
@@ -32,6 +33,7 @@ pub use item_knn::{ItemKnn, ItemKnnConfig, Measure, NeighboursOf};
 pub use lmf::{Lmf, LmfConfig};
 pub use mf::{Mf, MfConfig, MfLoss, Similarity};
 pub use most_popular::{Count, MostPopular, MostPopularConfig};
+pub use neumf::{NeuMf, NeuMfConfig, NeuMfNetwork, NeuMfRows};
 pub use pair_factors::{FOLD_IN_NEGATIVES, PairModel, scale_to};
 pub use sasrec::{SasRec, SasRecConfig, SasRecNetwork};
 pub use sequences::{

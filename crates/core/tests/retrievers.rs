@@ -228,6 +228,7 @@ fn half_precision_answers_nearly_the_same() {
             ModelConfig::Lmf(config) => config.precision = Precision::F16,
             ModelConfig::Warp(config) => config.precision = Precision::F16,
             ModelConfig::Mf(config) => config.precision = Precision::F16,
+            ModelConfig::NeuMf(config) => config.precision = Precision::F16,
             ModelConfig::Svd(config) => config.precision = Precision::F16,
             ModelConfig::Ease(config) => config.precision = Precision::F16,
             ModelConfig::SasRec(config) => config.precision = Precision::F16,

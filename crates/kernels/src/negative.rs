@@ -209,7 +209,8 @@ pub fn negative_reference(
     Ok(out)
 }
 
-fn one(seen: &[u32], distribution: &Distribution, counter: u64, draws: Draws) -> Option<u32> {
+/// Draws the column at `counter` for a row that has values in the columns `seen`, which ascend; `None` where no column is left to draw.
+pub fn one(seen: &[u32], distribution: &Distribution, counter: u64, draws: Draws) -> Option<u32> {
     if seen.len() >= distribution.n_columns() as usize {
         return None;
     }

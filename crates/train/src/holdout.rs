@@ -2,7 +2,7 @@
 
 use recmill_core::{
     Csr, Dataset,
-    models::{Gru4RecConfig, MfConfig, ModelConfig, SasRecConfig, TwoTowerConfig},
+    models::{Gru4RecConfig, MfConfig, ModelConfig, NeuMfConfig, SasRecConfig, TwoTowerConfig},
 };
 
 use crate::{Result, gradient::Order};
@@ -14,7 +14,8 @@ pub const HELD_OUT_USERS: usize = 10_000;
 
 /// Returns whether the model is to learn until what is held out is found no better, and not for a number of epochs.
 pub fn stops_by_itself(config: &ModelConfig) -> bool {
-    reads_order(config) || matches!(config, ModelConfig::Mf(_) | ModelConfig::TwoTower(_))
+    reads_order(config)
+        || matches!(config, ModelConfig::Mf(_) | ModelConfig::NeuMf(_) | ModelConfig::TwoTower(_))
 }
 
 /// Returns whether the model learns from which event came first.
@@ -29,6 +30,7 @@ pub fn for_epochs(config: &ModelConfig, epochs: u32) -> ModelConfig {
         ModelConfig::SasRec(config) => ModelConfig::SasRec(SasRecConfig { iterations, ..config.clone() }),
         ModelConfig::Gru4Rec(config) => ModelConfig::Gru4Rec(Gru4RecConfig { iterations, ..config.clone() }),
         ModelConfig::Mf(config) => ModelConfig::Mf(MfConfig { iterations, ..config.clone() }),
+        ModelConfig::NeuMf(config) => ModelConfig::NeuMf(NeuMfConfig { iterations, ..config.clone() }),
         ModelConfig::TwoTower(config) => {
             ModelConfig::TwoTower(TwoTowerConfig { iterations, ..config.clone() })
         }

@@ -22,6 +22,7 @@ mod learner;
 pub mod memory;
 mod mf;
 mod most_popular;
+mod neumf;
 mod pairwise;
 mod progress;
 mod propagation;

@@ -8,7 +8,8 @@ use recmill_kernels::Device;
 use crate::{
     Error, FitOptions, Learner, Plan, Prediction, Progress, Result, Trained, Validation, als::AlsLearner,
     data::Sizes, ease::EaseLearner, fit, item_knn::ItemKnnLearner, memory::available_bytes, mf,
-    most_popular::MostPopularLearner, pairwise::PairwiseLearner, sequences, svd::SvdLearner, two_tower,
+    most_popular::MostPopularLearner, neumf, pairwise::PairwiseLearner, sequences, svd::SvdLearner,
+    two_tower,
 };
 
 /// One training: what of, what from, and how to decide when it is done.
@@ -116,6 +117,7 @@ impl<'a> Training<'a> {
             ModelConfig::Lmf(config) => Box::new(PairwiseLearner::new(config, data, seed, device)?),
             ModelConfig::Warp(config) => Box::new(PairwiseLearner::new(config, data, seed, device)?),
             ModelConfig::Mf(config) => mf::learner(config, data, seed, device)?,
+            ModelConfig::NeuMf(config) => neumf::learner(config, data, seed, device)?,
             ModelConfig::ItemKnn(config) => Box::new(ItemKnnLearner::new(config, data, device)),
             ModelConfig::Ease(config) => Box::new(EaseLearner::new(config, data)?),
             ModelConfig::MostPopular(config) => Box::new(MostPopularLearner::new(config, data)),
@@ -137,6 +139,7 @@ pub fn predict(config: &ModelConfig, sizes: &Sizes) -> Prediction {
         ModelConfig::Lmf(config) => PairwiseLearner::predict(config, sizes),
         ModelConfig::Warp(config) => PairwiseLearner::predict(config, sizes),
         ModelConfig::Mf(config) => mf::predict(config, sizes),
+        ModelConfig::NeuMf(config) => neumf::predict(config, sizes),
         ModelConfig::ItemKnn(config) => ItemKnnLearner::predict(config, sizes),
         ModelConfig::Ease(_) => EaseLearner::predict(sizes),
         ModelConfig::MostPopular(_) => MostPopularLearner::predict(sizes),
@@ -149,10 +152,19 @@ pub fn predict(config: &ModelConfig, sizes: &Sizes) -> Prediction {
 
 /// Returns whether the model has a way of learning on a GPU.
 pub fn trains_on_gpu(config: &ModelConfig) -> bool {
-    use ModelConfig::{Als, Bpr, Gru4Rec, ItemKnn, Lmf, Mf, SasRec, TwoTower, Warp};
+    use ModelConfig::{Als, Bpr, Gru4Rec, ItemKnn, Lmf, Mf, NeuMf, SasRec, TwoTower, Warp};
     matches!(
         config,
-        Als(_) | Bpr(_) | Lmf(_) | Warp(_) | Mf(_) | ItemKnn(_) | SasRec(_) | Gru4Rec(_) | TwoTower(_)
+        Als(_)
+            | Bpr(_)
+            | Lmf(_)
+            | Warp(_)
+            | Mf(_)
+            | NeuMf(_)
+            | ItemKnn(_)
+            | SasRec(_)
+            | Gru4Rec(_)
+            | TwoTower(_)
     )
 }
 
@@ -164,6 +176,7 @@ fn predict_on_gpu(config: &ModelConfig, sizes: &Sizes) -> Option<Prediction> {
         ModelConfig::Lmf(config) => Some(PairwiseLearner::predict_on_gpu(config, sizes)),
         ModelConfig::Warp(config) => Some(PairwiseLearner::predict_on_gpu(config, sizes)),
         ModelConfig::Mf(config) => Some(mf::predict_on_gpu(config, sizes)),
+        ModelConfig::NeuMf(config) => Some(neumf::predict_on_gpu(config, sizes)),
         ModelConfig::ItemKnn(_) => Some(ItemKnnLearner::predict_on_gpu(sizes)),
         ModelConfig::SasRec(config) => Some(sequences::predict_on_gpu(config, sizes)),
         ModelConfig::Gru4Rec(config) => Some(sequences::predict_on_gpu(config, sizes)),
@@ -181,6 +194,7 @@ fn epochs(config: &ModelConfig) -> u32 {
         ModelConfig::Warp(config) => config.iterations,
         ModelConfig::Svd(config) => config.iterations,
         ModelConfig::Mf(config) => config.iterations,
+        ModelConfig::NeuMf(config) => config.iterations,
         ModelConfig::SasRec(config) => config.iterations,
         ModelConfig::Gru4Rec(config) => config.iterations,
         ModelConfig::TwoTower(config) => config.iterations,

@@ -138,7 +138,7 @@ fn the_same_seed_gives_the_same_bytes_on_1_2_and_5_threads() {
         let one = run(1, 3);
         assert!(one == run(2, 3), "{}: two threads differ from one", config.name());
         assert!(one == run(5, 3), "{}: five threads differ from one", config.name());
-        if ["als", "bpr", "lmf", "warp", "mf", "svd", "sasrec", "gru4rec", "two-tower"]
+        if ["als", "bpr", "lmf", "warp", "mf", "neumf", "svd", "sasrec", "gru4rec", "two-tower"]
             .contains(&config.name())
         {
             assert!(one.0 != run(1, 4).0, "{}: the seed changes nothing", config.name());
@@ -195,6 +195,7 @@ fn the_loss_falls() {
             | ModelConfig::Lmf(_)
             | ModelConfig::Warp(_)
             | ModelConfig::Mf(_)
+            | ModelConfig::NeuMf(_)
             | ModelConfig::TwoTower(_)
             | ModelConfig::Svd(_) => {
                 assert!(losses[losses.len() - 1] < 0.9 * losses[0], "{}: {losses:?}", config.name());

@@ -10,7 +10,7 @@ use recmill_core::{
     data::synthetic::{Synthetic, SyntheticOptions},
     directory::Config,
     models::{
-        Gru4RecConfig, MfConfig, ModelConfig, Retriever, SasRecConfig, SequenceLoss, Similarity,
+        Gru4RecConfig, MfConfig, ModelConfig, NeuMfConfig, Retriever, SasRecConfig, SequenceLoss, Similarity,
         TwoTowerConfig,
     },
     rankers::{RankerConfig, RankerModel},
@@ -61,7 +61,17 @@ fn every_device_learns_against_candidates_as_the_cpu_does() {
         iterations: 2,
         ..TwoTowerConfig::default()
     };
+    let neumf = NeuMfConfig {
+        factors: 6,
+        mlp_factors: 4,
+        hidden: vec![12, 5],
+        batch_size: 100,
+        iterations: 2,
+        ..NeuMfConfig::default()
+    };
     let models = [
+        ModelConfig::NeuMf(NeuMfConfig { factors: 0, dropout: 0.1, ..neumf.clone() }),
+        ModelConfig::NeuMf(neumf),
         ModelConfig::TwoTower(TwoTowerConfig {
             hidden: vec![12],
             dropout: 0.1,
@@ -88,7 +98,10 @@ fn every_device_learns_against_candidates_as_the_cpu_does() {
         for (a, b) in found.iter().zip(&expected) {
             assert!((a - b).abs() < 2e-3, "{} on {device}: loss {a} beside {b}", config.objective());
         }
-        let table = |model: &dyn Retriever| model.table("item_factors").unwrap().to_f32().unwrap();
+        let table = |model: &dyn Retriever| {
+            let found = model.table("item_factors").or_else(|| model.table("item_vectors"));
+            found.unwrap().to_f32().unwrap()
+        };
         for (a, b) in table(&*on_device).iter().zip(table(&*on_cpu)) {
             assert!((a - b).abs() < 5e-3, "{} on {device}: {a} beside {b}", config.objective());
         }

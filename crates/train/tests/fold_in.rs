@@ -64,8 +64,9 @@ fn als_stores_what_folding_in_the_same_history_gives() {
 #[test]
 fn models_learnt_by_gradient_descent_give_lists_that_overlap() {
     let data = taste_groups(400, 90);
-    for config in
-        all_models().iter().filter(|config| ["bpr", "lmf", "warp", "mf", "svd"].contains(&config.name()))
+    for config in all_models()
+        .iter()
+        .filter(|config| ["bpr", "lmf", "warp", "mf", "neumf", "svd"].contains(&config.name()))
     {
         let model = Training::new(config, &data).run(None, &AtomicBool::new(false), &mut ()).unwrap().model;
         let mut common = 0;

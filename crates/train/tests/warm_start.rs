@@ -59,7 +59,8 @@ fn a_warm_start_takes_up_where_the_earlier_model_was() {
 fn a_model_that_cannot_be_continued_is_refused() {
     let (earlier, both) = in_two_parts();
     for config in all_models().iter().filter(|config| {
-        ["als", "bpr", "lmf", "warp", "mf", "svd", "sasrec", "gru4rec", "two-tower"].contains(&config.name())
+        ["als", "bpr", "lmf", "warp", "mf", "neumf", "svd", "sasrec", "gru4rec", "two-tower"]
+            .contains(&config.name())
     }) {
         let large = train(config, &both, None).unwrap();
         let error = train(config, &earlier, Some(large.model.parameters().unwrap())).err().unwrap();

@@ -15,8 +15,8 @@ use recmill_core::{
     evaluate::{EvaluateOptions, Evaluation},
     models::{
         AlsConfig, BprConfig, EaseConfig, Gru4RecConfig, ItemKnnConfig, LmfConfig, MfConfig, MfLoss,
-        ModelConfig, MostPopularConfig, SasRecConfig, SequenceLoss, Similarity, SvdConfig, TwoTowerConfig,
-        WarpConfig,
+        ModelConfig, MostPopularConfig, NeuMfConfig, SasRecConfig, SequenceLoss, Similarity, SvdConfig,
+        TwoTowerConfig, WarpConfig,
     },
     rankers::{
         AutoIntConfig, DcnConfig, DeepFmConfig, DlrmConfig, FinalMlpConfig, FmConfig, LogisticConfig,
@@ -68,6 +68,9 @@ pub(crate) enum Train {
     Warp(OneModel<WarpConfig>),
     /// Matrix factorization that tells a user's items from all others at once, by softmax.
     Mf(OneModel<MfConfig>),
+    /// A product of a user's vector and an item's beside a network over two others.
+    #[command(name = "neumf")]
+    NeuMf(OneModel<NeuMfConfig>),
     /// The items most like those a user had.
     ItemKnn(OneModel<ItemKnnConfig>),
     /// A dense model of items in closed form; memory grows with the square of the catalogue.
@@ -132,6 +135,7 @@ impl Train {
             Train::Lmf(model) => model.run("lmf", given, ModelConfig::Lmf),
             Train::Warp(model) => model.run("warp", given, ModelConfig::Warp),
             Train::Mf(model) => model.run("mf", given, ModelConfig::Mf),
+            Train::NeuMf(model) => model.run("neumf", given, ModelConfig::NeuMf),
             Train::ItemKnn(model) => model.run("item-knn", given, ModelConfig::ItemKnn),
             Train::Ease(model) => model.run("ease", given, ModelConfig::Ease),
             Train::MostPopular(model) => model.run("most-popular", given, ModelConfig::MostPopular),
@@ -404,7 +408,7 @@ fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<(Device, String)> {
     if !stops_by_itself(config) && (flags.holdout.is_some() || flags.refit) {
         let flag = if flags.refit { "--refit" } else { "--holdout" };
         return Err(Failure::usage(format!(
-            "{flag} is for mf, sasrec, gru4rec and two-tower; {} holds nothing out",
+            "{flag} is for mf, neumf, sasrec, gru4rec and two-tower; {} holds nothing out",
             config.name()
         )));
     }

@@ -38,10 +38,10 @@ pub(crate) struct TrainFlags {
     /// Metric that decides which epoch is the best, such as recall@20 or rmse [default: ndcg@10; rmse for svd].
     #[arg(long, value_name = "METRIC")]
     pub(crate) valid_metric: Option<String>,
-    /// Stops after this many epochs without a better metric; needs something to validate on [default: 10 for mf, sasrec, gru4rec and two-tower, otherwise none].
+    /// Stops after this many epochs without a better metric; needs something to validate on [default: 10 for mf, neumf, sasrec, gru4rec and two-tower, otherwise none].
     #[arg(long, value_name = "EPOCHS")]
     pub(crate) patience: Option<u32>,
-    /// For mf, sasrec, gru4rec and two-tower without --valid: the share of users, chosen by the seed, an event of whom is validated on and not learned from:
+    /// For mf, neumf, sasrec, gru4rec and two-tower without --valid: the share of users, chosen by the seed, an event of whom is validated on and not learned from:
     /// the newest, or without times one that is drawn, but for sasrec and gru4rec [default: 1, but at most 10,000 users]; 0 for none.
     #[arg(long, value_name = "SHARE", conflicts_with = "valid")]
     pub(crate) holdout: Option<f64>,

@@ -13,6 +13,7 @@ fn help() {
         "train lmf",
         "train warp",
         "train mf",
+        "train neumf",
         "train item-knn",
         "train ease",
         "train most-popular",

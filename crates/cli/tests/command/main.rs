@@ -3,6 +3,7 @@
 
 mod browser;
 mod help;
+mod neumf;
 mod rankers;
 mod report;
 mod resume;

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, Gru4Rec, Gru4RecConfig, ItemKnn, ItemKnnConfig, Lmf,
-    LmfConfig, Mf, MfConfig, MostPopular, MostPopularConfig, Retriever, SasRec, SasRecConfig, Svd, SvdConfig,
-    TwoTower, TwoTowerConfig, Warp, WarpConfig,
+    LmfConfig, Mf, MfConfig, MostPopular, MostPopularConfig, NeuMf, NeuMfConfig, Retriever, SasRec,
+    SasRecConfig, Svd, SvdConfig, TwoTower, TwoTowerConfig, Warp, WarpConfig,
 };
 use crate::{Dataset, Error, Parameters, Result};
 
@@ -26,6 +26,9 @@ pub enum ModelConfig {
     Warp(WarpConfig),
     /// Matrix factorization that tells a user's items from all others at once.
     Mf(MfConfig),
+    /// A product of vectors beside a network.
+    #[serde(rename = "neumf")]
+    NeuMf(NeuMfConfig),
     /// Item neighbourhoods.
     ItemKnn(ItemKnnConfig),
     /// A dense linear item model in closed form.
@@ -46,12 +49,13 @@ pub enum ModelConfig {
 
 impl ModelConfig {
     /// The names of all models.
-    pub const NAMES: [&str; 12] = [
+    pub const NAMES: [&str; 13] = [
         "als",
         "bpr",
         "lmf",
         "warp",
         "mf",
+        "neumf",
         "item-knn",
         "ease",
         "most-popular",
@@ -69,6 +73,7 @@ impl ModelConfig {
             "lmf" => Self::Lmf(LmfConfig::default()),
             "warp" => Self::Warp(WarpConfig::default()),
             "mf" => Self::Mf(MfConfig::default()),
+            "neumf" => Self::NeuMf(NeuMfConfig::default()),
             "item-knn" => Self::ItemKnn(ItemKnnConfig::default()),
             "ease" => Self::Ease(EaseConfig::default()),
             "most-popular" => Self::MostPopular(MostPopularConfig::default()),
@@ -88,6 +93,7 @@ impl ModelConfig {
             Self::Lmf(_) => "lmf",
             Self::Warp(_) => "warp",
             Self::Mf(_) => "mf",
+            Self::NeuMf(_) => "neumf",
             Self::ItemKnn(_) => "item-knn",
             Self::Ease(_) => "ease",
             Self::MostPopular(_) => "most-popular",
@@ -122,6 +128,7 @@ impl ModelConfig {
             Self::Lmf(config) => config.validate(),
             Self::Warp(config) => config.validate(),
             Self::Mf(config) => config.validate(),
+            Self::NeuMf(config) => config.validate(),
             Self::ItemKnn(config) => config.validate(),
             Self::Ease(config) => config.validate(),
             Self::MostPopular(config) => config.validate(),
@@ -140,6 +147,7 @@ impl ModelConfig {
             Self::Lmf(config) => config.objective(),
             Self::Warp(config) => config.objective(),
             Self::Mf(config) => config.objective(),
+            Self::NeuMf(config) => config.objective(),
             Self::ItemKnn(config) => config.objective(),
             Self::Ease(config) => config.objective(),
             Self::MostPopular(config) => config.objective(),
@@ -168,6 +176,7 @@ pub fn open(
         ModelConfig::Lmf(config) => Box::new(Lmf::open(config, parameters)?),
         ModelConfig::Warp(config) => Box::new(Warp::open(config, parameters)?),
         ModelConfig::Mf(config) => Box::new(Mf::open(config, parameters)?),
+        ModelConfig::NeuMf(config) => Box::new(NeuMf::open(config, parameters)?),
         ModelConfig::ItemKnn(config) => Box::new(ItemKnn::open(config, parameters)?),
         ModelConfig::Ease(config) => Box::new(Ease::open(config, parameters)?),
         ModelConfig::MostPopular(config) => Box::new(MostPopular::open(config, parameters)?),

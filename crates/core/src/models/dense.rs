@@ -1,4 +1,4 @@
-//! Scoring by a row of scores for the whole catalogue at a time, for models that have no factors to multiply.
+//! Scoring by a row of scores for the whole catalogue at a time, for models whose scores are no product of two vectors.
 //!
 //! The rows of a batch are cut into contiguous pieces, a [`Lane`] each: a lane owns the scratch memory for one row and
 //! the answers of its piece, so answers end up in the order of the rows and nothing is shared between threads.
@@ -7,7 +7,7 @@ use bytemuck::cast_slice;
 use rayon::prelude::*;
 use recmill_kernels::{TopkAnswers, TopkQuery, topk_of_scores};
 
-use super::fold_in::SolveScratch;
+use super::{fold_in::SolveScratch, neumf::NeuMfScratch};
 use crate::{Batch, Error, ItemIndex, Query, Result, Row, Workspace};
 
 /// A history in its normal form: items ascending, none twice.
@@ -39,6 +39,7 @@ impl HistoryScratch {
 pub(crate) struct RowScratch {
     pub(crate) history: HistoryScratch,
     pub(crate) solve: SolveScratch,
+    pub(crate) neumf: NeuMfScratch,
     pub(crate) row: Vec<f32>,
 }
 
@@ -116,11 +117,11 @@ pub(crate) fn lanes(all: &mut Vec<Lane>, n_rows: usize) -> &mut [Lane] {
 pub(crate) fn score(
     batch: &Batch,
     workspace: &mut Workspace,
-    n_items: usize,
+    (n_users, n_items): (usize, usize),
     fill: impl Fn(&Row, &mut RowScratch, &mut [f32]) -> Result<()> + Sync,
 ) -> Result<()> {
     workspace.clear();
-    check(batch, 0, n_items)?;
+    check(batch, n_users, n_items)?;
     score_where(&batch.rows, workspace, n_items, |_| true, fill)?;
     let Workspace { lanes: all, ends, items, scores, .. } = workspace;
     for lane in lanes(all, batch.rows.len()) {

@@ -125,7 +125,7 @@ impl Retriever for Ease {
 
     fn score(&self, batch: &Batch, workspace: &mut Workspace) -> Result<()> {
         let rows = self.weights.f32_rows();
-        dense::score(batch, workspace, self.n_items(), |row, scratch, scores| match &row.query {
+        dense::score(batch, workspace, (0, self.n_items()), |row, scratch, scores| match &row.query {
             Query::History(history) => {
                 for &(item, value) in scratch.history.fill(history) {
                     if value <= 0.0 {

@@ -130,7 +130,7 @@ impl FactorItems {
     }
 
     /// Returns the length of each item's vector; computed at the first call.
-    fn norms(&self) -> Result<&[f32]> {
+    pub(crate) fn norms(&self) -> Result<&[f32]> {
         once(&self.norms, || {
             let mut row = vec![0f32; self.table.dim()];
             let mut norms = Vec::with_capacity(self.n_items());
@@ -248,27 +248,37 @@ impl FactorItems {
     }
 
     fn score_items(&self, rows: &[Row], workspace: &mut Workspace) -> Result<()> {
-        let norms = self.norms()?;
         let f32_rows = self.table.f32_rows();
         dense::score_where(rows, workspace, self.n_items(), about_item, |row, scratch, scores| {
             let Query::Item(about) = row.query else { return Ok(()) };
-            let dim = self.table.dim();
-            scratch.row.resize(2 * dim, 0.0);
-            let (vector, other) = scratch.row.split_at_mut(dim);
-            self.table.read_row(u64::from(about.0), vector)?;
-            for (item, (score, norm)) in scores.iter_mut().zip(norms).enumerate() {
-                let product = match &f32_rows {
-                    Some(rows) => dot(vector, F32Rows::row(rows, item)),
-                    None => {
-                        self.table.read_row(item as u64, other)?;
-                        dot(vector, other)
-                    }
-                };
-                let norm = norm * norms[about.at()];
-                *score = if norm > 0.0 { product / norm } else { 0.0 };
-            }
-            Ok(())
+            self.cosines(about, f32_rows.as_ref(), &mut scratch.row, scores)
         })
+    }
+
+    /// Writes the cosine of each item's vector and that of `about`; `f32_rows` are those of the table, and `scratch` is working memory.
+    pub(super) fn cosines(
+        &self,
+        about: ItemIndex,
+        f32_rows: Option<&F32Rows<'_>>,
+        scratch: &mut Vec<f32>,
+        scores: &mut [f32],
+    ) -> Result<()> {
+        let (norms, dim) = (self.norms()?, self.table.dim());
+        scratch.resize(2 * dim, 0.0);
+        let (vector, other) = scratch.split_at_mut(dim);
+        self.table.read_row(u64::from(about.0), vector)?;
+        for (item, (score, norm)) in scores.iter_mut().zip(norms).enumerate() {
+            let product = match f32_rows {
+                Some(rows) => dot(vector, rows.row(item)),
+                None => {
+                    self.table.read_row(item as u64, other)?;
+                    dot(vector, other)
+                }
+            };
+            let norm = norm * norms[about.at()];
+            *score = if norm > 0.0 { product / norm } else { 0.0 };
+        }
+        Ok(())
     }
 
     /// Joins the answers of rows about users and rows about items in the order of the rows.
@@ -292,7 +302,7 @@ fn about_item(row: &Row) -> bool {
 }
 
 /// Returns what `cell` holds, which `make` makes at the first call; after an error the next call makes it again.
-fn once<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+pub(super) fn once<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
     match cell.get() {
         Some(made) => Ok(made),
         None => {
@@ -310,7 +320,7 @@ fn forget(mut queries: Vec<TopkQuery<'_>>) -> Vec<TopkQuery<'static>> {
 }
 
 /// One order of summation, with eight sums so that the processor can add them side by side.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (a, b) = (a.chunks_exact(8), b.chunks_exact(8));
     let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
     let mut sums = [0f32; 8];

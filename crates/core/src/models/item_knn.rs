@@ -284,7 +284,7 @@ impl Retriever for ItemKnn {
 
     fn score(&self, batch: &Batch, workspace: &mut Workspace) -> Result<()> {
         let reached = (self.config.neighbours_of == NeighboursOf::Candidate).then(|| self.reached());
-        dense::score(batch, workspace, self.n_items(), |row, scratch, scores| {
+        dense::score(batch, workspace, (0, self.n_items()), |row, scratch, scores| {
             let mut add = |(items, similarities): (&[u32], &[f32]), value: f32| {
                 for (&item, &similarity) in items.iter().zip(similarities) {
                     scores[item as usize] += value * similarity;

@@ -134,7 +134,7 @@ impl Retriever for MostPopular {
     }
 
     fn score(&self, batch: &Batch, workspace: &mut Workspace) -> Result<()> {
-        dense::score(batch, workspace, self.n_items(), |_, _, scores| {
+        dense::score(batch, workspace, (0, self.n_items()), |_, _, scores| {
             scores.copy_from_slice(self.popularity());
             Ok(())
         })

@@ -5,9 +5,9 @@ use recmill_core::{
     dense::Initial,
     models::{
         Als, AlsConfig, Bpr, BprConfig, Ease, EaseConfig, Gru4Rec, Gru4RecConfig, ItemKnn, ItemKnnConfig,
-        Lmf, LmfConfig, Mf, MfConfig, ModelConfig, MostPopular, MostPopularConfig, NeighboursOf, Retriever,
-        SasRec, SasRecConfig, SequenceConfig, Svd, SvdConfig, SvdFactors, Tower, TwoTower, TwoTowerConfig,
-        ValueRange, Warp, WarpConfig,
+        Lmf, LmfConfig, Mf, MfConfig, ModelConfig, MostPopular, MostPopularConfig, NeighboursOf, NeuMf,
+        NeuMfConfig, NeuMfNetwork, Retriever, SasRec, SasRecConfig, SequenceConfig, Svd, SvdConfig,
+        SvdFactors, Tower, TwoTower, TwoTowerConfig, ValueRange, Warp, WarpConfig,
     },
 };
 use recmill_kernels::{Buffer, Device, Table, tie_hash};
@@ -57,6 +57,14 @@ pub(crate) fn models() -> Vec<(ModelConfig, Box<dyn Retriever>)> {
     let config = MfConfig { factors: FACTORS, ..MfConfig::default() };
     let model = Mf::new(config.clone(), users(), items(), buffer(3, N_ITEMS)).unwrap();
     models.push((ModelConfig::Mf(config), Box::new(model)));
+
+    for (factors, hidden) in [(7, vec![20, 9]), (0, vec![6])] {
+        let mlp_factors = FACTORS - factors;
+        let config = NeuMfConfig { factors, mlp_factors, hidden, ..NeuMfConfig::default() };
+        let network = NeuMfNetwork::new(&config, &mut Initial::new(7, &Default::default()));
+        let model = NeuMf::new(config.clone(), users(), items(), network).unwrap();
+        models.push((ModelConfig::NeuMf(config), Box::new(model)));
+    }
 
     let config = TwoTowerConfig { factors: FACTORS, ..TwoTowerConfig::default() };
     let tower = |key, n_ids: usize| Tower::of_ids(&config, table(key, n_ids + 1, FACTORS)).unwrap();

@@ -109,6 +109,7 @@ pub struct LinearGradients<'a> {
 pub struct LinearScratch {
     panels: Option<Scratch>,
     sums: Option<Scratch>,
+    bias: Vec<f32>,
     blocks: Pool<Scratch>,
     /// Rows as pairs.
     rows: Pool<Scratch>,
@@ -195,7 +196,7 @@ pub fn linear(layer: &Linear<'_>, x: &[f32], y: &mut [f32], scratch: &mut Linear
         ..COPIED_ROWS => Panels::in_place(level, weight, &mut scratch.panels)?,
         _ => Panels::copied(level, weight, &mut scratch.panels)?,
     };
-    product(level, x, &panels, y, finish);
+    product(level, x, &panels, y, finish, &mut scratch.bias);
     Ok(())
 }
 
@@ -236,7 +237,8 @@ pub fn linear_backward(
             return product_of_pairs(level, gradient, layer.outputs, &panels, of_x, finish, &scratch.rows);
         }
         let panels = Panels::copied(level, transposed, &mut scratch.panels)?;
-        product(level, gradient, &panels, of_x, Finish { bias: None, relu: false });
+        let finish = Finish { bias: None, relu: false };
+        product(level, gradient, &panels, of_x, finish, &mut scratch.bias);
     }
     Ok(())
 }

@@ -25,18 +25,25 @@ pub(super) struct Finish<'a> {
 }
 
 impl Finish<'_> {
-    /// The bias, zero behind its last column up to a whole panel; nothing where there is none.
-    fn whole_panels(&self, level: Level) -> Vec<f32> {
-        let mut bias = self.bias.map(<[f32]>::to_vec).unwrap_or_default();
-        bias.resize(bias.len().next_multiple_of(panel_columns(level)), 0.0);
-        bias
+    /// Writes the bias, zero behind its last column up to a whole panel; nothing where there is none.
+    fn whole_panels<'a>(&self, level: Level, to: &'a mut Vec<f32>) -> &'a [f32] {
+        to.clear();
+        to.extend_from_slice(self.bias.unwrap_or_default());
+        to.resize(to.len().next_multiple_of(panel_columns(level)), 0.0);
+        to
     }
 }
 
-/// Writes `left right` to `c`: `[rows, right.rows]` times `[right.rows, right.columns]`.
-pub(super) fn product(level: Level, left: &[f32], right: &Panels<'_>, c: &mut [f32], finish: Finish<'_>) {
-    let bias = finish.whole_panels(level);
-    let last = Last { bias: &bias, relu: finish.relu };
+/// Writes `left right` to `c`: `[rows, right.rows]` times `[right.rows, right.columns]`; `bias` is working memory.
+pub(super) fn product(
+    level: Level,
+    left: &[f32],
+    right: &Panels<'_>,
+    c: &mut [f32],
+    finish: Finish<'_>,
+    bias: &mut Vec<f32>,
+) {
+    let last = Last { bias: finish.whole_panels(level, bias), relu: finish.relu };
     let tasks = c.par_chunks_mut(TASK_ROWS * right.columns).zip(left.par_chunks(TASK_ROWS * right.rows));
     let high = tile_rows(level);
     tasks.for_each(|(c, left)| dispatch(level, Task::<false> { left, right, c, last, high }));
@@ -52,8 +59,8 @@ pub(super) fn product_of_pairs(
     finish: Finish<'_>,
     blocks: &Pool<Scratch>,
 ) -> Result<()> {
-    let bias = finish.whole_panels(level);
-    let last = Last { bias: &bias, relu: finish.relu };
+    let mut bias = Vec::new();
+    let last = Last { bias: finish.whole_panels(level, &mut bias), relu: finish.relu };
     let tasks = c.par_chunks_mut(TASK_ROWS * right.columns).zip(left.par_chunks(TASK_ROWS * inner));
     let (pairs, high) = (right.rows, tile_rows(level));
     tasks.try_for_each(|(c, left)| {

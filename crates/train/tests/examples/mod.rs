@@ -6,7 +6,7 @@ use recmill_core::{
     data::synthetic::{Synthetic, SyntheticOptions},
     models::{
         AlsConfig, AlsSolver, BprConfig, Gru4RecConfig, ItemKnnConfig, LmfConfig, MfConfig, ModelConfig,
-        SasRecConfig, SequenceLoss, SvdConfig, SvdSolver, TwoTowerConfig, WarpConfig,
+        NeuMfConfig, SasRecConfig, SequenceLoss, SvdConfig, SvdSolver, TwoTowerConfig, WarpConfig,
     },
 };
 use recmill_kernels::Table;
@@ -52,6 +52,15 @@ pub(crate) fn all_models() -> Vec<ModelConfig> {
         iterations: 40,
         ..TwoTowerConfig::default()
     };
+    let neumf = NeuMfConfig {
+        factors: 8,
+        mlp_factors: 8,
+        hidden: vec![16, 8],
+        learning_rate: 0.01,
+        batch_size: 64,
+        iterations: 20,
+        ..NeuMfConfig::default()
+    };
     vec![
         ModelConfig::Als(als.clone()),
         ModelConfig::Als(AlsConfig {
@@ -70,6 +79,8 @@ pub(crate) fn all_models() -> Vec<ModelConfig> {
         }),
         ModelConfig::Mf(MfConfig { propagation_layers: 2, ..mf.clone() }),
         ModelConfig::Mf(mf),
+        ModelConfig::NeuMf(NeuMfConfig { factors: 0, dropout: 0.1, ..neumf.clone() }),
+        ModelConfig::NeuMf(neumf),
         ModelConfig::ItemKnn(ItemKnnConfig { neighbours: 20, ..ItemKnnConfig::default() }),
         ModelConfig::default_of("ease").unwrap(),
         ModelConfig::default_of("most-popular").unwrap(),
