@@ -5,14 +5,14 @@
 //! loss = Σ_i ln(1 + exp(-s_ui)) + Σ_j ln(1 + exp(s_uj))    j: `n_negatives` drawn ones for each i, which the user has not
 //! ```
 //!
-//! `*` multiplies value by value: that half is the generalized matrix factorization of the paper (GMF), and the other its MLP. With `factors` 0
-//! the first is left out, which is the paper's NCF with an MLP alone. Both halves learn together, from the beginning; the paper's pre-training of each
-//! by itself is not there.
+//! `*` multiplies value by value: that half is the generalized matrix factorization of the paper (GMF), and the other its MLP. With
+//! `factors` 0 the first is left out, which is the paper's NCF with an MLP alone. Both halves learn together, from the beginning; the paper's
+//! pre-training of each by itself is not there.
 //!
 //! How a list is answered: the first layer is linear in `[p'_u ; q'_i]`, so its item half, with the bias, is computed once for all items
-//! (`[n_items, hidden[0]]`, beside a copy of `q`), and its user half once a list. What is left for each pair are the later layers, which go over
-//! the catalogue, or the candidates, in blocks of items. It costs some thousand multiplications a pair where a dot product has 64, so expect lists to be as
-//! many times slower than those of [`super::Mf`].
+//! (`[n_items, hidden[0]]`, beside a copy of `q`), and its user half once a list. What is left for each pair are the later layers, which go
+//! over the catalogue, or the candidates, in blocks of items. It costs some thousand multiplications a pair where a dot product has 64, so a
+//! list takes many times as long as one of [`super::Mf`].
 //!
 //! Fold-in: Adam takes a fixed number of steps from a row of zeros down the loss of the history's items against items that are spread evenly over
 //! the catalogue, all else being fixed. It depends on the history alone.
