@@ -19,7 +19,7 @@ Where to go from here:
 ``BayesianPersonalizedRanking``              matrix factorization that learns what comes before what
 ``LogisticMatrixFactorization``              matrix factorization that learns how likely an item is taken
 ``MatrixFactorization``, ``Warp``            matrix factorization against many items at once; that learns from what stands too high
-``SASRec``                                   what comes next, from what somebody did in order
+``SASRec``, ``GRU4Rec``                      what comes next, from what somebody did in order
 ``Svd``                                      matrix factorization that predicts ratings
 ``CosineRecommender`` and its like           items that are taken by the same users
 ``Ease``, ``MostPopular``                    a dense model of items in closed form; what everybody takes
@@ -70,7 +70,7 @@ from .rankers import (
     SharedBottom,
     WideDeep,
 )
-from .sequences import SASRec
+from .sequences import GRU4Rec, SASRec
 from .svd import Svd
 
 point_to_packages()
@@ -88,6 +88,7 @@ __all__ = [
     "Ease",
     "FactorizationMachine",
     "FinalMLP",
+    "GRU4Rec",
     "ItemItemRecommender",
     "Logistic",
     "LogisticMatrixFactorization",

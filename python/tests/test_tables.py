@@ -189,12 +189,17 @@ def test_nobody_asked_is_an_empty_table():
     assert fitted(pandas.DataFrame(events())).recommend([], k=2).to_pandas().empty
 
 
-def test_a_model_that_reads_the_order_of_events_gets_it():
+@pytest.mark.parametrize(
+    "sequences",
+    [recmill.SASRec(factors=8, feed_forward=8), recmill.GRU4Rec(factors=8, hidden=8)],
+    ids=lambda model: type(model).__name__,
+)
+def test_a_model_that_reads_the_order_of_events_gets_it(sequences, tmp_path):
     there, back = ["a", "b", "c", "d"], ["d", "c", "b", "a"]
     who = ["there"] * 4 + ["back"] * 4 + ["x", "x"]
     when = [*range(4), *range(4), 0, 1]
     table = pandas.DataFrame({"who": who, "what": [*there, *back, "e", "f"], "when": when})
-    sequences = recmill.SASRec(factors=8, feed_forward=8, iterations=3, batch_size=8, random_state=1, device="cpu")
+    sequences.set_params(iterations=3, batch_size=8, random_state=1, device="cpu")
     model = sequences.fit(table, False, user="who", item="what", time="when")
     of = {user: model.recommend(user, k=2, filter_already_liked_items=False) for user in ("there", "back")}
     # The same items in another order: by their set alone both would have the same scores.
@@ -206,7 +211,11 @@ def test_a_model_that_reads_the_order_of_events_gets_it():
         assert asked.scores[at].tolist() == of[user].scores.tolist(), "a history is its user's, and in order"
     assert set(model.recommend(history=there, k=2).ids.tolist()) == {"e", "f"}
     with pytest.raises(ValueError, match="which a matrix has not"):
-        recmill.SASRec().fit(sp.csr_matrix(np.eye(3, dtype=np.float32)))
+        type(model)().fit(sp.csr_matrix(np.eye(3, dtype=np.float32)))
+    model.save(tmp_path / "model")
+    opened = recmill.load(tmp_path / "model")
+    assert type(opened) is type(model) and opened.get_params()["factors"] == 8
+    assert opened.recommend("there", k=2).scores.tolist() == model.recommend("there", k=2).scores.tolist()
 
 
 def test_what_is_held_out_ends_training_and_is_learned_from_in_the_end(likes):

@@ -59,9 +59,7 @@ impl From<Core> for Failure {
                     _ => failure.hint("--on-bad-row skip leaves such rows out and counts them"),
                 }
             }
-            Core::BadAttribute { .. } => {
-                Failure::failed(message).hint("mend the value, leave it empty, or leave the column out")
-            }
+            Core::RepeatedColumn { .. } => Failure::failed(message).hint("give each column a name of its own"),
             Core::NoSuchColumn { .. } => Failure::failed(message),
             Core::NoColumnFor { role: "label", .. } => {
                 Failure::failed(message).hint("name the column to learn with --label; its values are 0 and 1")
@@ -79,6 +77,7 @@ impl From<Core> for Failure {
                 .hint("check the spelling; a pattern such as 'data/*.csv' must be quoted or match something"),
             Core::NotOurs { .. } => Failure::failed(message)
                 .hint("nothing has been written; choose another --out, or a folder that does not exist yet"),
+            Core::NoDirectory { .. } => Failure::failed(message).hint("name the directory that `recmill train --out` wrote"),
             Core::NoModel { .. } => {
                 Failure::failed(message).hint("train one with `recmill train als ratings.csv --out model`, or with `recmill demo`")
             }
@@ -126,7 +125,7 @@ impl From<Train> for Failure {
                 Failure::failed(message).hint("fewer --factors, or fewer users and items by --min-user-interactions and --min-item-interactions")
             }
             Train::Diverged { .. } => Failure::failed(message)
-                .hint("a smaller --learning-rate or a larger --regularization usually helps"),
+                .hint("a smaller --learning-rate usually helps"),
             Train::NotFiniteLoss { checkpoint: Some(path), .. } => {
                 let folder = path.ancestors().nth(2).unwrap_or(&path).display();
                 Failure::failed(message).hint(format!(

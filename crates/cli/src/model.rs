@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use arrow::array::RecordBatch;
 use recmill_core::{
     Answer, AnswerSource, Error as Core, Recommender, Side,
-    data::{Attributes, Predicate, ReadOptions},
+    data::{Attributes, OnBadRow, Predicate, ReadOptions},
     directory::{ModelDirectory, Verify},
 };
 
@@ -13,6 +13,7 @@ use crate::{
     device_flag::DeviceFlag,
     failure::{Failure, Hint, Result},
     output::{count, counted, note},
+    reading,
     titles::Titles,
     user_lists::Scored,
 };
@@ -35,7 +36,7 @@ impl Model {
         if !directory.finds_items() {
             let does =
                 if directory.is_text() { "tell what texts are about" } else { "score rows of features" };
-            return Err(Failure::failed(format!("{} models {does} and find no items", directory.kind()))
+            return Err(Failure::usage(format!("{} models {does} and find no items", directory.kind()))
                 .hint(format!("recmill predict {} rows.csv, or recmill evaluate", path.display())));
         }
         Self::of(directory)
@@ -47,21 +48,24 @@ impl Model {
     }
 
     /// Adds the users or items of `file` that came after training, and tells how many.
-    pub(crate) fn add(&mut self, side: Side, file: &str) -> Result<()> {
-        let (attributes, report) = Attributes::read_all(file, &ReadOptions::default())?;
+    pub(crate) fn add(&mut self, side: Side, file: &str, on_bad_row: OnBadRow) -> Result<()> {
+        let options = ReadOptions { on_bad_row, ..ReadOptions::default() };
+        let (attributes, report) = Attributes::read_all(file, &options).map_err(reading::of_attributes)?;
         let flag = side.name();
-        let added = self.recommender.add(side, &attributes).map_err(|error| match error {
+        let added = self.recommender.add(side, &attributes, file, on_bad_row);
+        let added = added.map_err(|error| match error {
             Core::NoFeatures { .. } => Failure::failed(format!(
                 "{} has learned nothing of what {flag} are like, so it cannot place new ones",
                 self.kind()
             ))
             .hint(format!("recmill train two-tower --{flag} FILE learns from columns of {flag}")),
-            Core::BadAttribute { id, column, expected, found, .. } => {
-                Core::BadAttribute { what: file.to_owned(), id, column, expected, found }.into()
-            }
             other => other.into(),
         })?;
-        let known = report.rows - added.ids.len() as u64;
+        let mut known = report.rows - added.ids.len() as u64;
+        for bad in report.bad_rows.iter().chain(&added.bad_rows) {
+            known -= bad.rows;
+            reading::tell_of_bad_rows(bad, file);
+        }
         let one = flag.trim_end_matches('s');
         let beside = match known {
             0 => String::new(),

@@ -123,8 +123,16 @@ pub(crate) fn read_examples(
 /// Scores the rows of `files` and compares the scores with their labels.
 pub(crate) fn measure(ranker: &Ranker, files: &[String], read: &ReadOptions) -> Result<Measured> {
     let features = ranker.features();
+    let measured = scored(ranker, files, read)?.finish().map_err(|error| explain(error, features))?;
+    tell_of_undefined(features, &measured);
+    Ok(measured)
+}
+
+/// Scores the rows of `files`, and gathers the scores with their labels.
+pub(crate) fn scored(ranker: &Ranker, files: &[String], read: &ReadOptions) -> Result<Measuring> {
+    let features = ranker.features();
     let bar = Bar::spinner("evaluating");
-    let all = || -> recmill_core::Result<(Measured, TransformReport)> {
+    let all = || -> recmill_core::Result<(Measuring, TransformReport)> {
         let mut reader = FeatureReader::open(features, files, read, LabelUse::Required)?;
         let (mut batch, mut scores) = (FeatureBatch::default(), Vec::new());
         let mut measuring = Measuring::new(features.labels());
@@ -132,18 +140,24 @@ pub(crate) fn measure(ranker: &Ranker, files: &[String], read: &ReadOptions) -> 
             ranker.score(&batch, &mut scores)?;
             measuring.add(&scores, &batch);
         }
-        let measured = measuring.finish()?;
-        match measured.rows {
+        match reader.report().rows {
             0 => Err(Core::NoRows { path: files.join(", ") }),
-            _ => Ok((measured, reader.report().clone())),
+            _ => Ok((measuring, reader.report().clone())),
         }
     };
-    let measured = all();
+    let scored = all();
     drop(bar);
-    let (measured, report) = measured.map_err(|error| explain(error, features))?;
+    let (measuring, report) = scored.map_err(|error| explain(error, features))?;
     tell_of_losses(features, &report, files);
-    tell_of_undefined(features, &measured);
-    Ok(measured)
+    Ok(measuring)
+}
+
+/// Refuses a file that is named twice, whose rows would count twice.
+pub(crate) fn each_once(flag: &str, files: &[String]) -> Result<()> {
+    match files.iter().enumerate().find(|(at, file)| files[..*at].contains(file)) {
+        Some((_, file)) => Err(Failure::usage(format!("{flag} names {file} twice"))),
+        None => Ok(()),
+    }
 }
 
 /// Prints what was measured as a table.

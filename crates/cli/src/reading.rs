@@ -5,7 +5,7 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use recmill_core::{
     Dataset, Error, IdMap,
-    data::{Attributes, ReadOptions, ReadReport, Repeats, read_dataset},
+    data::{Attributes, BadRows, ReadOptions, ReadReport, Repeats, read_dataset},
 };
 
 use crate::{
@@ -71,23 +71,30 @@ pub(crate) fn held_out(files: &[String], options: &ReadOptions) -> Result<(Datas
     let bar = Bar::spinner("reading");
     let (data, report) = read_dataset(files, &options, None)?;
     drop(bar);
-    for bad in &report.bad_rows {
-        warning!(
-            "{}: skipped {} ({}), first {}",
-            files.join(", "),
-            counted(bad.rows, "bad row"),
-            bad.kind,
-            bad.first
-        );
-    }
+    report.bad_rows.iter().for_each(|bad| tell_of_bad_rows(bad, &files.join(", ")));
     let has_values = has_values(&report, &options);
     Ok((data, has_values))
+}
+
+/// Tells which rows of a file were left out.
+pub(crate) fn tell_of_bad_rows(bad: &BadRows, file: &str) {
+    warning!("{file}: skipped {} ({}), first {}", counted(bad.rows, "bad row"), bad.kind, bad.first);
+}
+
+/// What an error of reading columns of users or items means to whoever named the file.
+pub(crate) fn of_attributes(error: Error) -> Failure {
+    match error {
+        Error::EmptyFile { .. } | Error::NoRows { .. } => Failure::failed(error.to_string())
+            .hint("is it the right file? its first column holds the ids, the others what is known of each"),
+        error => error.into(),
+    }
 }
 
 /// Reads the columns that belong to `ids`, and tells how many have none.
 pub(crate) fn attributes(file: &str, ids: &IdMap, side: &str, flags: &ReadFlags) -> Result<RecordBatch> {
     let options = ReadOptions { on_bad_row: flags.on_bad_row, ..ReadOptions::default() };
-    let (attributes, report) = Attributes::read(file, ids, &options)?;
+    let (attributes, report) = Attributes::read(file, ids, &options).map_err(of_attributes)?;
+    report.bad_rows.iter().for_each(|bad| tell_of_bad_rows(bad, file));
     note!("{file}: columns for {} of {}", count(report.described as u64), counted(ids.len() as u64, side));
     if report.described == 0 {
         warning!("no id of {file} is an id of the interactions; its first column must hold the {side} ids");

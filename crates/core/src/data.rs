@@ -50,7 +50,7 @@ pub use read::{read_dataset, read_sources};
 pub use report::{BadRow, BadRowKind, BadRows, ColumnUse, ReadReport};
 pub use source::{Lines, MemorySource, Rows, Source};
 pub use sources::Sources;
-pub(crate) use sources::column_named;
+pub(crate) use sources::{column_named, each_once};
 pub use split::{SplitMethod, SplitReport, split};
 
 /// The longest id in bytes; a longer one is a bad row.

@@ -135,6 +135,12 @@ pub enum Error {
         /// Where one was looked for.
         path: PathBuf,
     },
+    /// A file stands where a model should be.
+    #[error("{}: is a file, and a model is a directory", path.display())]
+    NoDirectory {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another process is writing this model.
     #[error("{}: another process is writing this model", path.display())]
     Busy {
@@ -144,20 +150,6 @@ pub enum Error {
     /// A row of the data cannot be used.
     #[error("{0}")]
     BadRow(Box<crate::data::BadRow>),
-    /// A column of a user or an item cannot be used.
-    #[error("{what}: `{id}`: column {column}: expected {expected}, found `{found}`")]
-    BadAttribute {
-        /// Whose columns they are.
-        what: String,
-        /// The user or the item.
-        id: String,
-        /// The column.
-        column: String,
-        /// What was expected.
-        expected: String,
-        /// What was found.
-        found: String,
-    },
     /// A file of the data cannot be read to its end: truncated, damaged, or of another format than it says.
     #[error("{path}: {what}")]
     BadFile {
@@ -193,6 +185,14 @@ pub enum Error {
         column: String,
         /// The columns of the file.
         known: String,
+    },
+    /// Two columns have one name, so that nobody knows which is meant.
+    #[error("{path}: two columns are called `{column}`")]
+    RepeatedColumn {
+        /// The file or URL.
+        path: String,
+        /// Their name.
+        column: String,
     },
     /// No column of the file can be taken for the user, the item or the event.
     #[error("{path}: no column for the {role}: expected one of {accepted}.., found `{known}`")]

@@ -46,10 +46,14 @@ pub use two_tower::{
 };
 pub use warp::{Warp, WarpConfig};
 
-use arrow::array::RecordBatch;
+use std::sync::Arc;
+
 use recmill_kernels::{Device, Table};
 
-use crate::{Batch, ItemIndex, Parameters, Result, Side, UserIndex, Workspace};
+use crate::{
+    Batch, ItemIndex, Parameters, Result, Side, UserIndex, Workspace,
+    features::{Described, Features},
+};
 
 pub(crate) use dense::Lane;
 
@@ -113,15 +117,20 @@ pub trait Retriever: Send + Sync {
         }
     }
 
-    /// Adds users or items that came after training behind the others, by what is known of them: one for each row of `attributes`, whose
-    /// columns are those that training was given. They are answered from, and found, like all others. It is for asking: a model that was added to
-    /// is not one to be stored. Returns how many values of which column training did not have: nothing is known from those.
+    /// Returns how columns of users, or of items, become what the model knows them by; `None` where it has learned nothing of what they are
+    /// like.
+    fn features(&self, side: Side) -> Option<&Arc<Features>> {
+        let _ = side;
+        None
+    }
+
+    /// Adds users or items that came after training behind the others, by what is known of them, made by [`Retriever::features`]. They are
+    /// answered, and found, like all others. It is for asking: a model that was added to is not one to be stored.
     ///
     /// # Errors
-    /// [`crate::Error::NoFeatures`] when the model has learned nothing of what they are like; [`crate::Error::NoSuchColumn`] and
-    /// [`crate::Error::BadAttribute`] for attributes that are not as those of training.
-    fn add(&mut self, side: Side, attributes: &RecordBatch) -> Result<Vec<(String, u64)>> {
-        let _ = attributes;
+    /// [`crate::Error::NoFeatures`] when the model has learned nothing of what they are like.
+    fn add(&mut self, side: Side, described: &Described) -> Result<()> {
+        let _ = described;
         Err(crate::Error::NoFeatures { side: side.name() })
     }
 

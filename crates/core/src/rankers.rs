@@ -41,7 +41,7 @@ pub use learning::{
     DenseOptimizer, DensePrecision, LearningConfig, Schedule, TableOptimizer, TablePrecision,
 };
 pub use logistic::{Logistic, LogisticConfig};
-pub use measured::{Measured, Measuring};
+pub use measured::{Measured, Measuring, ScoreGroup};
 pub use mmoe::{Mmoe, MmoeConfig};
 pub use network::{AnyNetwork, Network, Shape};
 pub use ranker::{Ranker, log_odds, log_odds_of, sigmoid};

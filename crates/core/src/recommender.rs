@@ -5,16 +5,21 @@
 
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::RecordBatch;
+use arrow::{
+    array::{RecordBatch, UInt32Array},
+    compute::take_record_batch,
+    error::ArrowError,
+};
 use recmill_kernels::{Buffer, Device};
 
 use crate::{
     Audience, Batch, Csr, Dataset, Error, IdMap, Ids, ItemIndex, Query, Result, Row, Side, UserHistory,
     UserIndex, Workspace,
-    data::Attributes,
+    data::{Attributes, BadRows, OnBadRow},
     evaluate::{
         self, Bands, EvaluateOptions, Evaluation, GroupOptions, GroupedEvaluation, Resolve, TopScores,
     },
+    features::Described,
     models::{MostPopular, MostPopularConfig, Retriever},
     tie_key,
 };
@@ -156,6 +161,20 @@ pub struct Added {
     pub rows: RecordBatch,
     /// How many values of which column training did not have: nothing is known from those.
     pub unseen: Vec<(String, u64)>,
+    /// Rows that were left out as bad, by kind.
+    pub bad_rows: Vec<BadRows>,
+}
+
+/// Leaves some rows out, and their ids.
+fn without(left_out: &[u32], ids: &IdMap, rows: &RecordBatch, what: &str) -> Result<(IdMap, RecordBatch)> {
+    let kept: Vec<u32> = (0..ids.len() as u32).filter(|row| left_out.binary_search(row).is_err()).collect();
+    let mut others = IdMap::default();
+    for id in kept.iter().filter_map(|&row| ids.name(row)) {
+        others.get_or_insert(id)?;
+    }
+    let rows = take_record_batch(rows, &UInt32Array::from(kept));
+    let refused = |error: ArrowError| Error::BadFile { path: what.to_owned(), what: error.to_string() };
+    Ok((others, rows.map_err(refused)?))
 }
 
 /// A model, its ids, and what its users have had.
@@ -206,21 +225,38 @@ impl Recommender {
     /// Adds users or items that came after training, placed by what is known of them: each row of `attributes` that the model has no
     /// id for, which the first column holds. What they have had, if anything, is for [`Recommender::set_history`] to say, later. Lists are scored on the CPU until [`Recommender::score_on`].
     ///
+    /// `what` names the rows in messages, such as their file; `on_bad_row` says what a bad one does.
+    ///
     /// # Errors
-    /// [`Error::NoFeatures`] when the model learned nothing of what they are like; [`Error::BadFile`] when the first column holds no ids; as
-    /// [`Retriever::add`].
-    pub fn add(&mut self, side: Side, attributes: &Attributes) -> Result<Added> {
+    /// [`Error::NoFeatures`] when the model learned nothing of what they are like; [`Error::BadFile`] when the first column holds no ids;
+    /// [`Error::NoSuchColumn`] and [`Error::BadRow`] for columns that are not as those of training.
+    pub fn add(
+        &mut self,
+        side: Side,
+        attributes: &Attributes,
+        what: &str,
+        on_bad_row: OnBadRow,
+    ) -> Result<Added> {
         let known = match side {
             Side::Users => &mut self.users,
             Side::Items => &mut self.items,
         };
-        let (ids, rows) = attributes.unknown_to(&**known)?;
-        let unseen = self.retriever.add(side, &rows)?;
+        let features = self.retriever.features(side).cloned();
+        let features = features.ok_or(Error::NoFeatures { side: side.name() })?;
+        let (mut ids, mut rows) = attributes.unknown_to(&**known)?;
+        let mut described = Described::of(features.clone(), &rows, what, on_bad_row)?;
+        let bad_rows = described.bad_rows().to_vec();
+        if !bad_rows.is_empty() {
+            (ids, rows) = without(described.left_out(), &ids, &rows, what)?;
+            described = Described::of(features, &rows, what, on_bad_row)?;
+        }
+        self.retriever.add(side, &described)?;
         *known = Arc::new(LaterIds { first: known.clone(), later: ids.clone() });
         if side == Side::Items {
             self.popular = OnceLock::new();
         }
-        Ok(Added { ids, rows, unseen })
+        let unseen = described.unseen().map(|(column, n)| (column.to_owned(), n)).collect();
+        Ok(Added { ids, rows, unseen, bad_rows })
     }
 
     /// Counts `history` as what its users have had, instead of what the model learnt from; returns how many of its

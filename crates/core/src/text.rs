@@ -25,6 +25,6 @@ mod texts;
 pub use calibration::{fit_temperature, fit_threshold};
 pub use classifier::{Classes, Guess, TextClassifier, largest, scores, softmax};
 pub use config::TextConfig;
-pub use measured::{TextMeasured, TextMeasuring};
+pub use measured::{ClassMeasured, TextMeasured, TextMeasuring};
 pub use ngrams::{Encoded, MAX_TEXT_BYTES, NGramRows, NGrams};
 pub use texts::{TextColumns, TextReader, TextRows, find_text_columns, read_texts};

@@ -138,7 +138,9 @@ fn bad_rows_can_be_left_out_and_are_counted() {
         (BadRowKind::Negative, 1),
     ];
     assert_eq!(counts, expected);
-    assert!(report.bad_rows[1].first.ends_with("f.csv:4: column `user`: expected an id, found ``"));
+    assert!(
+        report.bad_rows[1].first.to_string().ends_with("f.csv:4: column `user`: expected an id, found ``")
+    );
     let all_bad = read_as("f.csv", b"user,item\n,b\n", &options);
     assert!(matches!(all_bad, Err(Error::NoRows { .. })), "{all_bad:?}");
 }

@@ -16,7 +16,7 @@ use recmill_kernels::{
     philox::Draws,
 };
 
-use crate::{Error, Result, data::sparse_rows};
+use crate::{Error, NotFinite, Result, data::sparse_rows};
 
 /// The streams of the drawn items, one an epoch, far from those of the first values.
 const DRAWN: u64 = 1 << 39;
@@ -114,7 +114,7 @@ impl Choice {
         let sum: f64 = losses.iter().map(|&loss| f64::from(loss)).sum();
         match sum.is_finite() {
             true => Ok((sum, found)),
-            false => Err(Error::Diverged { epoch, loss: sum }),
+            false => Err(Error::Diverged { epoch, found: NotFinite::Loss(sum) }),
         }
     }
 }

@@ -64,13 +64,13 @@ pub enum Error {
         /// What the model has.
         got: String,
     },
-    /// The loss is NaN or infinite, so the parameters are worth nothing.
-    #[error("the loss of epoch {epoch} is not finite: `{loss}`")]
+    /// The loss or a score is NaN or infinite, so the parameters are worth nothing.
+    #[error("training diverged in epoch {epoch}: {found}")]
     Diverged {
         /// The epoch.
         epoch: u32,
-        /// The loss found.
-        loss: f64,
+        /// What is not finite.
+        found: NotFinite,
     },
     /// The loss of a step is NaN or infinite, so the step was not taken.
     #[error("the loss of step {step} in epoch {epoch} is not finite; first rows: {rows}")]
@@ -124,7 +124,29 @@ pub enum Error {
     },
 }
 
+/// What is not finite after training diverged.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NotFinite {
+    /// The loss.
+    #[error("its loss is `{0}`")]
+    Loss(f64),
+    /// What the model is asked with.
+    #[error(transparent)]
+    Kernel(recmill_kernels::Error),
+}
+
 impl Error {
+    /// Says that it was in this epoch, where parameters or scores are found to be not finite once the epoch is over.
+    pub(crate) fn diverged_in(self, epoch: u32) -> Self {
+        match self {
+            Error::Kernel(error @ recmill_kernels::Error::NotFinite { .. })
+            | Error::Core(recmill_core::Error::Kernel(error @ recmill_kernels::Error::NotFinite { .. })) => {
+                Error::Diverged { epoch, found: NotFinite::Kernel(error) }
+            }
+            other => other,
+        }
+    }
+
     /// Says which checkpoint was the last before a loss that is not finite.
     pub(crate) fn after(self, last: Option<&std::path::Path>) -> Self {
         match self {

@@ -13,7 +13,7 @@ use std::{
 
 use recmill_core::models::Retriever;
 
-use crate::{EpochRecord, Error, Learner, Progress, Result};
+use crate::{EpochRecord, Error, Learner, NotFinite, Progress, Result};
 
 /// How long to train, and which epoch to keep.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,8 +93,8 @@ pub fn fit(
         let mut record = learn(&mut *learner, epoch, options)?;
         if let Some(validation) = validation.as_deref_mut() {
             timed(&mut record.eval_seconds, || {
-                let model = learner.snapshot()?;
-                record.metrics = validation.measure(&*model)?;
+                let model = learner.snapshot().map_err(|error| error.diverged_in(epoch))?;
+                record.metrics = validation.measure(&*model).map_err(|error| error.diverged_in(epoch))?;
                 best.consider(epoch, score(validation, &record.metrics)?, model);
                 Ok(())
             })?;
@@ -116,7 +116,8 @@ pub fn fit(
     if let Some(model) = best.model.filter(|_| kept_epoch != last_epoch) {
         learner.restore(model.parameters()?)?;
     }
-    Ok(Trained { model: learner.finish()?, epochs, kept_epoch, ended })
+    let model = learner.finish().map_err(|error| error.diverged_in(last_epoch))?;
+    Ok(Trained { model, epochs, kept_epoch, ended })
 }
 
 /// Goes through the data once: there is no epoch to choose, so what is validated is the model itself and not a copy.
@@ -144,7 +145,7 @@ fn learn(learner: &mut dyn Learner, epoch: u32, options: &FitOptions) -> Result<
         record.loss = timed(&mut record.loss_seconds, || learner.loss())?;
     }
     match record.loss {
-        Some(loss) if !loss.is_finite() => Err(Error::Diverged { epoch, loss }),
+        Some(loss) if !loss.is_finite() => Err(Error::Diverged { epoch, found: NotFinite::Loss(loss) }),
         _ => Ok(record),
     }
 }

@@ -35,7 +35,7 @@ mod validation;
 
 pub use als::solve_als;
 pub use data::Sizes;
-pub use error::Error;
+pub use error::{Error, NotFinite};
 pub use fit::{Ended, FitOptions, Trained, Validation, fit};
 pub use holdout::{HELD_OUT_USERS, HeldEvent, PATIENCE, for_epochs, hold_out, reads_order, stops_by_itself};
 pub use learner::Learner;

@@ -193,7 +193,7 @@ impl<'a, B: DeviceBackend> TwoTowerLearner<'a, B> {
 impl<B: DeviceBackend> Learner for TwoTowerLearner<'_, B> {
     fn epoch(&mut self, epoch: u32) -> Result<Option<f64>> {
         if self.config.hard_negatives > 0 && epoch > 1 {
-            self.find_hard_negatives()?;
+            self.find_hard_negatives().map_err(|error| error.diverged_in(epoch - 1))?;
         }
         let n = self.liked.len() as u64;
         let order = Order::new(n, self.seed, epoch);

@@ -7,7 +7,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use recmill_core::{
     Answer, AnswerSource, Ask, AskWorkspace, Dataset, Error, IdMap, Recommender, Side, Who,
-    data::{Attributes, ReadOptions},
+    data::{Attributes, OnBadRow, ReadOptions},
     directory::{Config, ModelDirectory, Saved, Verify, save},
     features::Described,
     models::{ModelConfig, Retriever, TwoTowerConfig},
@@ -53,7 +53,7 @@ impl Columns {
 
     fn described(&self) -> [Described; 2] {
         [("users", &self.users), ("items", &self.items)]
-            .map(|(what, side)| Described::fit(side.table(), what).unwrap().0.unwrap())
+            .map(|(what, side)| Described::fit(side.table(), what, OnBadRow::Fail).unwrap().0.unwrap())
     }
 }
 
@@ -113,7 +113,8 @@ fn new_users_and_new_items_are_placed_by_their_columns() {
     for config in configs() {
         let model = train(&config, &data, Some(&columns.described()));
         let mut recommender = recommender(model, &data);
-        let new = recommender.add(Side::Users, &attributes(NEW_USERS, None)).unwrap().ids;
+        let new =
+            recommender.add(Side::Users, &attributes(NEW_USERS, None), "new", OnBadRow::Fail).unwrap().ids;
         assert_eq!(new.iter().collect::<Vec<_>>(), ["new-0", "new-1"], "u3 is known");
         for (user, kind) in [("new-0", 0), ("new-1", 1)] {
             let answer = ask(&recommender, user, ITEMS / 2);
@@ -122,7 +123,7 @@ fn new_users_and_new_items_are_placed_by_their_columns() {
             assert_eq!(wrong, 0, "{user}: {:?} by {}", answer.items, config.objective());
         }
         let before = ask(&recommender, "u5", ITEMS);
-        recommender.add(Side::Items, &attributes(NEW_ITEMS, None)).unwrap();
+        recommender.add(Side::Items, &attributes(NEW_ITEMS, None), "new", OnBadRow::Fail).unwrap();
         assert_eq!(recommender.items().name(ITEMS as u32), Some("fresh-0"));
         for (user, own, other) in
             [("u0", "fresh-0", "fresh-1"), ("u5", "fresh-1", "fresh-0"), ("new-1", "fresh-1", "fresh-0")]
@@ -158,8 +159,8 @@ fn a_stored_model_places_them_the_same() {
         save(folder.path(), &saved, 1).unwrap();
         let opened = ModelDirectory::open(folder.path(), Verify::Full).unwrap().recommender().unwrap();
         let answers = [recommender(model, &data), opened].map(|mut recommender| {
-            recommender.add(Side::Users, &attributes(NEW_USERS, None)).unwrap();
-            recommender.add(Side::Items, &attributes(NEW_ITEMS, None)).unwrap();
+            recommender.add(Side::Users, &attributes(NEW_USERS, None), "new", OnBadRow::Fail).unwrap();
+            recommender.add(Side::Items, &attributes(NEW_ITEMS, None), "new", OnBadRow::Fail).unwrap();
             ["u0", "new-0", "new-1"].map(|user| ask(&recommender, user, ITEMS))
         });
         assert_eq!(answers[0], answers[1]);
@@ -190,7 +191,7 @@ fn who_has_a_history_is_answered_from_that() {
     let columns = Columns::of(&data);
     let model = train(&configs()[0], &data, Some(&columns.described()));
     let mut recommender = recommender(model, &data);
-    recommender.add(Side::Users, &attributes(NEW_USERS, None)).unwrap();
+    recommender.add(Side::Users, &attributes(NEW_USERS, None), "new", OnBadRow::Fail).unwrap();
     // Of Oslo, and with the taste of Bergen.
     let mut users = IdMap::default();
     users.get_or_insert("new-0").unwrap();
@@ -208,14 +209,18 @@ fn what_was_not_learned_is_refused_by_name() {
     let columns = Columns::of(&data);
     let ids_alone = train(&configs()[0], &data, None);
     let mut of_ids = recommender(ids_alone, &data);
-    let refused = of_ids.add(Side::Items, &attributes(NEW_ITEMS, None)).unwrap_err();
+    let refused = of_ids.add(Side::Items, &attributes(NEW_ITEMS, None), "new", OnBadRow::Fail).unwrap_err();
     assert!(matches!(refused, Error::NoFeatures { side: "items" }), "{refused}");
     assert_eq!(ask(&of_ids, "u0", ITEMS).items.len(), ITEMS);
 
     let mut with_columns = recommender(train(&configs()[0], &data, Some(&columns.described())), &data);
-    let refused = with_columns.add(Side::Users, &attributes("user,town\nnew-0,Oslo\n", None)).unwrap_err();
+    let refused = with_columns
+        .add(Side::Users, &attributes("user,town\nnew-0,Oslo\n", None), "new", OnBadRow::Fail)
+        .unwrap_err();
     assert!(matches!(&refused, Error::NoSuchColumn { column, .. } if column == "age"), "{refused}");
     // A town that training did not have is one that nothing is known of.
-    with_columns.add(Side::Users, &attributes("user,town,age\nnew-2,Rome,\n", None)).unwrap();
+    with_columns
+        .add(Side::Users, &attributes("user,town,age\nnew-2,Rome,\n", None), "new", OnBadRow::Fail)
+        .unwrap();
     assert_eq!(ask(&with_columns, "new-2", 3).items.len(), 3);
 }

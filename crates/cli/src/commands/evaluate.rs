@@ -22,7 +22,7 @@ use crate::{
     model::Model,
     output::{self, Out, count, counted, note, seconds},
     progress::Bar,
-    ranking::{self, INTERACTION_FLAGS, refuse_flags},
+    ranking::{self, INTERACTION_FLAGS, each_once, refuse_flags},
     read_flags::ReadFlags,
     reading, texts,
 };
@@ -102,6 +102,8 @@ const OF_LISTS: [&str; 9] = [
 impl Evaluate {
     /// Runs the command.
     pub(crate) fn run(self, given: &Given) -> Result<()> {
+        each_once("--test", &self.test)?;
+        each_once("--history", &self.history)?;
         let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
         if directory.is_ranker() {
             refuse_flags(directory.kind(), &OF_LISTS, given)?;

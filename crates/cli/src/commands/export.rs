@@ -1,6 +1,7 @@
 //! `recmill export`: the vectors of a model's items and users, as Parquet for other systems.
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -11,12 +12,12 @@ use arrow::{
 };
 use clap::Args;
 use parquet::arrow::ArrowWriter;
-use recmill_core::Ids;
+use recmill_core::{Ids, directory::replace_file};
 use recmill_kernels::Table;
 use serde_json::json;
 
 use crate::{
-    failure::{Failure, Hint, Result},
+    failure::{Failure, Result},
     model::Model,
     output::{Out, count, counted, note},
 };
@@ -112,12 +113,9 @@ fn write(path: &Path, id: &str, ids: &dyn Ids, table: &Table, bias: Option<Vec<f
     let mut fields = vec![Field::new(id, DataType::Utf8, false), Field::new("vector", list, false)];
     fields.extend(bias.as_ref().map(|_| Field::new("bias", DataType::Float32, false)));
     let schema = Arc::new(Schema::new(fields));
-    let staged = path.with_added_extension("partial");
-    let file = fs_err::File::create(&staged).map_err(|error| Failure::failed(error.to_string()));
-    let file = file.hint("the folder must be there, and writable")?;
-    let all = || -> Result<()> {
+    let all = |out: &mut (dyn Write + Send)| -> Result<()> {
         let mut writer =
-            ArrowWriter::try_new(file, Arc::clone(&schema), None).map_err(|error| told(&error))?;
+            ArrowWriter::try_new(out, Arc::clone(&schema), None).map_err(|error| told(&error))?;
         for first in (0..table.rows() as usize).step_by(ROWS) {
             let rows = first..(first + ROWS).min(table.rows() as usize);
             let names = rows.clone().map(|row| ids.name(row as u32).unwrap_or_default());
@@ -138,7 +136,17 @@ fn write(path: &Path, id: &str, ids: &dyn Ids, table: &Table, bias: Option<Vec<f
             writer.write(&batch).map_err(|error| told(&error))?;
         }
         writer.close().map_err(|error| told(&error))?;
-        fs_err::rename(&staged, path).map_err(|error| Failure::failed(error.to_string()))
+        Ok(())
     };
-    all().inspect_err(|_| drop(fs_err::remove_file(&staged)))
+    let mut failure = None;
+    let written = replace_file(path, |out| {
+        all(out).map_err(|error| {
+            failure = Some(error);
+            std::io::Error::other("the vectors could not be written").into()
+        })
+    });
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(written?),
+    }
 }

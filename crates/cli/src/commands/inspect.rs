@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     failure::{Failure, Result},
     output::{Out, bytes, count, note},
+    report::findings::learned,
 };
 
 /// What is said of a model that learned from what had been held out too.
@@ -103,7 +104,7 @@ impl Inspect {
             None => {
                 line("users", count(manifest.data.users));
                 line("items", count(manifest.data.items));
-                line("interactions", count(manifest.data.interactions));
+                line("interactions", interactions(directory));
             }
             Some(Ok(features)) => {
                 line("labels", features.labels().join(", "));
@@ -168,6 +169,18 @@ impl Inspect {
             writeln!(out, "{name:wide$}  {value}")?;
         }
         Ok(())
+    }
+}
+
+/// How many interactions there are, and how many the model learned from where some were held out.
+fn interactions(directory: &ModelDirectory) -> String {
+    let manifest = directory.manifest();
+    let all = manifest.data.interactions;
+    match learned(&manifest.config, all) {
+        learned if learned < all => {
+            format!("{}, {} learned from, {} held out", count(all), count(learned), count(all - learned))
+        }
+        _ => count(all),
     }
 }
 

@@ -88,7 +88,7 @@ impl Predict {
         let model = Model::open(&self.model)?;
         let recommender = &model.recommender;
         if !recommender.predict(&[], &mut Vec::new())? {
-            return Err(Failure::failed(format!("{} models rank items and predict no values", model.kind()))
+            return Err(Failure::usage(format!("{} models rank items and predict no values", model.kind()))
                 .hint("`recmill train svd` makes one that predicts ratings, `recmill train deepfm` one that scores rows; `recmill recommend` ranks"));
         }
         let mut rows = InteractionReader::open(&self.rows, &self.reading.options(Repeats::Last))?;

@@ -3,7 +3,9 @@
 use std::{io::Write, path::PathBuf, sync::Arc, time::Instant};
 
 use clap::{ArgGroup, Args};
-use recmill_core::{Answer, AnswerSource, Ask, AskWorkspace, Side, Who, directory::replace_file};
+use recmill_core::{
+    Answer, AnswerSource, Ask, AskWorkspace, Side, Who, data::OnBadRow, directory::replace_file,
+};
 use serde::Serialize;
 
 use crate::{
@@ -36,7 +38,7 @@ pub(crate) struct Recommend {
     /// File of users: one id a line, or a CSV file with a user_id column; - reads standard input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["user", "history_items"])]
     users_file: Option<PathBuf>,
-    /// Every user of the training data.
+    /// Every user of the training data, and with --users the new ones behind them.
     #[arg(long, conflicts_with_all = ["user", "history_items", "users_file"])]
     all_users: bool,
     /// Items that the user has had, instead of what the model has of them; for users that came after training.
@@ -48,6 +50,9 @@ pub(crate) struct Recommend {
     /// Columns of items that came after training, as training's --items: they are found beside the known ones.
     #[arg(long, value_name = "FILE")]
     items: Option<String>,
+    /// What a bad row of --users or --items does: fail ends with an error, skip leaves it out and counts it.
+    #[arg(long, value_name = "fail|skip", default_value_t = OnBadRow::Fail)]
+    on_bad_row: OnBadRow,
     /// Items a list has, at most.
     #[arg(long, short, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
@@ -84,7 +89,7 @@ impl Recommend {
         let mut model = Model::open(&self.model)?;
         for (side, file) in [(Side::Users, &self.users), (Side::Items, &self.items)] {
             if let Some(file) = file {
-                model.add(side, file)?;
+                model.add(side, file, self.on_bad_row)?;
             }
         }
         let many = self.users_file.is_some() || self.all_users;

@@ -11,6 +11,8 @@ use recmill_core::{
     data::Repeats,
     directory::{ModelDirectory, Verify, replace_file},
     evaluate::EvaluateOptions,
+    rankers::{Measuring, Ranker},
+    text::TextMeasured,
 };
 
 use crate::{
@@ -19,13 +21,13 @@ use crate::{
     device_flag::DeviceFlag,
     failure::{Failure, Result},
     model::Model,
-    output::{Out, bytes, count, note},
+    output::{Out, bytes, count, counted, note},
     progress::Bar,
-    ranking::{self, INTERACTION_FLAGS, refuse_flags},
+    ranking::{self, INTERACTION_FLAGS, each_once, refuse_flags},
     read_flags::ReadFlags,
     reading,
     report::{
-        findings::{CountedTest, Findings, Test},
+        findings::{CountedTest, Findings, Groups, LabelGroups, Test},
         is_report,
         lists::Lists,
         page,
@@ -37,6 +39,8 @@ use crate::{
 const DEFAULT_OUT: &str = "report.html";
 /// Bytes at the beginning of a file that tell whether it is a report.
 const HEAD: u64 = 512;
+/// Groups of rows by their score.
+const SCORE_GROUPS: usize = 10;
 /// The flags that are about users and lists of items, by the names of their fields.
 const OF_LISTS: [&str; 4] = ["k", "history", "users", "seed"];
 
@@ -94,6 +98,8 @@ impl Report {
             return Err(Failure::usage("--out names a file; the page goes to no standard output")
                 .hint("--json prints the numbers behind it"));
         }
+        each_once("--test", &self.test)?;
+        each_once("--history", &self.history)?;
         let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
         if let Some(out) = out.filter(|_| !self.force) {
             check_destination(out)?;
@@ -149,9 +155,9 @@ impl Report {
         let (rows, seen) = (test.by_user().nnz(), measured.model.all.seen_rows);
         if seen > 0 && 2 * seen >= rows {
             note!(
-                "{} of {} test rows are in the history already: they are never recommended and count as misses; is it the right --test?",
+                "{} of {} in the history already, which are never recommended and count as misses; is it the right --test?",
                 count(seen as u64),
-                count(rows as u64)
+                counted(rows as u64, "test row")
             );
         }
         (measured.files, measured.protocol) = (self.test.clone(), full(&self.history));
@@ -169,31 +175,54 @@ impl Report {
             return Ok(None);
         }
         let read = self.reading.options(Repeats::Last);
-        let (protocol, metrics, counts) = if directory.is_text() {
-            let classifier = texts::open(directory, self.device, None)?;
-            let measured = texts::measure(&classifier, &self.test, &read)?;
-            let counts = [
-                ("texts in scope", measured.in_scope),
-                ("texts out of scope", measured.out_of_scope),
-                ("of unknown classes", measured.unknown),
-            ];
-            ("classes, guesses against labels", measured.metrics, counts.to_vec())
+        let test = if directory.is_text() {
+            of_texts(&texts::measure(&texts::open(directory, self.device, None)?, &self.test, &read)?)
         } else {
             let (ranker, _) = ranking::open(directory, self.device)?;
-            let measured = ranking::measure(&ranker, &self.test, &read)?;
-            (
-                "binary, scores of rows against labels of 0 and 1",
-                measured.metrics,
-                vec![("rows", measured.rows)],
-            )
+            of_rows(&ranker, ranking::scored(&ranker, &self.test, &read)?)?
         };
-        Ok(Some(Test::Counted(CountedTest {
-            files: self.test.clone(),
-            protocol: protocol.to_owned(),
-            metrics,
-            counts: counts.into_iter().filter(|(_, n)| *n > 0).collect(),
-        })))
+        Ok(Some(Test::Counted(CountedTest { files: self.test.clone(), ..test })))
     }
+}
+
+/// What guesses about texts amount to, beside always guessing one class.
+fn of_texts(measured: &TextMeasured) -> CountedTest {
+    let counts = [
+        ("texts in scope", measured.in_scope),
+        ("texts out of scope", measured.out_of_scope),
+        ("of unknown classes", measured.unknown),
+    ];
+    let accuracy = measured.accuracy_of_most_frequent();
+    CountedTest {
+        files: Vec::new(),
+        protocol: "classes, guesses against labels".to_owned(),
+        metrics: measured.metrics.clone(),
+        counts: counts.into_iter().filter(|(_, n)| *n > 0).collect(),
+        baseline: "most frequent class",
+        baseline_metrics: accuracy.map(|accuracy| ("accuracy".to_owned(), accuracy)).into_iter().collect(),
+        groups: Groups::ByClass(measured.classes.clone()),
+    }
+}
+
+/// What scores of rows amount to, beside predicting the share of ones for all.
+fn of_rows(ranker: &Ranker, measuring: Measuring) -> Result<CountedTest> {
+    let labels = ranker.features().labels().iter().enumerate();
+    let groups = labels
+        .map(|(at, label)| LabelGroups { label: label.clone(), groups: measuring.by_score(at, SCORE_GROUPS) })
+        .collect();
+    let mut baseline_metrics = measuring.constant()?.metrics;
+    // A constant is as good at ranking as chance, and its calibration is perfect for it knows the answer.
+    baseline_metrics.retain(|name, _| !name.contains("calibration"));
+    let measured = measuring.finish()?;
+    Ok(CountedTest {
+        files: Vec::new(),
+        protocol: "binary, scores of rows against labels of 0 and 1".to_owned(),
+        counts: [("rows", measured.rows)].into(),
+        metrics: measured.metrics,
+        baseline: "share of ones for all",
+        baseline_metrics,
+        groups: Groups::ByScore(groups),
+    })
 }
 
 /// Says what a report lacks without a test file, section by section.

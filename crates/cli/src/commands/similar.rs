@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use recmill_core::{Ask, AskWorkspace, Error, Who};
+use recmill_core::{Ask, AskWorkspace, Error, Side, Who, data::OnBadRow};
 use serde::Serialize;
 
 use crate::{
@@ -22,6 +22,12 @@ pub(crate) struct Similar {
     /// The item's id.
     #[arg(long, value_name = "ID")]
     item: String,
+    /// Columns of items that came after training, as training's --items: --item may be one of them, and they are found beside the known ones.
+    #[arg(long, value_name = "FILE")]
+    items: Option<String>,
+    /// What a bad row of --items does: fail ends with an error, skip leaves it out and counts it.
+    #[arg(long, value_name = "fail|skip", default_value_t = OnBadRow::Fail)]
+    on_bad_row: OnBadRow,
     /// Items to list, at most.
     #[arg(long, short, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
@@ -40,7 +46,10 @@ impl Similar {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<()> {
         self.device.resolve_for("finding similar items")?;
-        let model = Model::open(&self.model)?;
+        let mut model = Model::open(&self.model)?;
+        if let Some(file) = &self.items {
+            model.add(Side::Items, file, self.on_bad_row)?;
+        }
         let allow = self.r#where.as_ref().map(|condition| model.items_where(condition)).transpose()?;
         let ask = Ask { allow, ..Ask::new(Who::Item(&self.item), self.k as usize) };
         let answers =

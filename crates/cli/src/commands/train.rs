@@ -208,7 +208,7 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
     tell_what_does_nothing(flags, config, given);
     let attributes = Attributed::read(flags, from.as_ref(), &data)?;
     let described = match config {
-        ModelConfig::TwoTower(_) => DescribedSides::of(&attributes, from.as_ref())?,
+        ModelConfig::TwoTower(_) => DescribedSides::of(&attributes, from.as_ref(), flags.reading.on_bad_row)?,
         _ => DescribedSides::default(),
     };
     let metric = flags.valid_metric.clone().unwrap_or_else(|| default_metric(config).to_owned());

@@ -1,9 +1,9 @@
 //! What two-tower learns of users and items besides their interactions: the columns of `--users` and `--items`.
 
 use arrow::array::RecordBatch;
-use recmill_core::{directory::ModelDirectory, features::Described};
+use recmill_core::{data::OnBadRow, directory::ModelDirectory, features::Described};
 
-use crate::{commands::train::Attributed, failure::Result, output::note};
+use crate::{commands::train::Attributed, failure::Result, output::note, reading};
 
 /// Columns as features; none of a side without columns that say anything.
 #[derive(Default)]
@@ -14,9 +14,13 @@ pub(super) struct DescribedSides {
 
 impl DescribedSides {
     /// Makes features of the columns, and says what was made of each; as for the model `from` where there is one.
-    pub(super) fn of(attributes: &Attributed, from: Option<&ModelDirectory>) -> Result<Self> {
-        let users = describe(attributes.users.as_ref(), "user", from)?;
-        let items = describe(attributes.items.as_ref(), "item", from)?;
+    pub(super) fn of(
+        attributes: &Attributed,
+        from: Option<&ModelDirectory>,
+        on_bad_row: OnBadRow,
+    ) -> Result<Self> {
+        let users = describe(attributes.users.as_ref(), "user", from, on_bad_row)?;
+        let items = describe(attributes.items.as_ref(), "item", from, on_bad_row)?;
         if users.is_none() && items.is_none() {
             note!(
                 "no column of users or items to learn from (--users, --items): ids alone, and nobody new can be placed"
@@ -30,6 +34,7 @@ fn describe(
     table: Option<&RecordBatch>,
     side: &str,
     from: Option<&ModelDirectory>,
+    on_bad_row: OnBadRow,
 ) -> Result<Option<Described>> {
     let Some(table) = table else { return Ok(None) };
     let what = format!("{side} columns");
@@ -38,9 +43,14 @@ fn describe(
             note!("{what}: not learned from, since the model that this goes on from has not");
             return Ok(None);
         };
-        return Ok(Some(Described::of(features, table, &what)?));
+        let described = Described::of(features, table, &what, on_bad_row)?;
+        tell_of_bad_rows(&described, &what);
+        return Ok(Some(described));
     }
-    let (described, guesses) = Described::fit(table, &what)?;
+    let (described, guesses) = Described::fit(table, &what, on_bad_row)?;
+    if let Some(described) = &described {
+        tell_of_bad_rows(described, &what);
+    }
     let is_feature = |kind: &str| matches!(kind, "categorical" | "bag" | "numeric");
     let (learned, others): (Vec<_>, Vec<_>) = guesses.iter().partition(|guess| is_feature(&guess.kind));
     if !learned.is_empty() {
@@ -52,4 +62,9 @@ fn describe(
         note!("{what}: {} is not learned from: {}", guess.column, guess.why);
     }
     Ok(described)
+}
+
+/// Tells of which users or items nothing is known for a bad value.
+fn tell_of_bad_rows(described: &Described, what: &str) {
+    described.bad_rows().iter().for_each(|bad| reading::tell_of_bad_rows(bad, what));
 }

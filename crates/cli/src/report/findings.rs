@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use recmill_core::{
-    directory::{ArrayRecord, Epoch, ModelDirectory, TableRecord},
+    directory::{ArrayRecord, Config, Epoch, ModelDirectory, TableRecord},
     evaluate::{Evaluation, GroupedEvaluation},
+    rankers::ScoreGroup,
+    text::ClassMeasured,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -113,6 +115,28 @@ pub(crate) struct CountedTest {
     pub(crate) metrics: BTreeMap<String, f64>,
     /// What was measured, by kind.
     pub(crate) counts: BTreeMap<&'static str, u64>,
+    /// What looks at nothing: one prediction for all rows, or one class for all texts.
+    pub(crate) baseline: &'static str,
+    /// What it reaches, by the names of `metrics`.
+    pub(crate) baseline_metrics: BTreeMap<String, f64>,
+    pub(crate) groups: Groups,
+}
+
+/// Rows or texts that are alike, each group by itself.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Groups {
+    /// Of each label the rows by their score, the lowest first.
+    ByScore(Vec<LabelGroups>),
+    /// The texts by their class, the worst first.
+    ByClass(Vec<ClassMeasured>),
+}
+
+/// The rows by their score for one label.
+#[derive(Debug, Serialize)]
+pub(crate) struct LabelGroups {
+    pub(crate) label: String,
+    pub(crate) groups: Vec<ScoreGroup>,
 }
 
 /// How the scores at the first and the last place of lists are spread.
@@ -224,17 +248,25 @@ impl Findings {
         })
     }
 
-    /// Returns how many of all rows, or interactions, the model learned from: not those that were held out, unless it learned from them in
-    /// the end.
+    /// Returns how many of all rows, or interactions, the model learned from.
     pub(crate) fn learned(&self, all: u64) -> u64 {
-        let held_out = self.schema["held_out"].as_u64().filter(|_| !self.refitted);
-        all.saturating_sub(held_out.unwrap_or(0))
+        all.saturating_sub(held_out(&self.schema, self.refitted))
     }
 
     /// Says that something cannot be said in `section`.
     pub(crate) fn gap(&mut self, section: &'static str, why: impl Into<String>) {
         self.not_measured.push(Gap { section, why: why.into() });
     }
+}
+
+/// Returns how many of all interactions a model learned from.
+pub(crate) fn learned(config: &Config, all: u64) -> u64 {
+    all.saturating_sub(held_out(&config.schema, config.refitted))
+}
+
+/// What was held out and not learned from in the end either.
+fn held_out(schema: &Value, refitted: bool) -> u64 {
+    schema["held_out"].as_u64().filter(|_| !refitted).unwrap_or(0)
 }
 
 /// What cannot be told of any model, or not of this one's training.

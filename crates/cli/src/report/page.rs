@@ -29,6 +29,7 @@ pub(crate) fn page(found: &Findings, name: &str) -> String {
     let sections: Vec<Section> = [
         Some(results::result(found)),
         results::activity(found),
+        results::groups(found),
         results::popularity(found),
         Some(training::training(found)),
         training::scores(found),

@@ -7,7 +7,7 @@ use crate::{
     output::{count, counted},
     report::{
         chart::{self, Chart, Series, short},
-        findings::{Data, Findings, ListTest, Test},
+        findings::{CountedTest, Data, Findings, Groups, LabelGroups, ListTest, Test},
         page::Section,
     },
 };
@@ -70,7 +70,11 @@ pub(super) fn tiles(found: &Findings) -> Markup {
         }
         Some(Test::Counted(test)) => {
             for (name, value) in preferred(test.metrics.iter().map(|(name, &value)| (name.as_str(), value))) {
-                tiles.push((name, format!("{value:.4}"), "on the test file".into()));
+                let beside = match test.baseline_metrics.get(&name) {
+                    Some(value) => format!("{} {value:.4}", test.baseline),
+                    None => "on the test file".to_owned(),
+                };
+                tiles.push((name, format!("{value:.4}"), beside));
             }
         }
         None => {
@@ -121,7 +125,7 @@ pub(super) fn result(found: &Findings) -> Section {
         },
         Some(Test::Counted(test)) => html! {
             p { "Test file " (test.files.join(", ")) ": " (counts(&test.counts)) ". Protocol " (test.protocol) "." }
-            (one_column("", &found.model, test.metrics.iter().map(|(name, &value)| (name.as_str(), value))))
+            (beside(&found.model, test))
         },
         None if found.valid.is_empty() => html! { p { "There are no metrics." } },
         None => html! {
@@ -145,16 +149,21 @@ fn population(test: &ListTest) -> String {
         counted(all.users as u64, "user"),
         test.protocol
     );
-    for (n, what) in [
-        (all.unknown_users, "of users that the model does not know were left out"),
-        (all.unknown_item_rows, "test rows are of items that the model does not know, which count as misses"),
-        (
-            all.seen_rows,
-            "test rows are in the history already, which are never recommended and count as misses",
-        ),
-    ] {
+    for (n, what) in [(all.unknown_users, "of users that the model does not know were left out")] {
         if n > 0 {
             text += &format!(" {} {what}.", count(n as u64));
+        }
+    }
+    for (n, what) in [
+        (all.unknown_item_rows, "of items that the model does not know, which count as misses"),
+        (all.seen_rows, "in the history already, which are never recommended and count as misses"),
+    ] {
+        if n > 0 {
+            text += &format!(
+                " Of the test rows {} {} {what}.",
+                count(n as u64),
+                if n == 1 { "is" } else { "are" }
+            );
         }
     }
     text
@@ -185,6 +194,61 @@ fn side_by_side(found: &Findings, test: &ListTest) -> Markup {
             } } }
         } }
     }
+}
+
+/// One row a metric, beside what looks at nothing.
+fn beside(kind: &str, test: &CountedTest) -> Markup {
+    html! {
+        div.scroll { table {
+            thead { tr { th { "metric" } th.n { (kind) } th.n { (test.baseline) } } }
+            tbody { @for (name, value) in &test.metrics { tr {
+                th scope="row" { (name) } td.n { strong { (format!("{value:.5}")) } }
+                td.n { (test.baseline_metrics.get(name).map_or("-".to_owned(), |value| format!("{value:.5}"))) }
+            } } }
+        } }
+        p { (match test.groups {
+            Groups::ByScore(_) => "Beside the model: the share of ones in the test file as the score of every row, which ranks as chance does.",
+            Groups::ByClass(_) => "Beside the model: the class that most texts of the test file are of, guessed for every text.",
+        }) }
+    }
+}
+
+/// How well each group of rows or texts is told.
+pub(super) fn groups(found: &Findings) -> Option<Section> {
+    const SHOWN: usize = 20;
+    let Some(Test::Counted(test)) = &found.test else { return None };
+    let (title, body) = match &test.groups {
+        Groups::ByScore(labels) => (
+            "Are the scores right?",
+            html! {
+                p { "Rows in groups of about as many by their score: where the mean score is above the share of ones, the model promises too much." }
+                @for LabelGroups { label, groups } in labels {
+                    div.scroll { table {
+                        caption { (label) }
+                        thead { tr { th { "scores" } th.n { "rows" } th.n { "mean score" } th.n { "share of ones" } } }
+                        tbody { @for group in groups { tr {
+                            th scope="row" { (format!("{:.4} to {:.4}", group.least, group.most)) } td.n { (count(group.rows)) }
+                            td.n { (format!("{:.4}", group.predicted)) } td.n { (format!("{:.4}", group.observed)) }
+                        } } }
+                    } }
+                }
+            },
+        ),
+        Groups::ByClass(classes) => (
+            "Which classes are told badly?",
+            html! {
+                @if classes.len() > SHOWN { p { "The " (SHOWN) " worst of " (classes.len()) " classes." } }
+                div.scroll { table {
+                    thead { tr { th { "class" } th.n { "texts" } th.n { "recall" } } }
+                    tbody { @for one in classes.iter().take(SHOWN) { tr {
+                        th scope="row" { (one.class) } td.n { (count(one.texts)) }
+                        td.n { (format!("{:.4}", one.right as f64 / one.texts as f64)) }
+                    } } }
+                } }
+            },
+        ),
+    };
+    Some(Section { id: "groups", title, body })
 }
 
 fn one_column<'a>(caption: &str, kind: &str, metrics: impl Iterator<Item = (&'a str, f64)>) -> Markup {

@@ -1,6 +1,7 @@
 //! The built command, run as a stranger would: every test sees a whole screen or a whole way.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod bad_columns;
 mod browser;
 mod help;
 mod neumf;

@@ -96,6 +96,13 @@ fn every_kind_of_model_has_a_page() {
             assert_eq!(page.contains("--test FILE"), test.is_empty(), "{kind} {test}");
         }
     }
+    let all = |model: &str| {
+        let told = folder.succeeds(&format!("inspect {model}"));
+        told.lines().find(|line| line.starts_with("interactions")).unwrap().to_owned()
+    };
+    let with_held = all("sasrec");
+    assert!(with_held.contains(" learned from, ") && with_held.ends_with(" held out"), "{with_held}");
+    assert!(!all("mf").contains("held out"), "learned from in the end");
     let refitted = page(&folder, "mf.html");
     assert!(refitted.contains("trained again"), "{refitted}");
     assert!(folder.succeeds("inspect mf").contains("kept epoch"));
@@ -111,6 +118,13 @@ fn models_of_rows_and_texts_have_a_page() {
     folder.succeeds("report model --test rows.csv --device cpu --quiet");
     let rows = page(&folder, "report.html");
     assert!(rows.contains("auc") && rows.contains("table rows") && !rows.contains("--test FILE"), "{rows}");
+    for beside in ["share of ones for all", "Are the scores right?"] {
+        assert!(rows.contains(beside), "{beside}");
+    }
+    let object = json(&folder.succeeds("report model --test rows.csv --device cpu --json --quiet"));
+    assert_eq!(object["test"]["baseline_metrics"]["auc"], 0.5);
+    let groups = object["test"]["groups"]["by_score"][0]["groups"].as_array().unwrap();
+    assert_eq!(groups.iter().map(|group| group["rows"].as_u64().unwrap()).sum::<u64>(), 400);
     let refused = folder.screen("report model --users 2");
     assert!(
         refused.starts_with("status: 2") && refused.contains("--users is for models of users"),
@@ -124,6 +138,13 @@ fn models_of_rows_and_texts_have_a_page() {
     assert!(texts.contains("out_of_scope_recall") && texts.contains("weather"), "{texts}");
     let object = json(&folder.succeeds("report model --test messages.csv --json"));
     assert_eq!(object["test"]["counts"]["texts out of scope"], 100);
+    assert!(
+        texts.contains("most frequent class") && texts.contains("Which classes are told badly?"),
+        "{texts}"
+    );
+    let classes = object["test"]["groups"]["by_class"].as_array().unwrap();
+    let recall = |at: usize| classes[at]["right"].as_f64().unwrap() / classes[at]["texts"].as_f64().unwrap();
+    assert!(classes.len() == 3 && recall(0) <= recall(1) && recall(1) <= recall(2), "{classes:?}");
 }
 
 #[test]

@@ -109,6 +109,66 @@ fn directories_that_are_not_ours() {
 }
 
 #[test]
+fn a_file_is_no_model() {
+    let folder = Folder::with_ratings();
+    assert_screen!("model-is-a-file", folder.screen("inspect ratings.csv"));
+    for command in ["report ratings.csv", "recommend ratings.csv --user u1", "serve ratings.csv"] {
+        let told = folder.screen(command);
+        assert!(told.contains("ratings.csv: is a file, and a model is a directory"), "{command}: {told}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_written() {
+    let folder = trained();
+    fs_err::create_dir(folder.at("taken.csv")).unwrap();
+    folder.write("strangers.csv", "user_id,item_id\nx,y\n");
+    for (command, file, why) in [
+        (
+            "recommend model --all-users --output nowhere/lists.csv",
+            "nowhere/lists.csv",
+            "`nowhere` is not there",
+        ),
+        (
+            "recommend model --all-users --output ratings.csv/lists.csv",
+            "ratings.csv/lists.csv",
+            "`ratings.csv` is no folder",
+        ),
+        ("recommend model --all-users --output taken.csv", "taken.csv", "is a directory"),
+        ("report model --out nowhere/page.html", "nowhere/page.html", "`nowhere` is not there"),
+        (
+            "evaluate model --test ratings.csv --sampled-negatives 1 --write-candidates nowhere/c.csv",
+            "nowhere/c.csv",
+            "`nowhere` is not there",
+        ),
+    ] {
+        let told = folder.screen(command);
+        let expected = format!("error: cannot write `{file}`: {why}");
+        assert!(told.starts_with("status: 1") && told.contains(&expected), "{command}: {told}");
+    }
+    folder.succeeds("train als ratings.csv --factors 4 --iterations 1 --out als --device cpu --quiet");
+    let told = folder.screen("export als --vectors nowhere/items.parquet");
+    assert!(told.contains("error: cannot write `nowhere/items.parquet`: `nowhere` is not there"), "{told}");
+}
+
+#[test]
+fn training_that_diverges_says_so() {
+    let folder = Folder::with_ratings();
+    let tiny = "--factors 4 --iterations 3 --learning-rate 1e30 --out model --device cpu --quiet";
+    for model in ["mf", "two-tower", "sasrec --heads 1", "gru4rec", "bpr", "lmf"] {
+        let (name, flags) = model.split_once(' ').unwrap_or((model, ""));
+        let told = folder.screen(&format!("train {name} ratings.csv {tiny} {flags}"));
+        assert!(
+            told.starts_with("status: 1")
+                && told.contains("error: training diverged in epoch 1")
+                && told.ends_with("\nhint: a smaller --learning-rate usually helps\n"),
+            "{model}: {told}"
+        );
+        assert!(!folder.at("model").exists(), "{model}");
+    }
+}
+
+#[test]
 fn unknown_users_and_items() {
     let folder = trained();
     assert_screen!("unknown-user", folder.screen("recommend model --user nobody --k 2"));
@@ -149,6 +209,10 @@ fn what_a_model_cannot_do() {
     assert_screen!("output-without-format", folder.screen("recommend model --all-users --output lists.txt"));
     assert_screen!("output-for-one-user", folder.screen("recommend model --user u1 --output lists.csv"));
     assert_screen!("serve-to-everyone", folder.screen("serve model --bind 0.0.0.0:0"));
+    for command in ["evaluate model", "report model"] {
+        let told = folder.screen(&format!("{command} --test ratings.csv --test ratings.csv"));
+        assert!(told.starts_with("status: 2") && told.contains("--test names ratings.csv twice"), "{told}");
+    }
     assert_screen!("from-another-model", folder.screen("train als ratings.csv --out other --from model"));
 }
 

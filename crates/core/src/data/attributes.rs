@@ -19,6 +19,7 @@ use super::columns::plain;
 use super::locate::locate;
 use super::open::open;
 use super::report::{BadRow, BadRowKind, BadRows};
+use super::sources::each_once;
 use super::{OnBadRow, Predicate, ReadOptions};
 use crate::{Error, IdMap, Ids, Result};
 
@@ -65,7 +66,7 @@ impl Attributes {
     /// Of `options` the format and what bad rows do matter.
     ///
     /// # Errors
-    /// Those of [`super::read_dataset`]; [`Error::BadRow`] for an id that is there twice.
+    /// Those of [`super::read_dataset`]; [`Error::BadRow`] for an id that is there twice, [`Error::RepeatedColumn`] for a column.
     pub fn read(input: &str, ids: &IdMap, options: &ReadOptions) -> Result<(Self, AttributesReport)> {
         let (taken, report) = Self::read_rows(input, options, ids.len(), &mut |id| Ok(ids.get(id)))?;
         Self::named(taken, ids, input, report)
@@ -103,6 +104,8 @@ impl Attributes {
                 return Err(bad_file(&location, "expected a column of ids, found no column".to_owned()));
             }
             let schema: &SchemaRef = schema.get_or_insert_with(|| columns.clone());
+            let names: Vec<String> = columns.fields().iter().map(|field| field.name().clone()).collect();
+            each_once(&location, &names)?;
             let id_column = schema.field(0).name().clone();
             while let Some(found) = source.next()? {
                 report.rows += (found.batch.num_rows() + found.bad.len()) as u64;
@@ -118,6 +121,7 @@ impl Attributes {
                             kind,
                             path: location.clone(),
                             line: found.lines.of(row),
+                            id: None,
                             column: Some(id_column.clone()),
                             expected: expected.to_owned(),
                             found: BadRow::shorten(id.as_bytes()),

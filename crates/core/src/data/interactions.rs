@@ -303,6 +303,7 @@ impl Judge<'_> {
             kind,
             path: self.location.to_owned(),
             line: self.rows.lines.of(row),
+            id: None,
             column: Some(column.to_owned()),
             expected: expected.to_owned(),
             found: BadRow::shorten(found.as_bytes()),

@@ -71,6 +71,7 @@ impl JsonLines {
                     kind: if utf8 { BadRowKind::InvalidJson } else { BadRowKind::InvalidUtf8 },
                     path: self.blocks.location().to_owned(),
                     line: number,
+                    id: None,
                     column: None,
                     expected: if utf8 { format!("a JSON object ({error})") } else { "UTF-8 text".to_owned() },
                     found: BadRow::shorten(line),

@@ -62,7 +62,12 @@ pub struct BadRows {
     /// How many.
     pub rows: u64,
     /// The first of them.
-    pub first: String,
+    #[serde(serialize_with = "as_text")]
+    pub first: BadRow,
+}
+
+fn as_text<S: serde::Serializer>(bad: &BadRow, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(bad)
 }
 
 impl BadRows {
@@ -70,7 +75,7 @@ impl BadRows {
     pub(crate) fn count(all: &mut Vec<Self>, bad: &BadRow) {
         match all.iter_mut().find(|rows| rows.kind == bad.kind) {
             Some(rows) => rows.rows += 1,
-            None => all.push(Self { kind: bad.kind, rows: 1, first: bad.to_string() }),
+            None => all.push(Self { kind: bad.kind, rows: 1, first: bad.clone() }),
         }
     }
 }
@@ -84,6 +89,8 @@ pub struct BadRow {
     pub path: String,
     /// The line in a text file, from 1; the row in any other, from 1.
     pub line: u64,
+    /// Whose row it is, where it is one of a table of attributes: then the message has the id instead of the line.
+    pub id: Option<String>,
     /// The column, where it is about one.
     pub column: Option<String>,
     /// What was expected.
@@ -111,7 +118,10 @@ impl BadRow {
 
 impl fmt::Display for BadRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.path, self.line)?;
+        match &self.id {
+            Some(id) => write!(f, "{}: `{id}`: ", self.path)?,
+            None => write!(f, "{}:{}: ", self.path, self.line)?,
+        }
         if let Some(column) = &self.column {
             write!(f, "column `{column}`: ")?;
         }

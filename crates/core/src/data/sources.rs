@@ -53,6 +53,17 @@ impl Sources {
     }
 }
 
+/// Refuses columns of which two have one name.
+///
+/// # Errors
+/// [`Error::RepeatedColumn`] with the first such name.
+pub(crate) fn each_once(path: &str, names: &[String]) -> Result<()> {
+    match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        Some((_, name)) => Err(Error::RepeatedColumn { path: path.to_owned(), column: name.clone() }),
+        None => Ok(()),
+    }
+}
+
 /// Returns the column called `wanted`: as written, else whatever its case, else by its number from 1.
 ///
 /// # Errors

@@ -235,16 +235,52 @@ pub(crate) fn parent(path: &Path) -> &Path {
 /// A file of that name is replaced in one step; whoever has it open keeps what they opened.
 ///
 /// # Errors
-/// What `write` returns, and [`Error::Io`]; the old file is then as it was.
+/// What `write` returns, and [`Error::Io`], which names `path` and no sibling that the caller never heard of; the old file is then as
+/// it was.
 pub fn replace_file(path: &Path, write: impl FnOnce(&mut (dyn Write + Send)) -> Result<()>) -> Result<()> {
-    // Asked first, so that an error names the folder and not a sibling that the caller never heard of.
-    if !parent(path).as_os_str().is_empty() {
-        fs_err::metadata(parent(path))?;
+    let folder = parent(path);
+    if !folder.as_os_str().is_empty() && !folder.is_dir() {
+        let what = if folder.exists() { "is no folder" } else { "is not there" };
+        let why = format!("`{}` {what}", folder.display());
+        return Err(cannot_write(path, io::ErrorKind::NotADirectory, &why).into());
     }
     let mut staged_name = std::ffi::OsString::from(".");
     staged_name.push(path.file_name().unwrap_or_default());
     staged_name.push(unique_suffix());
-    replace_through(&Disk::default(), &parent(path).join(staged_name), path, write)
+    let mut of_caller = false;
+    let replaced = replace_through(&Disk::default(), &folder.join(staged_name), path, |out| {
+        write(&mut Named { out, path }).inspect_err(|_| of_caller = true)
+    });
+    replaced.map_err(|error| match error {
+        Error::Io(error) if !of_caller => cannot_write(path, error.kind(), &error.kind().to_string()).into(),
+        other => other,
+    })
+}
+
+fn cannot_write(path: &Path, kind: io::ErrorKind, why: &str) -> io::Error {
+    io::Error::new(kind, format!("cannot write `{}`: {why}", path.display()))
+}
+
+/// A file whose errors have the name that it will have.
+struct Named<'a> {
+    out: &'a mut (dyn Write + Send),
+    path: &'a Path,
+}
+
+impl Named<'_> {
+    fn named(&self, error: &io::Error) -> io::Error {
+        cannot_write(self.path, error.kind(), &error.kind().to_string())
+    }
+}
+
+impl Write for Named<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes).map_err(|error| self.named(&error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush().map_err(|error| self.named(&error))
+    }
 }
 
 /// As [`replace_file`], on `disk`, with the sibling's path given.

@@ -62,9 +62,12 @@ impl ModelDirectory {
     /// Opens the current version of the model `path`, or the version `path`, such as `model/versions/7`.
     ///
     /// # Errors
-    /// [`Error::NoModel`] when there is none; [`Error::Damaged`] with file and reason when it is not as written.
+    /// [`Error::NoModel`] when there is none, [`Error::NoDirectory`] for a file; [`Error::Damaged`] with file and reason when it is not as written.
     pub fn open(path: impl AsRef<Path>, verify: Verify) -> Result<Self> {
         let path = path.as_ref();
+        if path.is_file() {
+            return Err(Error::NoDirectory { path: path.to_owned() });
+        }
         if fs_err::symlink_metadata(path.join(CONFIG)).is_ok() {
             return Self::open_version(path, verify);
         }

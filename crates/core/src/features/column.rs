@@ -56,6 +56,7 @@ impl Refused {
             kind: self.kind,
             path: location.to_owned(),
             line: rows.lines.of(row),
+            id: None,
             column: Some(column.to_owned()),
             expected: self.expected.to_owned(),
             found: self.found,
@@ -66,6 +67,7 @@ impl Refused {
 type Cell<T> = std::result::Result<T, Refused>;
 
 const NUMBER: &str = "a number, or one of the texts for missing ones";
+const FINITE: &str = "a number from -3.4e38 to 3.4e38";
 const LABEL: &str = "0 or 1";
 
 impl Column {
@@ -148,7 +150,13 @@ impl Column {
         // What is no number in single precision could not be computed with.
         match (number as f32).is_finite() {
             true => Ok(Some(number)),
-            false => Err(Refused::new(BadRowKind::NotFinite, "a finite number", &number.to_string())),
+            false => {
+                let found = match self.cells.double(row) {
+                    Some(number) => format!("{number:e}"),
+                    None => self.cells.trimmed(row, &mut self.buffer).to_owned(),
+                };
+                Err(Refused::new(BadRowKind::NotFinite, FINITE, &found))
+            }
         }
     }
 

@@ -5,14 +5,19 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::{
+    array::{Array, RecordBatch, UInt32Array},
+    compute::take_record_batch,
+    datatypes::Schema,
+    error::ArrowError,
+};
 
 use super::{
     ColumnKind, Encoding, FeatureBatch, Features, FitReport, Guess, SchemaOptions, TransformReport, infer,
 };
 use crate::{
     Error, Result,
-    data::{BadRow, Cells, Lines, MemorySource, OnBadRow, ReadOptions, Rows, Sources},
+    data::{BadRow, BadRows, Cells, Lines, MemorySource, OnBadRow, ReadOptions, Rows, Sources},
 };
 
 /// How the columns become features, and the features of every row.
@@ -21,18 +26,20 @@ pub struct Described {
     features: Arc<Features>,
     rows: FeatureBatch,
     unseen: Vec<u64>,
+    left_out: Vec<u32>,
+    bad_rows: Vec<BadRows>,
 }
 
 impl Described {
     /// Guesses what each column of `table` is and fits it to the rows; says what it guessed. Nothing where no column says anything of its
     /// rows, such as where there are titles alone.
     ///
-    /// `what` names the table in messages.
+    /// `what` names the table in messages; `on_bad_row` is as for [`Described::of`].
     ///
     /// # Errors
-    /// [`crate::Error::BadAttribute`] and [`crate::Error::BadFile`] for a cell or a column that cannot be read.
-    pub fn fit(table: &RecordBatch, what: &str) -> Result<(Option<Self>, Vec<Guess>)> {
-        let read = ReadOptions::default();
+    /// [`Error::BadRow`] and [`Error::BadFile`] for a cell or a column that cannot be read; [`Error::RepeatedColumn`].
+    pub fn fit(table: &RecordBatch, what: &str, on_bad_row: OnBadRow) -> Result<(Option<Self>, Vec<Guess>)> {
+        let read = ReadOptions { on_bad_row, ..ReadOptions::default() };
         let source = || {
             let source = MemorySource::new(what, table.schema(), vec![table.clone()]);
             Sources::of(vec![Box::new(source)])
@@ -54,21 +61,45 @@ impl Described {
         }
         schema.validate()?;
         let fitted = Features::fit_columns(&schema, source(), &read);
-        let (features, _): (_, FitReport) = fitted.map_err(|error| named(error, table))?;
-        Ok((Some(Self::of(Arc::new(features), table, what)?), guesses))
+        let (features, _): (_, FitReport) = fitted.map_err(|error| whose(error, table))?;
+        Ok((Some(Self::of(Arc::new(features), table, what, on_bad_row)?), guesses))
     }
 
     /// Makes features of other rows, as was fitted: of more users or items, or of new ones.
     ///
+    /// A bad row that is left out by `on_bad_row` is one of which nothing is known, so that the others keep their places.
+    ///
     /// # Errors
-    /// [`crate::Error::NoSuchColumn`] when `table` lacks one; [`crate::Error::BadAttribute`].
-    pub fn of(features: Arc<Features>, table: &RecordBatch, what: &str) -> Result<Self> {
-        let mut rows = FeatureBatch::default();
-        let taken = Rows { batch: table.clone(), lines: Lines::from(1), bad: Vec::new() };
-        let mut report = TransformReport::new(OnBadRow::Fail);
+    /// [`Error::NoSuchColumn`] when `table` lacks one; [`Error::BadRow`], which says whose row it is.
+    pub fn of(
+        features: Arc<Features>,
+        table: &RecordBatch,
+        what: &str,
+        on_bad_row: OnBadRow,
+    ) -> Result<Self> {
+        let mut taken = Rows { batch: table.clone(), lines: Lines::from(1), bad: Vec::new() };
+        let (mut left_out, mut bad_rows) = (Vec::new(), Vec::new());
+        if on_bad_row == OnBadRow::Skip {
+            for bad in features.bad_rows(&taken, what)? {
+                left_out.push((bad.line - 1) as u32);
+                BadRows::count(&mut bad_rows, &named(bad, table));
+            }
+            taken.batch = without(table, &left_out, what)?;
+        }
+        let (mut rows, mut report) = (FeatureBatch::default(), TransformReport::new(OnBadRow::Fail));
         let transformed = features.transform(&taken, what, &mut rows, &mut report);
-        transformed.map_err(|error| named(error, table))?;
-        Ok(Self { features, rows, unseen: report.unseen })
+        transformed.map_err(|error| whose(error, table))?;
+        Ok(Self { features, rows, unseen: report.unseen, left_out, bad_rows })
+    }
+
+    /// Returns the rows that were left out as bad, ascending.
+    pub fn left_out(&self) -> &[u32] {
+        &self.left_out
+    }
+
+    /// Returns how many were left out, by kind.
+    pub fn bad_rows(&self) -> &[BadRows] {
+        &self.bad_rows
     }
 
     /// Returns how the columns become features.
@@ -88,16 +119,34 @@ impl Described {
     }
 }
 
-/// The same error, which names the id where it named a row of the table.
-fn named(error: Error, table: &RecordBatch) -> Error {
-    let Error::BadRow(bad) = error else { return error };
+/// The same error, which says whose row it is.
+fn whose(error: Error, table: &RecordBatch) -> Error {
+    match error {
+        Error::BadRow(bad) => Error::BadRow(Box::new(named(*bad, table))),
+        other => other,
+    }
+}
+
+/// The same bad row of `table`, with the id that is its first column.
+fn named(bad: BadRow, table: &RecordBatch) -> BadRow {
     let at = usize::try_from(bad.line).unwrap_or(0).wrapping_sub(1);
     let ids = table.columns().first().and_then(|column| Cells::new(column.clone()).ok());
     let ids = ids.map(Cells::into_ids).filter(|ids| at < ids.len());
-    let Some(ids) = ids else { return Error::BadRow(bad) };
-    let BadRow { path, column, expected, found, .. } = *bad;
-    let column = column.unwrap_or_default();
-    Error::BadAttribute { what: path, id: ids.value(at).to_owned(), column, expected, found }
+    BadRow { id: ids.map(|ids| ids.value(at).to_owned()), ..bad }
+}
+
+/// Returns the table with nothing in some of its rows.
+fn without(table: &RecordBatch, rows: &[u32], what: &str) -> Result<RecordBatch> {
+    if rows.is_empty() {
+        return Ok(table.clone());
+    }
+    let refused = |error: ArrowError| Error::BadFile { path: what.to_owned(), what: error.to_string() };
+    let schema = table.schema();
+    let nullable = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    let nullable = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
+    let table = RecordBatch::try_new(nullable, table.columns().to_vec()).map_err(refused)?;
+    let kept = (0..table.num_rows() as u32).map(|row| rows.binary_search(&row).is_err().then_some(row));
+    take_record_batch(&table, &kept.collect::<UInt32Array>()).map_err(refused)
 }
 
 #[cfg(test)]
@@ -122,7 +171,7 @@ mod tests {
         let genres = vec![Some("a|b"), Some("b"), None, Some("a"), Some("a|b")];
         let prices = vec![Some(1.0), Some(2.0), None, Some(4.0), Some(1.0)];
         let fitted = table(genres, prices, vec!["0", "1", "0", "1", "1"]);
-        let (described, guesses) = Described::fit(&fitted, "items").unwrap();
+        let (described, guesses) = Described::fit(&fitted, "items", OnBadRow::Fail).unwrap();
         let kinds: Vec<_> =
             guesses.iter().map(|guess| (guess.column.as_str(), guess.kind.as_str())).collect();
         assert_eq!(kinds, [("genres", "bag"), ("price", "numeric"), ("target", "categorical")]);
@@ -134,7 +183,7 @@ mod tests {
         );
 
         let new = table(vec![Some("c"), Some("b")], vec![Some(4.0), None], vec!["1", "7"]);
-        let new = Described::of(Arc::clone(described.features()), &new, "items").unwrap();
+        let new = Described::of(Arc::clone(described.features()), &new, "items", OnBadRow::Fail).unwrap();
         assert_eq!(new.rows().fields[0].indices, [0, 2]);
         assert_eq!(new.unseen().collect::<Vec<_>>(), [("genres", 1), ("target", 1)]);
         assert_eq!(new.rows().fields[1].indices[1], 0, "no price");
@@ -150,10 +199,22 @@ mod tests {
     #[test]
     fn a_bad_value_is_named_by_whose_it_is() {
         let fitted = table(vec![Some("a"), None], vec![Some(1.0), Some(2.0)], vec!["0", "1"]);
-        let features = Described::fit(&fitted, "items").unwrap().0.unwrap().features;
-        let bad = table(vec![None, None], vec![Some(3.0), Some(f64::INFINITY)], vec!["0", "1"]);
-        let error = Described::of(features, &bad, "new items").unwrap_err();
-        assert!(error.to_string().starts_with("new items: `i1`: column price: expected"), "{error}");
+        let features = Described::fit(&fitted, "items", OnBadRow::Fail).unwrap().0.unwrap().features;
+        let bad = table(vec![None, Some("a")], vec![Some(3.0), Some(f64::INFINITY)], vec!["0", "1"]);
+        let error = Described::of(features.clone(), &bad, "new items", OnBadRow::Fail).unwrap_err();
+        let told = "new items: `i1`: column `price`: expected a number from -3.4e38 to 3.4e38, found `inf`";
+        assert_eq!(error.to_string(), told);
+        let skipped = Described::of(features, &bad, "new items", OnBadRow::Skip).unwrap();
+        assert_eq!((skipped.rows().rows, skipped.left_out()), (2, &[1][..]), "others keep their places");
+        assert_eq!(
+            (skipped.bad_rows()[0].rows, skipped.bad_rows()[0].first.to_string()),
+            (1, told.to_owned())
+        );
+        assert_eq!(
+            skipped.rows().fields[0].offsets.as_deref(),
+            Some(&[0, 0, 0][..]),
+            "nothing is known of it"
+        );
     }
 
     #[test]
@@ -161,7 +222,7 @@ mod tests {
         let ids: Vec<String> = (0..200).map(|id| format!("t{id}")).collect();
         let column = || Arc::new(StringArray::from(ids.clone())) as ArrayRef;
         let titles = RecordBatch::try_from_iter([("item", column()), ("title", column())]).unwrap();
-        let (described, guesses) = Described::fit(&titles, "items").unwrap();
+        let (described, guesses) = Described::fit(&titles, "items", OnBadRow::Fail).unwrap();
         assert!(described.is_none());
         assert_eq!(guesses[0].kind, "ignore");
     }

@@ -15,7 +15,8 @@
 //! | has numbers                                                             | a number; by its logarithm where it is very lopsided |
 //! | has texts of at most 256 bytes                                          | a category                       |
 //!
-//! A weight and a group are never guessed.
+//! A cell that is written as a number is one for the guess, also `inf`, `nan` and 1e39, which no feature can be: it is then named as a bad value
+//! where the column is read, and does not make a column of texts out of one of numbers. A weight and a group are never guessed.
 
 mod sample;
 
@@ -25,8 +26,8 @@ use super::column::{Column, Missing};
 use super::report::{Guess, SchemaReport, SchemaWarning};
 use super::schema::{ColumnKind, Encoding, FeatureColumn, Numeric, NumericTransform, Schema};
 use crate::data::{
-    BadRows, MAX_ID_BYTES, OnBadRow, ReadOptions, Source, Sources, column_named, is_id_name, is_time_name,
-    plain,
+    BadRows, MAX_ID_BYTES, OnBadRow, ReadOptions, Source, Sources, column_named, each_once, is_id_name,
+    is_time_name, plain,
 };
 use crate::{Error, Result};
 
@@ -94,7 +95,7 @@ pub struct SchemaOptions {
 /// Guesses what each column of the files is, from the first rows, and says why.
 ///
 /// # Errors
-/// [`Error::NoSuchColumn`] and [`Error::BadOption`] for the options; [`Error::BadRow`] for a row that cannot be read,
+/// [`Error::NoSuchColumn`] and [`Error::BadOption`] for the options; [`Error::RepeatedColumn`]; [`Error::BadRow`] for a row that cannot be read,
 /// unless `read` leaves such rows out; [`Error::NoRows`]; those of [`Schema::validate`].
 pub fn infer_schema(
     paths: &[String],
@@ -180,6 +181,7 @@ impl Look {
         let location = source.location().to_owned();
         let names: Vec<String> =
             source.columns()?.fields().iter().map(|field| field.name().clone()).collect();
+        each_once(&location, &names)?;
         let mut named: Vec<Option<(&str, &str)>> = vec![None; names.len()];
         let one = |name: &Option<String>| name.iter().cloned().collect::<Vec<_>>();
         for (kind, flag, columns) in [
@@ -335,7 +337,7 @@ impl Look {
                 "different in every row: an id, from which nothing can be learned".to_owned(),
             );
         }
-        if sample.numbers == rows && sample.padded == 0 {
+        if sample.numbers == rows && sample.finite > 0 && sample.padded == 0 {
             if sample.whole == rows {
                 if is_id_name(&sample.name) {
                     return (
@@ -443,15 +445,15 @@ impl Sample {
 
     /// Returns a number's kind, and why.
     fn numeric(&self) -> (ColumnKind, String) {
-        let what = if self.whole == self.numbers { "whole numbers" } else { "numbers" };
-        let range = match self.numbers {
+        let what = if self.whole == self.finite { "whole numbers" } else { "numbers" };
+        let range = match self.finite {
             0 => "no number".to_owned(),
             _ => {
                 let (least, greatest) = (shown(self.least), shown(self.greatest));
                 format!("{what} from {least} to {greatest}, {} different", self.different())
             }
         };
-        if self.least >= 0.0 && self.numbers > 0 && self.skewness() > 3.0 {
+        if self.least >= 0.0 && self.finite > 0 && self.skewness() > 3.0 {
             return (number(NumericTransform::Log), format!("{range}, most of them far below the largest"));
         }
         (number(NumericTransform::Standardize), range)

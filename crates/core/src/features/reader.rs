@@ -143,6 +143,9 @@ impl RowReader {
 fn places(columns: &ArrowSchema, location: &str, names: &[String]) -> Result<Vec<usize>> {
     let known: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
     let place = |name: &String| {
+        if known.iter().filter(|known| *known == name).count() > 1 {
+            return Err(Error::RepeatedColumn { path: location.to_owned(), column: name.clone() });
+        }
         known.iter().position(|known| known == name).ok_or_else(|| Error::NoSuchColumn {
             path: location.to_owned(),
             column: name.clone(),

@@ -40,6 +40,19 @@ impl Features {
         })
     }
 
+    /// Returns the rows of a batch that cannot be used, in their order.
+    ///
+    /// # Errors
+    /// As [`Features::transform`], but for bad rows.
+    pub(super) fn bad_rows(&self, rows: &Rows, location: &str) -> Result<Vec<BadRow>> {
+        let mut out = FeatureBatch::default();
+        out.shape(self);
+        let mut pass = Pass::new(self, rows, location);
+        self.columns_to(&mut pass, &mut out)?;
+        pass.bad.sort_by_key(|bad| bad.line);
+        Ok(pass.bad)
+    }
+
     fn try_transform(
         &self,
         rows: &Rows,

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Negatives, Precision, Problems, SequenceConfig, SequenceLoss, SequenceModel, SequenceSettings,
-    sequences::sequence_settings,
+    sequences::{counted, sequence_settings},
 };
 use crate::{
     Result,
@@ -120,7 +120,7 @@ impl Gru4RecConfig {
 
     /// Returns the objective in full, as config.json and `inspect` print it.
     pub fn objective(&self) -> String {
-        self.settings().objective(&format!("{} layers of {}", self.layers, self.hidden))
+        self.settings().objective(&format!("{} of {}", counted(self.layers, "layer"), self.hidden))
     }
 }
 

@@ -217,7 +217,7 @@ impl MfConfig {
     /// Returns the objective in full, as config.json and `inspect` print it.
     pub fn objective(&self) -> String {
         let score = match self.length() {
-            Some(length) => format!("cos(x_u, y_i) * {}", length * length),
+            Some(length) => format!("cos(x_u, y_i) * {}", (length * length) as f32),
             None => "x_u . y_i".to_owned(),
         };
         let drawn = format!("{} drawn {}", self.n_negatives, self.negatives.drawn(self.negatives_exponent));

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Negatives, Precision, Problems, SequenceConfig, SequenceLoss, SequenceModel, SequenceSettings,
-    sequences::sequence_settings,
+    sequences::{counted, sequence_settings},
 };
 use crate::{
     Result,
@@ -126,7 +126,11 @@ impl SasRecConfig {
 
     /// Returns the objective in full, as config.json and `inspect` print it.
     pub fn objective(&self) -> String {
-        self.settings().objective(&format!("{} layers, {} heads", self.layers, self.heads))
+        self.settings().objective(&format!(
+            "{}, {}",
+            counted(self.layers, "layer"),
+            counted(self.heads, "head")
+        ))
     }
 }
 

@@ -440,6 +440,11 @@ impl<C: SequenceConfig> Retriever for SequenceModel<C> {
     }
 }
 
+/// `n things`, or `1 thing`.
+pub(super) fn counted(n: usize, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

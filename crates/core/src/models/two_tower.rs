@@ -34,7 +34,8 @@ mod tower;
 
 pub use tower::{Tower, TowerNetwork, TowerRows, numeric_of, put_tower, vectors_of};
 
-use arrow::array::RecordBatch;
+use std::sync::Arc;
+
 use recmill_kernels::{Buffer, Device, Table};
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +46,9 @@ use super::{
     pair_factors::{FoldIn, PairConfig, PairModel, pair_fields},
 };
 use crate::{
-    Batch, Error, ItemIndex, Parameters, Result, Side, Workspace, dense::MlpOptions, features::Described,
+    Batch, Error, ItemIndex, Parameters, Result, Side, Workspace,
+    dense::MlpOptions,
+    features::{Described, Features},
 };
 
 /// Hyper-parameters of [`TwoTower`].
@@ -301,20 +304,17 @@ impl Retriever for TwoTower {
         self.pairs.score_on(device)
     }
 
-    fn add(&mut self, side: Side, attributes: &RecordBatch) -> Result<Vec<(String, u64)>> {
-        let tower = self.tower(side);
-        let Some(features) = tower.rows.features() else {
+    fn features(&self, side: Side) -> Option<&Arc<Features>> {
+        self.tower(side).rows.features()
+    }
+
+    fn add(&mut self, side: Side, described: &Described) -> Result<()> {
+        if self.features(side).is_none() {
             return Err(Error::NoFeatures { side: side.name() });
-        };
-        let what = match side {
-            Side::Users => "new users",
-            Side::Items => "new items",
-        };
-        let described = Described::of(features.clone(), attributes, what)?;
+        }
         let unknown = vec![0; described.rows().rows];
-        let vectors = tower.vectors(self.config(), Some(&described), &unknown)?;
-        self.pairs.add_rows(side, &vectors)?;
-        Ok(described.unseen().map(|(column, n)| (column.to_owned(), n)).collect())
+        let vectors = self.tower(side).vectors(self.config(), Some(described), &unknown)?;
+        self.pairs.add_rows(side, &vectors)
     }
 
     fn warm_up(&self) -> Result<()> {

@@ -15,6 +15,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use super::{Guess, TextClassifier};
 
 const BINS: usize = 10;
@@ -47,6 +49,27 @@ pub struct TextMeasured {
     pub out_of_scope: u64,
     /// Of those in scope the ones whose label the model does not know.
     pub unknown: u64,
+    /// The classes that texts in scope are of, that with the smallest share of rightly guessed texts first.
+    pub classes: Vec<ClassMeasured>,
+}
+
+/// How well texts of one class are told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClassMeasured {
+    /// The class.
+    pub class: String,
+    /// Its texts.
+    pub texts: u64,
+    /// Those of them that were guessed rightly and not turned away.
+    pub right: u64,
+}
+
+impl TextMeasured {
+    /// Returns the accuracy of guessing the most frequent class of these texts for all of them; nothing where none is in scope.
+    pub fn accuracy_of_most_frequent(&self) -> Option<f64> {
+        let most = self.classes.iter().map(|class| class.texts).max()?;
+        Some(most as f64 / self.in_scope as f64)
+    }
 }
 
 impl<'a> TextMeasuring<'a> {
@@ -134,11 +157,19 @@ impl<'a> TextMeasuring<'a> {
             ),
         ];
         let metrics = all.into_iter().filter(|(_, value)| value.is_finite());
+        let names = self.classifier.classes().names.iter();
+        let met = names.zip(&self.classes).filter(|(_, [texts, ..])| *texts > 0);
+        let mut classes: Vec<ClassMeasured> = met
+            .map(|(class, &[texts, _, right])| ClassMeasured { class: class.clone(), texts, right })
+            .collect();
+        let share = |class: &ClassMeasured| class.right as f64 / class.texts as f64;
+        classes.sort_by(|a, b| share(a).total_cmp(&share(b)));
         TextMeasured {
             metrics: metrics.map(|(name, value)| (name.to_owned(), value)).collect(),
             in_scope: self.in_scope,
             out_of_scope: self.out_of_scope,
             unknown: self.unknown,
+            classes,
         }
     }
 }
@@ -180,6 +211,9 @@ mod tests {
         is("expected_calibration_error", (0.1 + 0.45 + 0.8 + 0.7) / 4.0);
         is("out_of_scope_recall", 0.5);
         is("out_of_scope_precision", 0.5);
+        let class = |class: &str, texts, right| ClassMeasured { class: class.to_owned(), texts, right };
+        assert_eq!(measured.classes, [class("b", 2, 0), class("a", 1, 1)], "the worst first");
+        assert_eq!(measured.accuracy_of_most_frequent(), Some(0.5));
 
         let nothing = TextMeasuring::new(&classifier).finish();
         assert!(nothing.metrics.is_empty(), "{nothing:?}");

@@ -163,6 +163,7 @@ impl<'a> TextReader<'a> {
             kind,
             path: location.to_owned(),
             line: rows.lines.of(row),
+            id: None,
             column: Some(column.to_owned()),
             expected: expected.to_owned(),
             found: BadRow::shorten(found.as_bytes()),

@@ -29,8 +29,9 @@ pub(super) struct Sample {
     /// Rows with a value.
     pub(super) filled: u64,
     pub(super) missing: u64,
-    /// Cells that are finite numbers, those of them that are whole, and those that are written with zeros before.
+    /// Cells that are numbers, finite or not, those of them that are whole, and those that are written with zeros before.
     pub(super) numbers: u64,
+    pub(super) finite: u64,
     pub(super) whole: u64,
     pub(super) padded: u64,
     /// Cells that are dates, as text that is no number.
@@ -118,7 +119,7 @@ impl Sample {
     fn look_at(&mut self, text: &str, label: Option<bool>) {
         self.filled += 1;
         self.longest = self.longest.max(text.len());
-        let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+        let number: Option<f64> = text.parse().ok();
         let seen = self.values.entry(hash_text(text)).or_default();
         seen.rows += 1;
         seen.labelled += u32::from(label.is_some());
@@ -136,8 +137,12 @@ impl Sample {
             }
             return;
         };
-        let digits = text.trim_start_matches('-');
         self.numbers += 1;
+        if !number.is_finite() {
+            return;
+        }
+        self.finite += 1;
+        let digits = text.trim_start_matches('-');
         self.whole += u64::from(number.fract() == 0.0);
         self.padded += u64::from(
             digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()),
@@ -160,7 +165,7 @@ impl Sample {
 
     /// Returns how lopsided the numbers are: the third central moment over the cube of the deviation.
     pub(super) fn skewness(&self) -> f64 {
-        let n = self.numbers as f64;
+        let n = self.finite as f64;
         let [mean, squares, cubes] = self.sums.map(|sum| sum / n);
         let variance = squares - mean * mean;
         let third = cubes - 3.0 * mean * squares + 2.0 * mean * mean * mean;
