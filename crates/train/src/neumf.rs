@@ -26,6 +26,7 @@ use recmill_kernels::{
 use crate::{
     Error, Learner, Prediction, Result,
     data::Sizes,
+    error::NotFinite,
     factors::{Normal, Stream, copy, on_cpu, take_over},
     gradient::{DenseGradients, DenseSteps, Order, TableSteps},
 };
@@ -164,7 +165,7 @@ impl<'a, B: DeviceBackend> NeuMfLearner<'a, B> {
             slopes.push(((1.0 / (1.0 + (-s).exp()) - y) / found.len() as f64) as f32);
         }
         if !sum.is_finite() {
-            return Err(Error::Diverged { epoch, loss: sum });
+            return Err(Error::Diverged { epoch, found: NotFinite::Loss(sum) });
         }
         let slopes = matrix_of::<B>(Buffer::from_slice(&slopes, self.device, "slopes")?, 1)?;
         let gradients = (scores * Tensor::from_inner(slopes)).sum().backward();
