@@ -16,7 +16,7 @@ use recmill_kernels::{
 };
 
 use crate::{
-    Learner, Prediction, Result,
+    Error, Learner, Prediction, Result,
     data::{Sizes, sparse_rows},
     factors::{Normal, Stream, copy, on_cpu, take_over, take_over_bias},
 };
@@ -183,7 +183,7 @@ impl<'a> PairwiseLearner<'a> {
 impl Learner for PairwiseLearner<'_> {
     fn epoch(&mut self, epoch: u32) -> Result<Option<f64>> {
         let settings = &self.settings;
-        let epoch = PairwiseEpoch {
+        let walk = PairwiseEpoch {
             rows: sparse_rows(self.data.by_user()),
             loss: settings.loss,
             optimizer: settings.optimizer(),
@@ -196,7 +196,8 @@ impl Learner for PairwiseLearner<'_> {
             mode: settings.mode(),
         };
         let bias = settings.item_bias.then_some(&mut self.item_bias[..]);
-        let stats = pairwise_epoch(&epoch, &mut self.users, &mut self.items, bias, &mut self.state)?;
+        let stats = pairwise_epoch(&walk, &mut self.users, &mut self.items, bias, &mut self.state);
+        let stats = stats.map_err(|error| Error::from(error).diverged_in(epoch))?;
         Ok(Some(stats.loss))
     }
 

@@ -155,7 +155,9 @@ fn files_that_cannot_be_written() {
 fn training_that_diverges_says_so() {
     let folder = Folder::with_ratings();
     let tiny = "--factors 4 --iterations 3 --learning-rate 1e30 --out model --device cpu --quiet";
-    for model in ["mf", "two-tower", "sasrec --heads 1", "gru4rec", "bpr", "lmf"] {
+    for model in
+        ["mf --similarity dot", "two-tower --similarity dot", "sasrec --heads 1", "gru4rec", "bpr", "lmf"]
+    {
         let (name, flags) = model.split_once(' ').unwrap_or((model, ""));
         let told = folder.screen(&format!("train {name} ratings.csv {tiny} {flags}"));
         assert!(
