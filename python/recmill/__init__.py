@@ -24,6 +24,8 @@ Where to go from here:
 ``CosineRecommender`` and its like           items that are taken by the same users
 ``Ease``, ``MostPopular``                    a dense model of items in closed form; what everybody takes
 ``DeepFM`` and others of ``rankers``         models that score rows of features: clicks, purchases, fraud
+``TwoTower``                                 users and items by what is known of them, also of who came later
+``TextClassifier``                           what a text is about, or that it is about nothing known
 ``recmill.evaluation``                       splits and ranking metrics
 ``recmill.load(path)``                       opens what ``model.save(path)`` or the command ``recmill train`` wrote
 ``recmill.from_implicit(model)``             takes over a model of the library implicit
@@ -72,6 +74,8 @@ from .rankers import (
 )
 from .sequences import GRU4Rec, SASRec
 from .svd import Svd
+from .texts import TextClassifier
+from .two_tower import TwoTower
 
 point_to_packages()
 
@@ -104,6 +108,8 @@ __all__ = [
     "SharedBottom",
     "Svd",
     "TFIDFRecommender",
+    "TextClassifier",
+    "TwoTower",
     "Warp",
     "WideDeep",
     "__version__",

@@ -13,7 +13,7 @@ from .exceptions import NotFittedError
 
 Self = TypeVar("Self", bound="Estimator[Any]")
 Native = TypeVar("Native")
-"""What holds a fitted model: :class:`_recmill.Model` or :class:`_recmill.Ranker`."""
+"""What holds a fitted model: :class:`_recmill.Model`, :class:`_recmill.Ranker` or :class:`_recmill.Texts`."""
 
 
 class Estimator(Generic[Native]):

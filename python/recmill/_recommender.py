@@ -104,11 +104,16 @@ class Recommender(Estimator[_recmill.Model]):
                 matrix = as_csr(user_items, "user_items", warn=True)
                 self._model = _recmill.fit(config, parts(matrix), how)
             else:
-                self._model = _recmill.fit_frame(config, events(user_items, user, item, value, time), how)
+                told = events(user_items, user, item, value, time)
+                self._model = _recmill.fit_frame(config, told, how, *self._known_of())
         finally:
             watch.close()
         self.device_ = watch.device
         return self._refreshed()
+
+    def _known_of(self) -> tuple[Any, Any]:
+        """Return what is known of users and of items besides what they did, as the native part takes it."""
+        return None, None
 
     def _refreshed(self: Self) -> Self:
         """Forget what was derived from an earlier model."""
@@ -392,6 +397,8 @@ class PlainRecommender(Recommender):
                 config[name] = as_count(value, name)
             elif isinstance(default, float):
                 config[name] = as_number(value, name)
+            elif isinstance(default, tuple):
+                config[name] = [as_count(one, name) for one in value]
             elif isinstance(value, str):
                 config[name] = value
             else:
@@ -451,6 +458,10 @@ def load(path: str | os.PathLike[str], *, verify: bool = False, kind: str = "Ite
         return read_npz(path, kind)
     model = _recmill.open(os.fspath(path), verify)
     name = json.loads(model.config)["model"]
+    if isinstance(model, _recmill.Texts):
+        from .texts import TextClassifier
+
+        return TextClassifier._of(model)
     if isinstance(model, _recmill.Ranker):
         from .rankers import RANKERS
 

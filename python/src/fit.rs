@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use pyo3::prelude::*;
 use recmill_core::{
-    Csr, Dataset, DatasetParts, IdMap,
+    Csr, Dataset, DatasetParts, IdMap, Side,
+    data::OnBadRow,
     evaluate::EvaluateOptions,
+    features::Described,
     models::{ModelConfig, Retriever},
 };
 use recmill_kernels::Device;
@@ -18,6 +21,7 @@ use crate::{
     background::in_background,
     failure::{Failure, guarded},
     frame::Frame,
+    known::of_ids,
     model::{Model, Trained},
     threads::apart,
 };
@@ -47,19 +51,37 @@ pub(crate) fn fit(py: Python<'_>, config: &str, data: CsrArrays<'_>, how: How) -
     guarded(|| {
         let by_user = data.to_csr()?;
         let dataset = apart(py, || by_place(by_user))?;
-        run(py, config, dataset, how, true)
+        run(py, config, dataset, [None, None], how, true)
     })
 }
 
-/// Trains the model of `config` on a table with columns `user`, `item` and perhaps `value` and `time`; see [`Frame::of`].
+/// Trains the model of `config` on a table with columns `user`, `item` and perhaps `value` and `time`; see [`Frame::of`]. `users` and `items`
+/// are tables of what is known of them, whose first column is the id.
 #[pyfunction]
-pub(crate) fn fit_frame(py: Python<'_>, config: &str, table: &Bound<'_, PyAny>, how: How) -> PyResult<Model> {
+#[pyo3(signature = (config, table, how, users = None, items = None))]
+pub(crate) fn fit_frame(
+    py: Python<'_>,
+    config: &str,
+    table: &Bound<'_, PyAny>,
+    how: How,
+    users: Option<&Bound<'_, PyAny>>,
+    items: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Model> {
     guarded(|| {
         let parsed: ModelConfig = parse(config)?;
         let frame = Frame::of(table)?;
-        let dataset = apart(py, || frame.dataset(&parsed))?;
+        let [users, items] = [users, items].map(|table| table.map(Frame::of).transpose());
+        let (users, items) = (users?, items?);
+        let (dataset, known) = apart(py, || {
+            let dataset = frame.dataset(&parsed)?;
+            let of = |side, frame: &Option<Frame>, ids| {
+                frame.as_ref().map(|frame| of_ids(frame, side, ids)).transpose()
+            };
+            let known = [of(Side::Users, &users, &dataset.users)?, of(Side::Items, &items, &dataset.items)?];
+            Ok((dataset, known))
+        })?;
         drop(frame);
-        run(py, config, dataset, how, false)
+        run(py, config, dataset, known, how, false)
     })
 }
 
@@ -86,12 +108,26 @@ pub(crate) fn parse(config: &str) -> Result<ModelConfig, Failure> {
     Ok(parsed)
 }
 
-fn run(py: Python<'_>, config: &str, dataset: Dataset, how: How, by_index: bool) -> Result<Model, Failure> {
+fn run(
+    py: Python<'_>,
+    config: &str,
+    dataset: Dataset,
+    known: [Option<RecordBatch>; 2],
+    how: How,
+    by_index: bool,
+) -> Result<Model, Failure> {
     let config = parse(config)?;
     let on_gpu = recmill_train::trains_on_gpu(&config);
     let device = py.detach(|| chosen(&how.device, on_gpu))?;
     let (seed, loss, holdout, refit) = (how.seed, how.loss, how.holdout, how.refit);
     let trained = in_background(py, how.threads, how.told.as_ref(), move |stop, teller| {
+        let described = |side: Side, table: &Option<RecordBatch>| -> Result<Option<Described>, Failure> {
+            let Some(table) = table else { return Ok(None) };
+            Ok(Described::fit(table, side.name(), OnBadRow::Fail)?.0)
+        };
+        let (users_described, items_described) =
+            (described(Side::Users, &known[0])?, described(Side::Items, &known[1])?);
+        let beside = [users_described.as_ref(), items_described.as_ref()];
         let event = HeldEvent::suited_to(&config, &dataset);
         let users = (holdout * dataset.n_users() as f64).ceil() as usize;
         let split = hold_out(&dataset, event, users.min(HELD_OUT_USERS), seed)?;
@@ -100,18 +136,20 @@ fn run(py: Python<'_>, config: &str, dataset: Dataset, how: How, by_index: bool)
         let mut held = split.as_ref().map(|(_, held)| HeldOut::new(learnt, held, "ndcg@10", options));
         let mut training = Training::new(&config, learnt);
         (training.device, training.seed, training.loss) = (device, seed, loss);
+        [training.users, training.items] = beside;
         training.patience = held.is_some().then_some(PATIENCE);
         let mut done = training.run(held.as_mut().map(|held| held as &mut dyn Validation), stop, teller)?;
         if refit && split.is_some() {
             let config = for_epochs(&config, done.kept_epoch);
             let mut training = Training::new(&config, &dataset);
             (training.device, training.seed, training.loss) = (device, seed, false);
+            [training.users, training.items] = beside;
             done.model = training.run(None, stop, teller)?.model;
         }
         drop(split);
         let model: Box<dyn Retriever> = done.model;
         let dataset = Arc::new(owned(dataset, by_index)?);
-        Ok(Trained { config, model, dataset, epochs: done.epochs, seed, by_index })
+        Ok(Trained { config, model, dataset, known, epochs: done.epochs, seed, by_index })
     })?;
     Model::fitted(trained)
 }

@@ -7,6 +7,7 @@ use arrow::{
         Array, ArrayRef, BooleanArray, Float32Array, Float64Array, Int64Array, RecordBatch,
         RecordBatchReader, StringArray, TimestampSecondArray,
     },
+    compute::concat_batches,
     datatypes::SchemaRef,
     ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader},
 };
@@ -81,6 +82,11 @@ impl Frame {
         let cut = |first| whole.slice(first, BATCH_ROWS.min(whole.num_rows() - first));
         let batches = (0..whole.num_rows()).step_by(BATCH_ROWS).map(cut).collect();
         Ok(Self { schema: whole.schema(), batches })
+    }
+
+    /// Returns the rows as one batch.
+    pub(crate) fn whole(&self) -> Result<RecordBatch, Failure> {
+        Ok(concat_batches(&self.schema, &self.batches).map_err(refused)?)
     }
 
     /// Returns the rows as the library reads them; may be asked for again.

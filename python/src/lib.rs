@@ -22,9 +22,11 @@ mod failure;
 mod filters;
 mod fit;
 mod frame;
+mod known;
 mod model;
 mod pairs;
 mod ranker;
+mod text;
 mod threads;
 mod unpacked;
 
@@ -51,7 +53,7 @@ fn devices(py: Python<'_>) -> PyResult<Vec<Found>> {
     })
 }
 
-/// Opens a model directory, or one version of it: a model that finds items, or one that scores rows.
+/// Opens a model directory, or one version of it: a model that finds items, one that scores rows, or one that tells what texts are about.
 #[pyfunction]
 #[pyo3(signature = (path, verify = false))]
 fn open(py: Python<'_>, path: std::path::PathBuf, verify: bool) -> PyResult<Py<PyAny>> {
@@ -59,8 +61,7 @@ fn open(py: Python<'_>, path: std::path::PathBuf, verify: bool) -> PyResult<Py<P
         let verify = if verify { Verify::Full } else { Verify::Quick };
         let directory = threads::apart(py, || Ok(ModelDirectory::open(path, verify)?))?;
         if directory.is_text() {
-            let what = "a model that tells what texts are about; `recmill predict` asks it, this package does not yet";
-            return Err(pyo3::exceptions::PyNotImplementedError::new_err(what).into());
+            return Ok(Py::new(py, text::Texts::opened(py, directory, None)?)?.into_any());
         }
         Ok(match directory.is_ranker() {
             true => Py::new(py, ranker::Ranker::opened(py, directory, None)?)?.into_any(),
@@ -74,6 +75,7 @@ fn _recmill(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<model::Model>()?;
     module.add_class::<ranker::Ranker>()?;
+    module.add_class::<text::Texts>()?;
     module.add_class::<frame::Events>()?;
     module.add_function(wrap_pyfunction!(open, module)?)?;
     module.add_function(wrap_pyfunction!(devices, module)?)?;
@@ -83,5 +85,7 @@ fn _recmill(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pairs::all_pairs_knn, module)?)?;
     module.add_function(wrap_pyfunction!(ranker::fit_ranker, module)?)?;
     module.add_function(wrap_pyfunction!(ranker::ranker_defaults, module)?)?;
+    module.add_function(wrap_pyfunction!(text::fit_texts, module)?)?;
+    module.add_function(wrap_pyfunction!(text::text_defaults, module)?)?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
+use arrow::array::RecordBatch;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::{
     exceptions::{PyKeyError, PyMemoryError, PyNotImplementedError, PyValueError},
@@ -13,8 +14,8 @@ use pyo3::{
 };
 use rayon::prelude::*;
 use recmill_core::{
-    Batch, Csr, Dataset, DatasetParts, IdMap, Ids, ItemIndex, Parameter, Parameters, Query, Row, UserHistory,
-    UserIndex, Workspace,
+    Batch, Csr, Dataset, DatasetParts, IdMap, Ids, ItemIndex, Parameter, Parameters, Query, Row, Side,
+    UserHistory, UserIndex, Workspace,
     directory::{Config, ModelDirectory, Saved, Verify, save},
     models::{self, Als, AlsConfig, ItemKnn, ModelConfig, Retriever},
 };
@@ -27,7 +28,8 @@ use crate::{
     failure::{Failure, guarded},
     filters::{Filters, Wanted, checked},
     fit::{by_place, numbered, owned, parse},
-    frame::Events,
+    frame::{Events, Frame},
+    known::grow,
     threads::{apart, here, on_threads},
     unpacked::{files_of, unpack},
 };
@@ -47,6 +49,8 @@ pub(crate) struct Trained {
     pub(crate) config: ModelConfig,
     pub(crate) model: Box<dyn Retriever>,
     pub(crate) dataset: Arc<Dataset>,
+    /// What is known of users and of items besides.
+    pub(crate) known: [Option<RecordBatch>; 2],
     pub(crate) epochs: Vec<EpochRecord>,
     pub(crate) seed: u64,
     pub(crate) by_index: bool,
@@ -54,8 +58,10 @@ pub(crate) struct Trained {
 
 /// Where a model's ids and histories are.
 enum Origin {
-    Data(Arc<Dataset>),
+    Data(Arc<Dataset>, [Option<RecordBatch>; 2]),
     Directory(Box<ModelDirectory>),
+    /// Those of another model, and more behind them: it can be asked, not kept.
+    Grown,
 }
 
 /// A trained model.
@@ -125,14 +131,14 @@ impl Ids for ItemsOf {
 
 impl Model {
     pub(crate) fn fitted(trained: Trained) -> Result<Self, Failure> {
-        let Trained { config, model, dataset, epochs, seed, by_index } = trained;
+        let Trained { config, model, dataset, known, epochs, seed, by_index } = trained;
         Ok(Self {
             config,
             retriever: model,
             users: Arc::new(UsersOf(dataset.clone())),
             items: Arc::new(ItemsOf(dataset.clone())),
             history: Arc::new(UsersOf(dataset.clone())),
-            origin: Origin::Data(dataset),
+            origin: Origin::Data(dataset, known),
             epochs,
             seed,
             by_index,
@@ -186,8 +192,13 @@ impl Model {
         // What was opened is written as it was, with all that belongs to it.
         let (read, items, users);
         let (dataset, config, epochs) = match &self.origin {
-            Origin::Data(dataset) => {
-                (items, users) = (None, None);
+            Origin::Grown => {
+                let what =
+                    "a model that users or items were added to is for asking: save the one that was fitted";
+                return Err(PyValueError::new_err(what).into());
+            }
+            Origin::Data(dataset, known) => {
+                [users, items] = known.clone();
                 (&**dataset, config, self.epochs.iter().map(Into::into).collect())
             }
             Origin::Directory(directory) => {
@@ -335,6 +346,7 @@ impl Model {
                     config,
                     model,
                     dataset,
+                    known: [None, None],
                     epochs: Vec::new(),
                     seed: like.map_or(0, |like| like.seed),
                     by_index: like.is_none_or(|like| like.by_index),
@@ -377,6 +389,7 @@ impl Model {
                     config: ModelConfig::ItemKnn(knn),
                     model: Box::new(model),
                     dataset,
+                    known: [None, None],
                     epochs: Vec::new(),
                     seed: 0,
                     by_index,
@@ -410,7 +423,7 @@ impl Model {
     fn about(&self) -> String {
         match &self.origin {
             Origin::Directory(directory) => directory.manifest().config.schema["python"].to_string(),
-            Origin::Data(_) => "{}".to_owned(),
+            Origin::Data(..) | Origin::Grown => "{}".to_owned(),
         }
     }
 
@@ -614,6 +627,45 @@ impl Model {
         })
     }
 
+    /// Returns the model with users, or items, that came after fitting behind those that it has, known by tables whose first column is the id.
+    #[pyo3(signature = (users, items))]
+    fn grown(
+        &self,
+        py: Python<'_>,
+        users: Option<&Bound<'_, PyAny>>,
+        items: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        guarded(|| {
+            let [users, items] = [users, items].map(|table| table.map(Frame::of).transpose());
+            let frames = [(Side::Users, users?), (Side::Items, items?)];
+            apart(py, || {
+                let (n_users, n_items) = (self.history.n_users(), self.retriever.n_items());
+                let mut retriever =
+                    models::open(&self.config, self.retriever.parameters()?, n_users, n_items)?;
+                let (mut users, mut items) = (self.users.clone(), self.items.clone());
+                for (side, frame) in frames.iter().filter_map(|(side, frame)| Some((*side, frame.as_ref()?)))
+                {
+                    let known = if side == Side::Users { &mut users } else { &mut items };
+                    *known = grow(&mut *retriever, side, frame, known)?;
+                }
+                Ok(Self {
+                    config: self.config.clone(),
+                    retriever,
+                    users,
+                    items,
+                    history: self.history.clone(),
+                    origin: Origin::Grown,
+                    epochs: self.epochs.clone(),
+                    seed: self.seed,
+                    by_index: self.by_index,
+                    workspaces: Mutex::default(),
+                    alike: OnceLock::new(),
+                    _unpacked: None,
+                })
+            })
+        })
+    }
+
     /// Solves the factors of `rows` exactly against the other side's, as als does; rows are users by items, or with
     /// `of_items` items by users. `None` for another model.
     fn solve<'py>(
@@ -712,9 +764,9 @@ fn names(ids: &dyn Ids, indices: &PyReadonlyArray1<'_, i64>) -> PyResult<Vec<Opt
 /// Returns the data behind `like` for so many users and items, or without it such data without any interactions.
 fn resized(like: Option<&Model>, n_users: usize, n_items: usize) -> Result<Dataset, Failure> {
     let parts = match like.map(|like| &like.origin) {
-        None => None,
+        None | Some(Origin::Grown) => None,
         Some(Origin::Directory(directory)) => Some(directory.to_dataset()?.into_parts()),
-        Some(Origin::Data(data)) => {
+        Some(Origin::Data(data, _)) => {
             let by_user = data.by_user().clone();
             let order = (0..data.n_users()).flat_map(|user| data.order(user).to_vec()).collect();
             let times = data.times().map(<[i64]>::to_vec);

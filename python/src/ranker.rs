@@ -32,15 +32,15 @@ use crate::{
 /// Transformed rows beyond this many bytes go to a temporary file.
 const SPILL_OVER_BYTES: u64 = 4 << 30;
 
-/// How a ranker's epochs are judged.
+/// How the epochs of a ranker, or of a classifier of texts, are judged.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub(crate) struct Judged {
     /// The share of the rows that is held out where no others are given.
-    holdout: f64,
-    metric: String,
+    pub(crate) holdout: f64,
+    pub(crate) metric: String,
     /// 0 goes through all epochs.
-    patience: u32,
+    pub(crate) patience: u32,
 }
 
 /// A trained model that scores rows: its directory, in a temporary place until it is saved, and what scores.
@@ -55,7 +55,7 @@ pub(crate) struct Ranker {
 }
 
 /// An epoch's number, its seconds, its loss, and its metrics as JSON.
-type EpochOf = (u64, f64, Option<f64>, String);
+pub(crate) type EpochOf = (u64, f64, Option<f64>, String);
 
 /// Returns the hyper-parameters of the ranker called `name` with their defaults, as JSON.
 #[pyfunction]

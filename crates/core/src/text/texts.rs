@@ -41,6 +41,37 @@ pub struct TextRows {
 }
 
 impl TextRows {
+    /// Takes texts and their labels that come from no file; messages count them from 1.
+    ///
+    /// # Errors
+    /// [`Error::WrongSize`] for another number of labels; [`Error::BadRow`] for a text or a label that is empty, and for a long label.
+    pub fn new(texts: Vec<String>, labels: Vec<String>) -> Result<Self> {
+        if texts.len() != labels.len() {
+            let (expected, got) = (texts.len(), labels.len());
+            return Err(Error::WrongSize { what: "labels", side: "texts", expected, got });
+        }
+        let lines = (1..=texts.len() as u64).collect();
+        let files = vec![(0, "texts".to_owned())];
+        for (row, (text, label)) in texts.iter().zip(&labels).enumerate() {
+            if let Some((kind, column, expected)) = refusal(text.trim_ascii(), label.trim_ascii()) {
+                let found = match column {
+                    Part::Text => text,
+                    Part::Label => label,
+                };
+                return Err(Error::BadRow(Box::new(BadRow {
+                    kind,
+                    path: "texts".to_owned(),
+                    line: row as u64 + 1,
+                    id: None,
+                    column: None,
+                    expected: expected.to_owned(),
+                    found: BadRow::shorten(found.as_bytes()),
+                })));
+            }
+        }
+        Ok(Self { texts, labels, lines, files })
+    }
+
     /// Returns the file and the line of a row, for messages.
     pub fn line(&self, row: usize) -> (&str, u64) {
         let file =
@@ -53,6 +84,24 @@ impl TextRows {
         self.labels.clear();
         self.lines.clear();
         self.files.clear();
+    }
+}
+
+/// What of a row is wrong.
+enum Part {
+    Text,
+    Label,
+}
+
+/// Returns what is wrong with a text and its label, and what would have been right.
+fn refusal(text: &str, label: &str) -> Option<(BadRowKind, Part, &'static str)> {
+    match () {
+        () if label.is_empty() => Some((BadRowKind::EmptyText, Part::Label, "a label")),
+        () if label.len() > MAX_ID_BYTES => {
+            Some((BadRowKind::LongId, Part::Label, "a label of at most 256 bytes"))
+        }
+        () if text.is_empty() => Some((BadRowKind::EmptyText, Part::Text, "a text")),
+        () => None,
     }
 }
 
@@ -174,21 +223,10 @@ impl<'a> TextReader<'a> {
             let text = texts.trimmed(row, &mut buffer);
             if let Some(labels) = &labels {
                 let label = labels.trimmed(row, &mut label_buffer);
-                let refused = if label.is_empty() {
-                    Some(bad(row, BadRowKind::EmptyText, &self.columns.label, "a label", label))
-                } else if label.len() > MAX_ID_BYTES {
-                    Some(bad(
-                        row,
-                        BadRowKind::LongId,
-                        &self.columns.label,
-                        "a label of at most 256 bytes",
-                        label,
-                    ))
-                } else if text.is_empty() {
-                    Some(bad(row, BadRowKind::EmptyText, &self.columns.text, "a text", text))
-                } else {
-                    None
-                };
+                let refused = refusal(text, label).map(|(kind, part, expected)| match part {
+                    Part::Text => bad(row, kind, &self.columns.text, expected, text),
+                    Part::Label => bad(row, kind, &self.columns.label, expected, label),
+                });
                 if let Some(refused) = refused {
                     self.refuse(refused)?;
                     continue;
