@@ -165,8 +165,10 @@ def test_hyper_parameters_are_the_model_s_own_and_odd_columns_are_warned_of():
     recmill.DeepFM().hidden.append(7)
     assert recmill.DeepFM().hidden == [400, 400, 400]
     rows = clicks(600)
+    with pytest.warns(recmill.ParameterWarning, match="ticket"):
+        fitted(recmill.Logistic(**CPU), rows | {"ticket": [f"t{row}" for row in range(600)]})
     rows["price"][3] = np.inf
-    with pytest.warns(recmill.ParameterWarning, match="price"):
+    with pytest.raises(ValueError, match="column `price`: expected a number .* found `inf`"):
         fitted(recmill.Logistic(**CPU), rows)
 
 

@@ -133,7 +133,7 @@ fn what_cannot_be_used_names_file_line_and_column() {
             "1,red,a,cheap,30",
             "f.csv:8: column `price`: expected a number, or one of the texts for missing ones, found `cheap`",
         ),
-        ("1,red,a,inf,30", "f.csv:8: column `price`: expected a finite number, found `inf`"),
+        ("1,red,a,inf,30", "f.csv:8: column `price`: expected a number from -3.4e38 to 3.4e38, found `inf`"),
         ("2,red,a,1,30", "f.csv:8: column `label`: expected 0 or 1, found `2`"),
         (",red,a,1,30", "f.csv:8: column `label`: expected 0 or 1, found ``"),
         ("1,red,a", "f.csv:8: expected 5 fields, got 3, found `1,red,a`"),
