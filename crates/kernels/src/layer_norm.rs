@@ -73,7 +73,7 @@ impl LayerNorm<'_> {
 /// - `x`, `y`: `[rows, width]`
 ///
 /// # Errors
-/// [`Error::Shape`].
+/// [`crate::Error::Shape`].
 pub fn layer_norm(norm: &LayerNorm<'_>, x: &[f32], y: &mut [f32]) -> Result<()> {
     norm.check(&[], &[("x", x.len()), ("y", y.len())])?;
     let (level, task) = (simd::level(), TASK_ROWS * norm.scale.len().max(1));
@@ -89,7 +89,7 @@ pub fn layer_norm(norm: &LayerNorm<'_>, x: &[f32], y: &mut [f32]) -> Result<()> 
 /// - `x`, `gradient`: `[rows, width]`; `into` as the operands
 ///
 /// # Errors
-/// [`Error::Shape`].
+/// [`crate::Error::Shape`].
 pub fn layer_norm_backward(
     norm: &LayerNorm<'_>,
     x: &[f32],
