@@ -33,7 +33,7 @@ fn kind(text: &[u8]) -> BadRowKind {
 #[test]
 fn each_kind_of_bad_row_names_its_place() {
     let long = format!("user,item\na,{}\n", "x".repeat(300));
-    let cases: [(&[u8], BadRowKind, &str); 16] = [
+    let cases: [(&[u8], BadRowKind, &str); 17] = [
         (
             b"user,item,rating\na,b,1\na,b\n",
             BadRowKind::FieldCount,
@@ -55,6 +55,11 @@ fn each_kind_of_bad_row_names_its_place() {
             b"user,item,rating\na,b,\n",
             BadRowKind::NotANumber,
             "f.csv:2: column `rating`: expected a number, found ``",
+        ),
+        (
+            b"user,item,rating\r\na,\"b\",1\r\nc,d,five\r\n",
+            BadRowKind::NotANumber,
+            "f.csv:3: column `rating`: expected a number, found `five`",
         ),
         (
             b"user,item,rating\na,b,NaN\n",

@@ -253,6 +253,10 @@ fn check_destination(out: &Path) -> Result<()> {
         return Err(Failure::usage(format!("{}: is a directory", out.display()))
             .hint("--out names the file to write, such as report.html"));
     }
+    if !meta.is_file() {
+        return Err(Failure::usage(format!("{}: is there and no file", out.display()))
+            .hint("--out names the file to write, such as report.html"));
+    }
     let mut head = Vec::new();
     let file = fs_err::File::open(out).map_err(|error| Failure::failed(error.to_string()))?;
     file.take(HEAD).read_to_end(&mut head)?;

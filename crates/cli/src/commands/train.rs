@@ -194,6 +194,10 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
         },
     };
     let (valid, test) = (held_out(&flags.valid)?, held_out(&flags.test)?);
+    if !predicts_values {
+        valid.iter().for_each(|valid| tell_what_is_learned_from(valid, &data, "valid"));
+        test.iter().for_each(|test| tell_what_is_learned_from(test, &data, "test"));
+    }
     // A model that is gone on from has a weighting, named or not: without a name it is alpha 1.
     let suited = if from.is_none() { config.suited_to(&data) } else { config.clone() };
     if suited != *config {
@@ -370,6 +374,26 @@ fn tell_what_does_nothing(flags: &TrainFlags, config: &ModelConfig, given: &Give
         note!(
             "columns of users are kept with the model; {} does not learn from them, two-tower does",
             config.name()
+        );
+    }
+}
+
+/// Says so where half or more of what was named to measure by is learned from: it is never recommended then.
+fn tell_what_is_learned_from(held: &Dataset, data: &Dataset, flag: &str) {
+    let items: Vec<_> = held.items.iter().map(|id| data.items.get(id)).collect();
+    let mut seen = 0;
+    for (user, id) in held.users.iter().enumerate() {
+        let Some(known) = data.users.get(id) else { continue };
+        let had = data.by_user().row(known as usize).0;
+        let named = held.by_user().row(user).0.iter().filter_map(|&item| items[item as usize]);
+        seen += named.filter(|item| had.binary_search(item).is_ok()).count();
+    }
+    let rows = held.by_user().nnz();
+    if seen > 0 && 2 * seen >= rows {
+        note!(
+            "{} of {} of --{flag} are learned from, so they are never recommended and count as misses; is it the right file?",
+            count(seen as u64),
+            counted(rows as u64, "row")
         );
     }
 }

@@ -230,3 +230,18 @@ fn damage_is_named() {
     fs_err::write(&path, &bytes[..last]).unwrap();
     assert_screen!("damage-truncated", folder.screen("recommend model --user u1"));
 }
+
+#[test]
+fn measuring_by_what_is_learned_from_is_told() {
+    let folder = Folder::with_ratings();
+    let train = "train als ratings.csv --factors 4 --iterations 1 --out m --device cpu";
+    for flag in ["valid", "test"] {
+        let told = folder.screen(&format!("{train} --{flag} ratings.csv"));
+        assert!(
+            told.contains(&format!("of --{flag} are learned from, so they are never recommended")),
+            "{told}"
+        );
+    }
+    folder.write("later.csv", "user_id,item_id,rating\nu0,b7,4\n");
+    assert!(!folder.screen(&format!("{train} --test later.csv")).contains("are learned from, so"));
+}

@@ -178,7 +178,6 @@ impl Source for TextSource {
                 return Ok(None);
             }
             let block = self.blocks.window();
-            let first = self.line;
             let mut taken = Taken::new(self.schema.fields().len(), block.len());
             let plain =
                 memchr::memchr(b'"', block).is_none() && !has_lone_return(block, self.blocks.at_end());
@@ -186,7 +185,7 @@ impl Source for TextSource {
             self.blocks.consume(consumed);
             more = consumed == 0;
             if !taken.lines.is_empty() || !taken.bad.is_empty() {
-                return Ok(Some(taken.into_rows(&self.schema, self.blocks.location(), first, self.line)?));
+                return Ok(Some(taken.into_rows(&self.schema, self.blocks.location())?));
             }
         }
     }
@@ -307,13 +306,17 @@ impl Taken {
         });
     }
 
-    fn into_rows(mut self, schema: &SchemaRef, location: &str, first: u64, next: u64) -> Result<Rows> {
+    fn into_rows(mut self, schema: &SchemaRef, location: &str) -> Result<Rows> {
         if !self.columns.iter().all(TextColumn::is_text) {
             self.leave_out_invalid(schema, location);
         }
-        let one_by_one = self.bad.is_empty() && next - first == self.lines.len() as u64;
+        // No two rows begin in one line.
+        let one_by_one = match (self.lines.first(), self.lines.last()) {
+            (Some(first), Some(last)) if last - first + 1 == self.lines.len() as u64 => Some(*first),
+            _ => None,
+        };
         let options = RecordBatchOptions::new().with_row_count(Some(self.lines.len()));
-        let lines = if one_by_one { Lines::from(first) } else { Lines::listed(self.lines) };
+        let lines = one_by_one.map_or_else(|| Lines::listed(self.lines), Lines::from);
         let columns =
             self.columns.into_iter().map(TextColumn::into_array).collect::<std::result::Result<_, _>>();
         let batch = columns.and_then(|all| RecordBatch::try_new_with_options(schema.clone(), all, &options));

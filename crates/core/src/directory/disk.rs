@@ -232,10 +232,11 @@ pub(crate) fn parent(path: &Path) -> &Path {
 
 /// Writes the file `path` whole or not at all: `write` fills a sibling, which is synced and takes the name.
 ///
-/// A file of that name is replaced in one step; whoever has it open keeps what they opened.
+/// A file of that name is replaced in one step; whoever has it open keeps what they opened. Behind a symbolic link it is the file that the
+/// link leads to.
 ///
 /// # Errors
-/// What `write` returns, and [`Error::Io`], which names `path` and no sibling that the caller never heard of; the old file is then as
+/// What `write` returns, and [`Error::Io`] also for what is there and no file, such as a device or a pipe; it names `path` and no sibling that the caller never heard of; the old file is then as
 /// it was.
 pub fn replace_file(path: &Path, write: impl FnOnce(&mut (dyn Write + Send)) -> Result<()>) -> Result<()> {
     let folder = parent(path);
@@ -244,15 +245,28 @@ pub fn replace_file(path: &Path, write: impl FnOnce(&mut (dyn Write + Send)) -> 
         let why = format!("`{}` {what}", folder.display());
         return Err(cannot_write(path, io::ErrorKind::NotADirectory, &why).into());
     }
+    match fs_err::metadata(path) {
+        Ok(there) if !there.is_file() && !there.is_dir() => {
+            return Err(cannot_write(path, io::ErrorKind::InvalidInput, "it is there and no file").into());
+        }
+        _ => {}
+    }
+    let leads_to = match fs_err::symlink_metadata(path) {
+        Ok(there) if there.is_symlink() => Some(fs_err::canonicalize(path)?),
+        _ => None,
+    };
+    let shown = path;
+    let path = leads_to.as_deref().unwrap_or(path);
+    let folder = parent(path);
     let mut staged_name = std::ffi::OsString::from(".");
     staged_name.push(path.file_name().unwrap_or_default());
     staged_name.push(unique_suffix());
     let mut of_caller = false;
     let replaced = replace_through(&Disk::default(), &folder.join(staged_name), path, |out| {
-        write(&mut Named { out, path }).inspect_err(|_| of_caller = true)
+        write(&mut Named { out, path: shown }).inspect_err(|_| of_caller = true)
     });
     replaced.map_err(|error| match error {
-        Error::Io(error) if !of_caller => cannot_write(path, error.kind(), &error.kind().to_string()).into(),
+        Error::Io(error) if !of_caller => cannot_write(shown, error.kind(), &error.kind().to_string()).into(),
         other => other,
     })
 }

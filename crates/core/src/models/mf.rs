@@ -94,7 +94,8 @@ pub struct MfConfig {
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().popularity_weight))]
     pub popularity_weight: f64,
     /// How many steps along the interactions vectors are averaged over, in each step of learning (LightGCN); 0 for none. Try 1 to 3. A
-    /// step costs a pass over all interactions then, so batches should be large: 8192 and more.
+    /// step costs a pass over all interactions then, so batches should be large: 8192 and more. With --from, the averages that the model
+    /// keeps are what learning starts from, and are averaged again.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().propagation_layers))]
     pub propagation_layers: usize,
     /// Step size of Adam.

@@ -13,7 +13,9 @@ use std::{
 
 use recmill_core::{
     Error,
-    directory::{Call, Disk, ModelDirectory, Verify, check_destination, list_versions, save, save_on},
+    directory::{
+        Call, Disk, ModelDirectory, Verify, check_destination, list_versions, replace_file, save, save_on,
+    },
 };
 
 use crate::sample::Sample;
@@ -251,4 +253,21 @@ fn files_come_out_with_the_mode_of_any_new_file() {
         let path = entry.unwrap().path();
         assert_eq!(mode(&path), plain, "{}", path.display());
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_is_written_through_and_what_is_no_file_is_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    fs_err::write(at("data"), "old").unwrap();
+    fs_err::os::unix::fs::symlink(at("data"), at("link")).unwrap();
+    replace_file(&at("link"), |out| Ok(out.write_all(b"new")?)).unwrap();
+    assert!(fs_err::symlink_metadata(at("link")).unwrap().is_symlink());
+    assert_eq!(fs_err::read_to_string(at("data")).unwrap(), "new");
+
+    let _pipe = std::os::unix::net::UnixListener::bind(at("pipe")).unwrap();
+    let error = replace_file(&at("pipe"), |out| Ok(out.write_all(b"new")?)).unwrap_err();
+    assert!(error.to_string().ends_with("it is there and no file"), "{error}");
+    assert!(!fs_err::symlink_metadata(at("pipe")).unwrap().is_file());
 }
