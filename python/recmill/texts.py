@@ -198,10 +198,11 @@ class TextClassifier(Estimator[_recmill.Texts]):
     def predict(self, texts: Any) -> npt.NDArray[np.str_]:
         """Return the most likely class of each text, and ``out_of_scope`` where that is less likely than ``threshold_``."""
         probabilities = self.predict_proba(texts)
-        found = np.append(self.classes_, self.out_of_scope)
+        found: npt.NDArray[np.str_] = np.append(self.classes_, self.out_of_scope)
         best = probabilities.argmax(axis=1)
         best[probabilities.max(axis=1, initial=0.0) < np.float32(self.threshold_)] = len(found) - 1
-        return found[best]
+        told: npt.NDArray[np.str_] = found[best]
+        return told
 
     def evaluate(self, texts: Any, labels: Any) -> dict[str, float]:
         """Return how well texts are told, with those that are turned away: accuracy, macro_f1 and more, by name."""
