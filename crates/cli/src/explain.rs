@@ -54,6 +54,9 @@ impl From<Core> for Failure {
                     }
                     BadRowKind::FieldCount => failure
                         .hint("another --delimiter? --on-bad-row skip leaves such rows out and counts them"),
+                    BadRowKind::OpenQuote => {
+                        failure.hint("all that follows the quote is taken for one field: close it, or double it where it is a part of a quoted text")
+                    }
                     BadRowKind::BadLabel => failure
                         .hint("name another column with --label; --on-bad-row skip leaves such rows out and counts them"),
                     _ => failure.hint("--on-bad-row skip leaves such rows out and counts them"),

@@ -33,7 +33,7 @@ fn kind(text: &[u8]) -> BadRowKind {
 #[test]
 fn each_kind_of_bad_row_names_its_place() {
     let long = format!("user,item\na,{}\n", "x".repeat(300));
-    let cases: [(&[u8], BadRowKind, &str); 17] = [
+    let cases: [(&[u8], BadRowKind, &str); 18] = [
         (
             b"user,item,rating\na,b,1\na,b\n",
             BadRowKind::FieldCount,
@@ -107,6 +107,11 @@ fn each_kind_of_bad_row_names_its_place() {
             b"user,item\n\"a\nb\",c\n\"a,b\n",
             BadRowKind::FieldCount,
             "f.csv:4: expected 2 fields, got 1, found `\"a,b`",
+        ),
+        (
+            b"user,item\nu1,\"i1\nu2,i3\nu3,i4\n",
+            BadRowKind::OpenQuote,
+            "f.csv:2: expected a second quote before the file ends, found `u1,\"i1",
         ),
         (
             long.as_bytes(),

@@ -137,6 +137,8 @@ impl std::error::Error for BadRow {}
 pub enum BadRowKind {
     /// It has too many or too few fields.
     FieldCount,
+    /// A quote in it takes in the rest of the file.
+    OpenQuote,
     /// It is not UTF-8.
     InvalidUtf8,
     /// It is no JSON object.
@@ -167,6 +169,7 @@ impl fmt::Display for BadRowKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             BadRowKind::FieldCount => "wrong number of fields",
+            BadRowKind::OpenQuote => "quote that is never closed",
             BadRowKind::InvalidUtf8 => "invalid UTF-8",
             BadRowKind::InvalidJson => "invalid JSON",
             BadRowKind::EmptyId => "empty id",

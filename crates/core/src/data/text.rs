@@ -133,7 +133,15 @@ impl TextSource {
             let line = self.line + newlines(block, consumed..consumed + blank);
             self.line += newlines(block, consumed..consumed + n);
             consumed += n;
-            if record.n_ends == self.names.len() {
+            let raw = block[consumed - n + blank..consumed].trim_ascii_end();
+            // What spans lines is within quotes, of which one was opened more than closed where the stream ends there.
+            let open = self.blocks.at_end()
+                && consumed == block.len()
+                && memchr::memchr2(b'\n', b'\r', raw).is_some()
+                && !memchr::memchr_iter(b'"', raw).count().is_multiple_of(2);
+            if open {
+                taken.open_quote(self.blocks.location(), line, raw);
+            } else if record.n_ends == self.names.len() {
                 let mut start = 0;
                 for (field, place) in self.place.iter().enumerate() {
                     let end = record.ends[field];
@@ -144,8 +152,7 @@ impl TextSource {
                 }
                 taken.lines.push(line);
             } else {
-                let found = block[consumed - n + blank..consumed].trim_ascii_end();
-                taken.wrong_count(self.blocks.location(), line, self.names.len(), record.n_ends, found);
+                taken.wrong_count(self.blocks.location(), line, self.names.len(), record.n_ends, raw);
             }
         }
         // At the end of the stream what is left is line ends only.
@@ -302,6 +309,19 @@ impl Taken {
             id: None,
             column: None,
             expected: format!("{expected} fields, got {got}"),
+            found: BadRow::shorten(found),
+        });
+    }
+
+    #[cold]
+    fn open_quote(&mut self, location: &str, line: u64, found: &[u8]) {
+        self.bad.push(BadRow {
+            kind: BadRowKind::OpenQuote,
+            path: location.to_owned(),
+            line,
+            id: None,
+            column: None,
+            expected: "a second quote before the file ends".to_owned(),
             found: BadRow::shorten(found),
         });
     }
