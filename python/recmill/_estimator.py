@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, Sequence, TypeVar, cast
 
 import numpy as np
 
-from ._matrix import as_count, as_share
+from ._matrix import as_choice, as_count, as_number, as_share
 from .exceptions import NotFittedError
 
 Self = TypeVar("Self", bound="Estimator[Any]")
@@ -136,3 +137,41 @@ class Estimator(Generic[Native]):
         vars(self).update(state)
         if isinstance(state.get("_model"), dict):
             self._model = self._native.of_files(state["_model"])
+
+
+class JudgedEstimator(Estimator[Native]):
+    """What takes the hyper-parameters of its model by name, and judges each epoch by what is held out."""
+
+    holdout: float
+    metric: str
+    patience: int
+
+    @classmethod
+    def _own(cls) -> dict[str, Any]:
+        """Return what is no hyper-parameter of the model, with its defaults: the constructor's named keywords."""
+        parameters = inspect.signature(cls).parameters.values()
+        return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+
+    def _take(self, own: dict[str, Any], of_model: dict[str, Any]) -> None:
+        known = self._defaults()
+        unknown = [name for name in of_model if name not in known]
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no parameter {unknown[0]!r}, only {', '.join(known)}")
+        vars(self).update(known | own | of_model)
+
+    def _judged(self, metric: str, metrics: Sequence[str]) -> dict[str, Any]:
+        """Return how epochs are judged, for the native part; ``metric`` is one of ``metrics``."""
+        holdout = as_number(self.holdout, "holdout")
+        if not 0.0 <= holdout < 1.0:
+            raise ValueError(f"holdout needs to be at least 0 and below 1, not {self.holdout}")
+        as_choice(metric, "metric", metrics)
+        patience = as_count(self.patience, "patience", 2**31)
+        return {"holdout": holdout, "metric": self.metric, "patience": patience}
+
+    @property
+    def epochs_(self) -> list[dict[str, Any]]:
+        """A dictionary for each epoch: number, seconds, loss and metrics."""
+        return [
+            {"epoch": epoch, "seconds": seconds, "loss": loss, **json.loads(metrics)}
+            for epoch, seconds, loss, metrics in cast(Any, self._fitted).epochs
+        ]

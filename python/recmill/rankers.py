@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _recmill
-from ._estimator import Estimator
-from ._matrix import as_choice, as_count, as_number
+from ._estimator import JudgedEstimator
+from ._matrix import as_count, as_number
 from ._progress import Watch
 from ._table import is_table, names_of, table
 from .exceptions import ParameterWarning
@@ -42,7 +42,7 @@ Names = Sequence[str]
 METRICS = ("auc", "logloss", "average_precision", "accuracy", "expected_calibration_error", "gauc")
 
 
-class Ranker(Estimator[_recmill.Ranker]):
+class Ranker(JudgedEstimator[_recmill.Ranker]):
     """What all models that score rows have in common.
 
     A row is what is known of one event: categories, numbers, lists of categories. What each column is, is guessed and can be said
@@ -82,10 +82,6 @@ class Ranker(Estimator[_recmill.Ranker]):
     kind: ClassVar[str] = ""
     _native = _recmill.Ranker
 
-    holdout: float
-    metric: str
-    patience: int
-
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         RANKERS.setdefault(cls.kind, cls)
@@ -109,28 +105,16 @@ class Ranker(Estimator[_recmill.Ranker]):
             "metric": metric,
             "patience": patience,
         }
-        known = self._defaults()
-        unknown = [name for name in hyperparameters if name not in known]
-        if unknown:
-            raise TypeError(f"{type(self).__name__} has no parameter {unknown[0]!r}, only {', '.join(known)}")
-        vars(self).update(known | own | hyperparameters)
+        self._take(own, hyperparameters)
 
     @classmethod
     def _defaults(cls) -> dict[str, Any]:
         if "_known" not in vars(cls):
             if not cls.kind:
                 raise TypeError("Ranker is what the models have in common; use one of them, such as DeepFM")
-            own = {
-                "device": "auto",
-                "num_threads": 0,
-                "random_state": None,
-                "holdout": 0.1,
-                "metric": "auc",
-                "patience": 2,
-            }
             of_model: dict[str, Any] = json.loads(_recmill.ranker_defaults(cls.kind))
             del of_model["model"]
-            cls._known = own | of_model
+            cls._known = cls._own() | of_model
         # Lists are the model's own, to be changed or not.
         return {name: list(value) if isinstance(value, list) else value for name, value in cls._known.items()}
 
@@ -149,7 +133,7 @@ class Ranker(Estimator[_recmill.Ranker]):
         )
 
     def _config(self) -> dict[str, Any]:
-        own = {"device", "num_threads", "random_state", "holdout", "metric", "patience"}
+        own = self._own()
         of_model = {name: default for name, default in self._defaults().items() if name not in own}
         return {"model": self.kind} | {
             name: _as(default, getattr(self, name), name) for name, default in of_model.items()
@@ -235,15 +219,7 @@ class Ranker(Estimator[_recmill.Ranker]):
                     options = {"toml": [path, file.read()]}
         train, held = _with_label(data, y, options), None if valid is None else table(valid)
         watch = Watch(bool(show_progress), callback, self.kind)
-        holdout = as_number(self.holdout, "holdout")
-        if not 0.0 <= holdout < 1.0:
-            raise ValueError(f"holdout needs to be at least 0 and below 1, not {self.holdout}")
-        as_choice(str(self.metric).split("/")[0], "metric", METRICS)
-        judged = {
-            "holdout": holdout,
-            "metric": self.metric,
-            "patience": as_count(self.patience, "patience", 2**31),
-        }
+        judged = self._judged(str(self.metric).split("/")[0], METRICS)
         try:
             how = self._how(watch, True)
             config = json.dumps(self._config())
@@ -273,14 +249,6 @@ class Ranker(Estimator[_recmill.Ranker]):
         """What each column is."""
         schema: dict[str, Any] = json.loads(self._fitted.schema)
         return schema
-
-    @property
-    def epochs_(self) -> list[dict[str, Any]]:
-        """A dictionary for each epoch: number, seconds, loss and metrics."""
-        return [
-            {"epoch": epoch, "seconds": seconds, "loss": loss, **json.loads(metrics)}
-            for epoch, seconds, loss, metrics in self._fitted.epochs
-        ]
 
     def predict_proba(self, data: Any) -> npt.NDArray[np.float32]:
         """Return the probabilities of 0 and 1 for each row, ``[rows, 2]`` float32; of several labels those of 1, ``[rows, labels]``."""

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _recmill
-from ._estimator import Estimator
-from ._matrix import as_choice, as_count, as_number
+from ._estimator import JudgedEstimator
+from ._matrix import as_number
 from ._progress import Watch
 from .rankers import _as
 
@@ -19,7 +19,7 @@ __all__ = ["TextClassifier"]
 METRICS = ("accuracy", "logloss")
 
 
-class TextClassifier(Estimator[_recmill.Texts]):
+class TextClassifier(JudgedEstimator[_recmill.Texts]):
     """Tells what texts are about by their words and runs of characters, with calibrated probabilities.
 
     Texts labelled ``out_of_scope`` are about none of the classes: by those among the held-out texts a threshold is chosen, and a text
@@ -64,9 +64,6 @@ class TextClassifier(Estimator[_recmill.Texts]):
     _native = _recmill.Texts
 
     out_of_scope: str
-    holdout: float
-    metric: str
-    patience: int
 
     def __init__(
         self,
@@ -87,23 +84,11 @@ class TextClassifier(Estimator[_recmill.Texts]):
             "metric": metric,
             "patience": patience,
         }
-        known = self._defaults()
-        unknown = [name for name in hyperparameters if name not in known]
-        if unknown:
-            raise TypeError(f"TextClassifier has no parameter {unknown[0]!r}, only {', '.join(known)}")
-        vars(self).update(known | own | hyperparameters)
+        self._take(own, hyperparameters)
 
     @classmethod
     def _defaults(cls) -> dict[str, Any]:
-        own = {
-            "device": "auto",
-            "num_threads": 0,
-            "random_state": None,
-            "holdout": 0.1,
-            "metric": "accuracy",
-            "patience": 0,
-        }
-        return own | cls._of_model()
+        return cls._own() | cls._of_model()
 
     @staticmethod
     def _of_model() -> dict[str, Any]:
@@ -148,15 +133,7 @@ class TextClassifier(Estimator[_recmill.Texts]):
         Ctrl-C ends the call within a second, and leaves the model as it was before.
         """
         watch = Watch(bool(show_progress), callback, "text")
-        holdout = as_number(self.holdout, "holdout")
-        if not 0.0 <= holdout < 1.0:
-            raise ValueError(f"holdout needs to be at least 0 and below 1, not {self.holdout}")
-        as_choice(str(self.metric), "metric", METRICS)
-        judged = {
-            "holdout": holdout,
-            "metric": self.metric,
-            "patience": as_count(self.patience, "patience", 2**31),
-        }
+        judged = self._judged(str(self.metric), METRICS)
         train = (_listed(texts, "texts"), _listed(labels, "labels"))
         held = None if valid is None else (_listed(valid[0], "texts"), _listed(valid[1], "labels"))
         try:
@@ -182,14 +159,6 @@ class TextClassifier(Estimator[_recmill.Texts]):
     def threshold_(self) -> float:
         """The least probability of a text that is in scope."""
         return self._fitted.threshold
-
-    @property
-    def epochs_(self) -> list[dict[str, Any]]:
-        """A dictionary for each epoch: number, seconds, loss and metrics."""
-        return [
-            {"epoch": epoch, "seconds": seconds, "loss": loss, **json.loads(metrics)}
-            for epoch, seconds, loss, metrics in self._fitted.epochs
-        ]
 
     def predict_proba(self, texts: Any) -> npt.NDArray[np.float32]:
         """Return how likely each text is of each class, ``[texts, classes]`` float32, in the order of ``classes_``."""

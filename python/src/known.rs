@@ -10,36 +10,13 @@ use arrow::{
 };
 use pyo3::{exceptions::PyValueError, prelude::*};
 use recmill_core::{
-    Error, IdMap, Ids, Side,
+    Error, IdMap, Ids, LaterIds, Side,
     data::{Attributes, OnBadRow},
     features::Described,
     models::Retriever,
 };
 
 use crate::{failure::Failure, frame::Frame};
-
-/// The ids of a model, and those that came later behind them.
-struct Grown {
-    first: Arc<dyn Ids>,
-    later: IdMap,
-}
-
-impl Ids for Grown {
-    fn len(&self) -> usize {
-        self.first.len() + self.later.len()
-    }
-
-    fn index(&self, id: &str) -> Option<u32> {
-        self.first.index(id).or_else(|| Some(self.later.get(id)? + self.first.len() as u32))
-    }
-
-    fn name(&self, index: u32) -> Option<&str> {
-        match index.checked_sub(self.first.len() as u32) {
-            None => self.first.name(index),
-            Some(index) => self.later.name(index),
-        }
-    }
-}
 
 /// Returns a row for each of `ids` in their order, with nothing but the id where the table has none.
 pub(crate) fn of_ids(frame: &Frame, side: Side, ids: &IdMap) -> Result<RecordBatch, Failure> {
@@ -66,7 +43,7 @@ pub(crate) fn grow(
     let (later, rows) = each_once(frame, side)?.unknown_to(&**known)?;
     let described = Described::of(features, &rows, side.name(), OnBadRow::Fail)?;
     retriever.add(side, &described)?;
-    Ok(Arc::new(Grown { first: known.clone(), later }))
+    Ok(Arc::new(LaterIds { first: known.clone(), later }))
 }
 
 /// Returns the table, whose ids are there and each once.

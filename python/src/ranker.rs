@@ -57,6 +57,15 @@ pub(crate) struct Ranker {
 /// An epoch's number, its seconds, its loss, and its metrics as JSON.
 pub(crate) type EpochOf = (u64, f64, Option<f64>, String);
 
+/// Returns every epoch that the training of `directory` did.
+pub(crate) fn epochs_of(py: Python<'_>, directory: &ModelDirectory) -> Result<Vec<EpochOf>, Failure> {
+    let of = |epoch: Epoch| {
+        let metrics = serde_json::to_string(&epoch.metrics).unwrap_or_default();
+        (epoch.epoch, epoch.seconds, epoch.loss, metrics)
+    };
+    Ok(apart(py, || Ok(directory.epochs()?))?.into_iter().map(of).collect())
+}
+
 /// Returns the hyper-parameters of the ranker called `name` with their defaults, as JSON.
 #[pyfunction]
 pub(crate) fn ranker_defaults(name: &str) -> PyResult<String> {
@@ -264,14 +273,7 @@ impl Ranker {
     /// `(epoch, seconds, loss, metrics as JSON)` of every epoch that was done.
     #[getter]
     fn epochs(&self, py: Python<'_>) -> PyResult<Vec<EpochOf>> {
-        guarded(|| {
-            let epochs = apart(py, || Ok(self.directory.epochs()?))?;
-            let of = |epoch: Epoch| {
-                let metrics = serde_json::to_string(&epoch.metrics).unwrap_or_default();
-                (epoch.epoch, epoch.seconds, epoch.loss, metrics)
-            };
-            Ok(epochs.into_iter().map(of).collect())
-        })
+        guarded(|| epochs_of(py, &self.directory))
     }
 
     /// Returns the probability of each label of each row, `[rows, labels]`; labels need not be in the table.

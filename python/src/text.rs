@@ -17,7 +17,7 @@ use crate::{
     background::in_background,
     failure::{Failure, guarded},
     fit::{How, chosen},
-    ranker::{EpochOf, Judged},
+    ranker::{EpochOf, Judged, epochs_of},
     threads::apart,
     unpacked::{files_of, unpack},
 };
@@ -182,14 +182,7 @@ impl Texts {
     /// `(epoch, seconds, loss, metrics as JSON)` of every epoch that was done.
     #[getter]
     fn epochs(&self, py: Python<'_>) -> PyResult<Vec<EpochOf>> {
-        guarded(|| {
-            let epochs = apart(py, || Ok(self.directory.epochs()?))?;
-            let of = |epoch: Epoch| {
-                let metrics = serde_json::to_string(&epoch.metrics).unwrap_or_default();
-                (epoch.epoch, epoch.seconds, epoch.loss, metrics)
-            };
-            Ok(epochs.into_iter().map(of).collect())
-        })
+        guarded(|| epochs_of(py, &self.directory))
     }
 
     /// Returns how likely each text is of each class, `[texts, classes]`.

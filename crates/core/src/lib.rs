@@ -34,7 +34,7 @@ pub use error::Error;
 pub use id_map::IdMap;
 pub use index::{ItemIndex, Side, UserIndex};
 pub use parameters::{Parameter, Parameters};
-pub use recommender::{Added, Answer, AnswerSource, Ask, AskWorkspace, Recommender, Who};
+pub use recommender::{Added, Answer, AnswerSource, Ask, AskWorkspace, LaterIds, Recommender, Who};
 
 /// What every fallible function of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;

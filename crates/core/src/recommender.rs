@@ -130,9 +130,11 @@ impl UserHistory for GivenHistories {
 }
 
 /// The ids of training, and those that came later behind them.
-struct LaterIds {
-    first: Arc<dyn Ids>,
-    later: IdMap,
+pub struct LaterIds {
+    /// Those of training.
+    pub first: Arc<dyn Ids>,
+    /// None of those.
+    pub later: IdMap,
 }
 
 impl Ids for LaterIds {
@@ -223,7 +225,8 @@ impl Recommender {
     }
 
     /// Adds users or items that came after training, placed by what is known of them: each row of `attributes` that the model has no
-    /// id for, which the first column holds. What they have had, if anything, is for [`Recommender::set_history`] to say, later. Lists are scored on the CPU until [`Recommender::score_on`].
+    /// id for, which the first column holds. What they have had, if anything, is for [`Recommender::set_history`] to say,
+    /// later. Lists are scored on the CPU until [`Recommender::score_on`].
     ///
     /// `what` names the rows in messages, such as their file; `on_bad_row` says what a bad one does.
     ///

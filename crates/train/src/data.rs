@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use recmill_core::{Csr, Dataset};
 use recmill_kernels::SparseRows;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// The sizes that decide how much memory training takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,23 @@ impl Sizes {
     pub(crate) fn copies(&self) -> u64 {
         if self.validated { 2 } else { 1 }
     }
+}
+
+/// Returns user and item of each interaction of positive value, the users ascending.
+///
+/// # Errors
+/// [`Error::NoData`] when there is none.
+pub(crate) fn liked(data: &Dataset) -> Result<Vec<(u32, u32)>> {
+    let mut liked = Vec::with_capacity(data.by_user().nnz());
+    for user in 0..data.n_users() {
+        let (items, values) = data.by_user().row(user);
+        let positive = items.iter().zip(values).filter(|&(_, &value)| value > 0.0);
+        liked.extend(positive.map(|(&item, _)| (user as u32, item)));
+    }
+    if liked.is_empty() {
+        return Err(Error::NoData { what: "interactions of positive value" });
+    }
+    Ok(liked)
 }
 
 /// Lends a matrix to an operation.

@@ -3,6 +3,8 @@
 //! A row's first values depend on the seed, the table and the row alone, so that a table with more rows begins with
 //! those of a smaller one.
 
+use burn::{module::Module, tensor::backend::Backend};
+use recmill_core::{Error as Core, Parameters, dense::load_parameters};
 use recmill_kernels::{Buffer, Device, RowType, Table, philox::Draws};
 
 use crate::{Error, Result};
@@ -118,6 +120,30 @@ pub(crate) fn take_over(table: &mut Table, earlier: &Table, what: &'static str) 
         }
     }
     Ok(())
+}
+
+/// Loads an earlier network's values into `network`, all that there are; `layers` and what they are called are for messages.
+///
+/// # Errors
+/// [`Error::Start`] when the earlier network has another number of layers, or layers of other sizes.
+pub(crate) fn take_over_network<B: Backend, M: Module<B>>(
+    network: M,
+    parameters: &mut Parameters,
+    (layers, called): (usize, &'static str),
+) -> Result<M> {
+    let other = |what| Error::Start { what, expected: layers.to_string(), got: called.to_owned() };
+    let network = load_parameters(network, parameters).map_err(|error| match error {
+        Core::WrongSize { expected, got, .. } => {
+            let (expected, got) = (format!("{expected} numbers"), format!("{got} numbers"));
+            Error::Start { what: "a layer or places of", expected, got }
+        }
+        Core::MissingDense { .. } => other("fewer"),
+        error => error.into(),
+    })?;
+    match parameters.take_prefixed("dense_").is_empty() {
+        true => Ok(network),
+        false => Err(other("more")),
+    }
 }
 
 /// As [`take_over`], for one number a row.

@@ -18,9 +18,9 @@ use recmill_core::{
 use recmill_kernels::{Buffer, Device, RowType, SparseOptimizer, SparseStep, Table, gather};
 
 use crate::{
-    Error, Learner, Prediction, Result,
+    Learner, Prediction, Result,
     candidates::Choosing,
-    data::Sizes,
+    data::{Sizes, liked},
     factors::{Normal, Stream, copy, on_cpu, take_over},
     gradient::{Order, TableSteps},
     propagation::Propagation,
@@ -80,15 +80,7 @@ struct MfLearner<'a, B: DeviceBackend> {
 
 impl<'a, B: DeviceBackend> MfLearner<'a, B> {
     fn new(config: &'a MfConfig, data: &'a Dataset, seed: u64, device: Device) -> Result<Self> {
-        let mut liked = Vec::with_capacity(data.by_user().nnz());
-        for user in 0..data.n_users() {
-            let (items, values) = data.by_user().row(user);
-            let positive = items.iter().zip(values).filter(|&(_, &value)| value > 0.0);
-            liked.extend(positive.map(|(&item, _)| (user as u32, item)));
-        }
-        if liked.is_empty() {
-            return Err(Error::NoData { what: "interactions of positive value" });
-        }
+        let liked = liked(data)?;
         let choosing =
             Choosing::new(data, seed, config.n_negatives, config.negatives, config.negatives_exponent)?;
         let (dim, scale) = (config.factors, config.init_scale);

@@ -9,11 +9,8 @@
 
 use burn::{backend::Autodiff, module::AutodiffModule, tensor::Tensor};
 use recmill_core::{
-    Dataset, Error as Core, Parameter, Parameters,
-    dense::{
-        DeviceBackend, Dropout, InTraining, Initial, beside, buffer_of, load_parameters, matrix_of,
-        put_parameters,
-    },
+    Dataset, Parameter, Parameters,
+    dense::{DeviceBackend, Dropout, InTraining, Initial, beside, buffer_of, matrix_of, put_parameters},
     models::{NeuMf, NeuMfConfig, NeuMfNetwork, NeuMfRows, Retriever},
     rankers::DenseOptimizer,
 };
@@ -25,9 +22,9 @@ use recmill_kernels::{
 
 use crate::{
     Error, Learner, Prediction, Result,
-    data::Sizes,
+    data::{Sizes, liked},
     error::NotFinite,
-    factors::{Normal, Stream, copy, on_cpu, take_over},
+    factors::{Normal, Stream, copy, on_cpu, take_over, take_over_network},
     gradient::{DenseGradients, DenseSteps, Order, TableSteps},
 };
 
@@ -98,15 +95,7 @@ struct Pairs {
 
 impl<'a, B: DeviceBackend> NeuMfLearner<'a, B> {
     fn new(config: &'a NeuMfConfig, data: &'a Dataset, seed: u64, device: Device) -> Result<Self> {
-        let mut liked = Vec::with_capacity(data.by_user().nnz());
-        for user in 0..data.n_users() {
-            let (items, values) = data.by_user().row(user);
-            let positive = items.iter().zip(values).filter(|&(_, &value)| value > 0.0);
-            liked.extend(positive.map(|(&item, _)| (user as u32, item)));
-        }
-        if liked.is_empty() {
-            return Err(Error::NoData { what: "interactions of positive value" });
-        }
+        let liked = liked(data)?;
         let (dim, scale) = (config.row_length(), config.init_scale);
         let side = |rows, stream, what| -> Result<Side> {
             let table = Normal { rows, dim, scale, seed, stream }.on(device, what)?;
@@ -230,22 +219,9 @@ impl<B: DeviceBackend> Learner for NeuMfLearner<'_, B> {
     fn restore(&mut self, mut parameters: Parameters) -> Result<()> {
         take_over(&mut self.users.table, &parameters.take_table("user_vectors")?, "user vectors")?;
         take_over(&mut self.items.table, &parameters.take_table("item_vectors")?, "item vectors")?;
-        let layers = || self.config.hidden.len().to_string();
-        let loaded = load_parameters(self.network.clone(), &mut parameters);
-        self.network = loaded.map_err(|error| match error {
-            Core::WrongSize { expected, got, .. } => {
-                let (expected, got) = (format!("{expected} numbers"), format!("{got} numbers"));
-                Error::Start { what: "a layer of", expected, got }
-            }
-            Core::MissingDense { .. } => {
-                Error::Start { what: "fewer", expected: layers(), got: "hidden layers".to_owned() }
-            }
-            other => other.into(),
-        })?;
-        match parameters.take_prefixed("dense_").is_empty() {
-            true => Ok(()),
-            false => Err(Error::Start { what: "more", expected: layers(), got: "hidden layers".to_owned() }),
-        }
+        let layers = (self.config.hidden.len(), "hidden layers");
+        self.network = take_over_network(self.network.clone(), &mut parameters, layers)?;
+        Ok(())
     }
 
     fn finish(mut self: Box<Self>) -> Result<Box<dyn Retriever>> {

@@ -98,7 +98,7 @@ impl Propagation {
             let sums = |rows, bags| -> Result<Tensor<B, 2>> {
                 Ok(matrix_of(embedding_bag(&[&table_of(rows, self.dim)?], bags)?, self.dim)?)
             };
-            let next = users.clone() + sums(of_items.clone(), &self.by_user)?;
+            let next = users.clone() + sums(of_items, &self.by_user)?;
             of_items = items.clone() + sums(of_users, &self.by_item)?;
             of_users = next;
         }

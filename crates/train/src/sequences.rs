@@ -12,8 +12,8 @@ use burn::{backend::Autodiff, tensor::Tensor};
 use recmill_core::{
     Dataset, Parameter, Parameters,
     dense::{
-        Against, DeviceBackend, Dropout, InTraining, Initial, SCORES_AT_ONCE, buffer_of, load_parameters,
-        matrix_of, put_parameters,
+        Against, DeviceBackend, Dropout, InTraining, Initial, SCORES_AT_ONCE, buffer_of, matrix_of,
+        put_parameters,
     },
     models::{
         Retriever, SequenceConfig, SequenceLoss, SequenceModel, SequenceNetwork, SequenceRows,
@@ -27,7 +27,7 @@ use crate::{
     Error, Learner, Prediction, Result,
     candidates::{Choice, Choosing},
     data::Sizes,
-    factors::{Normal, Stream, copy, on_cpu, take_over},
+    factors::{Normal, Stream, copy, on_cpu, take_over, take_over_network},
     gradient::{DenseGradients, DenseSteps, Order, TableSteps},
 };
 
@@ -211,26 +211,9 @@ impl<C: SequenceConfig, B: DeviceBackend> Learner for SequenceLearner<'_, C, B> 
 
     fn restore(&mut self, mut parameters: Parameters) -> Result<()> {
         take_over(&mut self.items, &parameters.take_table("item_factors")?, "item factors")?;
-        let loaded = load_parameters(self.network.clone(), &mut parameters);
-        self.network = loaded.map_err(|error| match error {
-            recmill_core::Error::WrongSize { expected, got, .. } => {
-                let (expected, got) = (format!("{expected} numbers"), format!("{got} numbers"));
-                Error::Start { what: "a layer or places of", expected, got }
-            }
-            recmill_core::Error::MissingDense { .. } => Error::Start {
-                what: "fewer",
-                expected: self.settings.layers.to_string(),
-                got: "layers".to_owned(),
-            },
-            other => other.into(),
-        })?;
-        match parameters.take_prefixed("dense_").is_empty() {
-            true => Ok(()),
-            false => {
-                let expected = self.settings.layers.to_string();
-                Err(Error::Start { what: "more", expected, got: "layers".to_owned() })
-            }
-        }
+        let layers = (self.settings.layers, "layers");
+        self.network = take_over_network(self.network.clone(), &mut parameters, layers)?;
+        Ok(())
     }
 
     fn finish(mut self: Box<Self>) -> Result<Box<dyn Retriever>> {

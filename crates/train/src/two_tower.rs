@@ -20,9 +20,9 @@ use recmill_kernels::{Buffer, CandidateLoss, Device, Table};
 
 use self::side::{At, SideLearner};
 use crate::{
-    Error, Learner, Prediction, Result,
+    Learner, Prediction, Result,
     candidates::{Choosing, Listed},
-    data::Sizes,
+    data::{Sizes, liked},
     factors::{copy, on_cpu},
     gradient::Order,
     mf::Scaled,
@@ -91,17 +91,10 @@ impl<'a, B: DeviceBackend> TwoTowerLearner<'a, B> {
         seed: u64,
         device: Device,
     ) -> Result<Self> {
-        let mut liked = Vec::with_capacity(data.by_user().nnz());
+        let liked = liked(data)?;
         let (mut known_users, mut known_items) = (vec![false; data.n_users()], vec![false; data.n_items()]);
-        for (user, known) in known_users.iter_mut().enumerate() {
-            let (items, values) = data.by_user().row(user);
-            for (&item, _) in items.iter().zip(values).filter(|&(_, &value)| value > 0.0) {
-                liked.push((user as u32, item));
-                (*known, known_items[item as usize]) = (true, true);
-            }
-        }
-        if liked.is_empty() {
-            return Err(Error::NoData { what: "interactions of positive value" });
+        for &(user, item) in &liked {
+            (known_users[user as usize], known_items[item as usize]) = (true, true);
         }
         let choosing =
             Choosing::new(data, seed, config.n_negatives, config.negatives, config.negatives_exponent)?;

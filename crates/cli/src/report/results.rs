@@ -149,10 +149,11 @@ fn population(test: &ListTest) -> String {
         counted(all.users as u64, "user"),
         test.protocol
     );
-    for (n, what) in [(all.unknown_users, "of users that the model does not know were left out")] {
-        if n > 0 {
-            text += &format!(" {} {what}.", count(n as u64));
-        }
+    if all.unknown_users > 0 {
+        text += &format!(
+            " {} of users that the model does not know were left out.",
+            count(all.unknown_users as u64)
+        );
     }
     for (n, what) in [
         (all.unknown_item_rows, "of items that the model does not know, which count as misses"),

@@ -236,8 +236,8 @@ pub(crate) fn parent(path: &Path) -> &Path {
 /// link leads to.
 ///
 /// # Errors
-/// What `write` returns, and [`Error::Io`] also for what is there and no file, such as a device or a pipe; it names `path` and no sibling that the caller never heard of; the old file is then as
-/// it was.
+/// What `write` returns, and [`Error::Io`], also for what is there and no file, such as a device or a pipe. It names `path` and no
+/// sibling that the caller never heard of; the old file is then as it was.
 pub fn replace_file(path: &Path, write: impl FnOnce(&mut (dyn Write + Send)) -> Result<()>) -> Result<()> {
     let folder = parent(path);
     if !folder.as_os_str().is_empty() && !folder.is_dir() {
@@ -252,7 +252,10 @@ pub fn replace_file(path: &Path, write: impl FnOnce(&mut (dyn Write + Send)) -> 
         _ => {}
     }
     let leads_to = match fs_err::symlink_metadata(path) {
-        Ok(there) if there.is_symlink() => Some(fs_err::canonicalize(path)?),
+        Ok(there) if there.is_symlink() => Some(
+            fs_err::canonicalize(path)
+                .map_err(|error| cannot_write(path, error.kind(), "it is a link to nothing"))?,
+        ),
         _ => None,
     };
     let shown = path;

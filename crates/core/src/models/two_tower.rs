@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Columns of `--users` and `--items` become fields as those of a ranker do. Without them a tower is the id's vector, and the model is MF with
-//! softmax ([`super::Mf`]), but for the popularity that is added there. It learns as that does: each interaction's item is told from the batch's other items, `n_negatives` drawn
-//! ones and, where asked for, `hard_negatives` a user, which are what an index of the epoch before finds for the batch's users:
+//! softmax ([`super::Mf`]), but for the popularity that is added there. It learns as that does: each interaction's item is told from the
+//! batch's other items, `n_negatives` drawn ones and, where asked for, `hard_negatives` a user, which are what an index of the epoch
+//! before finds for the batch's users:
 //!
 //! ```text
 //! ln Σ_c exp(s_uc - ln q_c) - s_ui + ln q_i            c: candidates, but for those that u has

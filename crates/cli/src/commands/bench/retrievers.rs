@@ -56,7 +56,7 @@ pub(super) fn measure(
 fn case(name: &str, data: &Dataset, factors: usize) -> (ModelConfig, Measured) {
     let iterations = whole::ITERATIONS;
     let mf = MfConfig { factors, batch_size: BATCH, n_negatives: 0, iterations, ..MfConfig::default() };
-    let losses = SequenceLoss::Softmax;
+    let loss = SequenceLoss::Softmax;
     match name {
         "train_mf" => (ModelConfig::Mf(mf), in_batches(data, factors, 0.0)),
         "train_lightgcn" => {
@@ -83,7 +83,7 @@ fn case(name: &str, data: &Dataset, factors: usize) -> (ModelConfig, Measured) {
                 layers: LAYERS,
                 max_length: LENGTH,
                 batch_size: HISTORIES,
-                loss: losses,
+                loss,
                 iterations,
                 ..SasRecConfig::default()
             };
@@ -98,7 +98,7 @@ fn case(name: &str, data: &Dataset, factors: usize) -> (ModelConfig, Measured) {
                 layers: 1,
                 max_length: LENGTH,
                 batch_size: HISTORIES,
-                loss: losses,
+                loss,
                 iterations,
                 ..Gru4RecConfig::default()
             };
