@@ -19,6 +19,7 @@ pub(crate) mod serve;
 pub(crate) mod similar;
 pub(crate) mod split;
 pub(crate) mod train;
+mod train_checks;
 mod train_described;
 pub(crate) mod train_flags;
 pub(crate) mod train_ranker;

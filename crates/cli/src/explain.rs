@@ -138,9 +138,9 @@ impl From<Train> for Failure {
             }
             Train::NotFiniteLoss { .. } => Failure::failed(message).hint(STEADIER),
             Train::Resume { .. } => Failure::failed(message)
-                .hint("--resume goes on with the same rows, --holdout, --seed and --batch-size as before"),
+                .hint("--resume goes on with the same data, --valid or --holdout, --seed and --batch-size as before"),
             Train::NoCheckpoint { .. } => {
-                Failure::failed(message).hint("--resume names a directory that --checkpoint-steps or --checkpoint-minutes wrote to")
+                Failure::failed(message).hint("--resume names a directory that --checkpoint-minutes, --checkpoint-epochs or --checkpoint-steps wrote to")
             }
             Train::UnknownMetric { .. } => Failure::usage(message).hint("choose one with --valid-metric"),
             Train::Start { .. } => {

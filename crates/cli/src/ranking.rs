@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Write, path::Path};
 
 use recmill_core::{
     Error as Core,
-    data::{BadRowKind, ReadOptions},
+    data::{BadRowKind, BadRows, ReadOptions},
     directory::ModelDirectory,
     features::{Examples, FeatureBatch, FeatureReader, Features, LabelUse, TransformReport},
     rankers::{Measured, Measuring, Ranker},
@@ -141,7 +141,7 @@ pub(crate) fn scored(ranker: &Ranker, files: &[String], read: &ReadOptions) -> R
             measuring.add(&scores, &batch);
         }
         match reader.report().rows {
-            0 => Err(Core::NoRows { path: files.join(", ") }),
+            0 => Err(BadRows::nothing_left(&reader.report().bad_rows, files.join(", "))),
             _ => Ok((measuring, reader.report().clone())),
         }
     };
@@ -150,14 +150,6 @@ pub(crate) fn scored(ranker: &Ranker, files: &[String], read: &ReadOptions) -> R
     let (measuring, report) = scored.map_err(|error| explain(error, features))?;
     tell_of_losses(features, &report, files);
     Ok(measuring)
-}
-
-/// Refuses a file that is named twice, whose rows would count twice.
-pub(crate) fn each_once(flag: &str, files: &[String]) -> Result<()> {
-    match files.iter().enumerate().find(|(at, file)| files[..*at].contains(file)) {
-        Some((_, file)) => Err(Failure::usage(format!("{flag} names {file} twice"))),
-        None => Ok(()),
-    }
 }
 
 /// Prints what was measured as a table.

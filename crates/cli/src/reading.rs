@@ -1,6 +1,6 @@
 //! Reading interactions and attributes, and telling what was read.
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
 use arrow::array::RecordBatch;
 use recmill_core::{
@@ -100,6 +100,17 @@ pub(crate) fn attributes(file: &str, ids: &IdMap, side: &str, flags: &ReadFlags)
         warning!("no id of {file} is an id of the interactions; its first column must hold the {side} ids");
     }
     Ok(attributes.table().clone())
+}
+
+/// Refuses a file that is named twice, however it is spelled: its rows would count twice.
+pub(crate) fn each_once(what: &str, files: &[String]) -> Result<()> {
+    // What is no file of this machine, such as a URL, is as it is spelled.
+    let place = |file: &String| fs_err::canonicalize(file).unwrap_or_else(|_| file.into());
+    let places: Vec<PathBuf> = files.iter().map(place).collect();
+    match places.iter().enumerate().find(|(at, place)| places[..*at].contains(place)) {
+        Some((at, _)) => Err(Failure::usage(format!("{what}: {} is named twice", files[at]))),
+        None => Ok(()),
+    }
 }
 
 /// What was merged, skipped or left out.

@@ -59,7 +59,7 @@ pub(crate) fn measure(
         }
         let measured = measuring.finish();
         match measured.in_scope + measured.out_of_scope {
-            0 => Err(Core::NoRows { path: files.join(", ") }),
+            0 => Err(BadRows::nothing_left(reader.bad_rows(), files.join(", "))),
             _ => Ok((measured, reader.bad_rows().to_vec())),
         }
     };
@@ -69,7 +69,7 @@ pub(crate) fn measure(
     tell_of_bad_rows(&bad, files);
     if measured.unknown > 0 {
         note!(
-            "{}: {} with a label that is no class of the model, which are counted as wrong; those out of scope are labelled `{}`",
+            "{}: {} with a label that is no class of the model, which are wrong in `accuracy` and count in no other metric; those out of scope are labelled `{}`",
             files.join(", "),
             counted(measured.unknown, "text"),
             classifier.config().out_of_scope

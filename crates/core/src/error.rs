@@ -170,6 +170,16 @@ pub enum Error {
         /// The file or URL, or all of them.
         path: String,
     },
+    /// Every row was left out as bad.
+    #[error("{path}: no row can be used; {rows} bad, the first: {first}")]
+    OnlyBadRows {
+        /// The file or URL, or all of them.
+        path: String,
+        /// How many there are.
+        rows: u64,
+        /// The first of them.
+        first: Box<crate::data::BadRow>,
+    },
     /// A name with wildcards, or a directory, stands for no file.
     #[error("no data file at `{path}`")]
     NoFiles {

@@ -11,7 +11,7 @@
 //! Cost of an epoch with CG: `O(nnz * factors * steps + (users + items) * factors² * steps)`.
 
 use recmill_core::{
-    Csr, Dataset, Parameters,
+    Csr, Dataset, Parameter, Parameters,
     models::{Als, AlsConfig, AlsSolver, AlsTerms, Retriever},
 };
 use recmill_kernels::{
@@ -23,6 +23,7 @@ use crate::{
     Learner, Prediction, Result,
     data::{Sizes, sparse_rows},
     factors::{Normal, Stream, copy, on_cpu, take_over},
+    learned::{put_rows, take_rows},
 };
 
 /// Factors of users and items, and the data they are solved from.
@@ -174,6 +175,18 @@ impl Learner for AlsLearner<'_> {
     fn restore(&mut self, mut parameters: Parameters) -> Result<()> {
         take_over(&mut self.users, &parameters.take_table("user_factors")?, "user factors")?;
         take_over(&mut self.items, &parameters.take_table("item_factors")?, "item factors")
+    }
+
+    fn take_state(&mut self) -> Result<Parameters> {
+        let mut state = Parameters::default();
+        state.insert("users", Parameter::Table(take_rows(&mut self.users)?));
+        state.insert("items", Parameter::Table(take_rows(&mut self.items)?));
+        Ok(state)
+    }
+
+    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
+        put_rows(&mut self.users, state.take_table("users")?)?;
+        put_rows(&mut self.items, state.take_table("items")?)
     }
 
     fn finish(mut self: Box<Self>) -> Result<Box<dyn Retriever>> {

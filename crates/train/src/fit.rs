@@ -1,7 +1,7 @@
 //! The training loop, the same for every model.
 //!
 //! ```text
-//! for each epoch:  learn -> loss -> validate -> tell -> stop early? -> asked to stop?
+//! for each epoch:  learn -> loss -> validate -> tell -> stop early? -> write a checkpoint -> asked to stop?
 //! then:            back to the best epoch -> the model's last step
 //! ```
 
@@ -13,7 +13,10 @@ use std::{
 
 use recmill_core::models::Retriever;
 
-use crate::{EpochRecord, Error, Learner, NotFinite, Progress, Result};
+use crate::{
+    EpochRecord, Error, Learner, NotFinite, Progress, Result, epoch_checkpoint::EpochWriter,
+    memory::peak_bytes,
+};
 
 /// How long to train, and which epoch to keep.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,19 +80,43 @@ pub struct Trained {
 /// # Determinism
 /// Everything but the seconds depends on the learner and the validation alone.
 pub fn fit(
-    mut learner: Box<dyn Learner + '_>,
+    learner: Box<dyn Learner + '_>,
     options: &FitOptions,
+    validation: Option<&mut dyn Validation>,
+    stop: &AtomicBool,
+    progress: &mut dyn Progress,
+) -> Result<Trained> {
+    go_on(learner, Course { options, begun: Begun::default(), writer: None }, validation, stop, progress)
+}
+
+/// What the loop goes through, from where, and what it leaves on the way.
+pub(crate) struct Course<'a> {
+    pub(crate) options: &'a FitOptions,
+    pub(crate) begun: Begun,
+    pub(crate) writer: Option<EpochWriter<'a>>,
+}
+
+/// What had been done when a checkpoint was written.
+#[derive(Default)]
+pub(crate) struct Begun {
+    pub(crate) epochs: Vec<EpochRecord>,
+    pub(crate) best: Best,
+}
+
+/// As [`fit`], from where a checkpoint was written, and writing some.
+pub(crate) fn go_on(
+    mut learner: Box<dyn Learner + '_>,
+    course: Course<'_>,
     mut validation: Option<&mut dyn Validation>,
     stop: &AtomicBool,
     progress: &mut dyn Progress,
 ) -> Result<Trained> {
-    if options.epochs == 1 {
+    let Course { options, begun: Begun { mut epochs, mut best }, mut writer } = course;
+    if options.epochs == 1 && epochs.is_empty() {
         return fit_once(learner, options, validation, progress);
     }
-    let mut epochs: Vec<EpochRecord> = Vec::new();
-    let mut best = Best::default();
     let mut ended = Ended::Epochs;
-    for epoch in 1..=options.epochs {
+    for epoch in epochs.len() as u32 + 1..=options.epochs {
         let mut record = learn(&mut *learner, epoch, options)?;
         if let Some(validation) = validation.as_deref_mut() {
             timed(&mut record.eval_seconds, || {
@@ -99,6 +126,7 @@ pub fn fit(
                 Ok(())
             })?;
         }
+        record.peak_memory_bytes = peak_bytes();
         progress.epoch(&record);
         epochs.push(record);
         if options.patience.is_some_and(|patience| best.epochs_without_improvement(epoch) >= patience.max(1))
@@ -106,7 +134,15 @@ pub fn fit(
             ended = Ended::NoImprovement;
             break;
         }
-        if stop.load(Ordering::Relaxed) {
+        let asked = stop.load(Ordering::Relaxed);
+        if let Some(writer) = &mut writer
+            && epoch < options.epochs
+            && (asked || writer.is_due(epoch))
+        {
+            let path = writer.write(&mut *learner, &epochs, &best)?;
+            progress.checkpoint(epoch.into(), &path);
+        }
+        if asked {
             ended = Ended::Asked;
             break;
         }
@@ -133,6 +169,7 @@ fn fit_once(
         record.metrics = timed(&mut record.eval_seconds, || validation.measure(&*model))?;
         score(validation, &record.metrics)?;
     }
+    record.peak_memory_bytes = peak_bytes();
     progress.epoch(&record);
     Ok(Trained { model, epochs: vec![record], kept_epoch: 1, ended: Ended::Epochs })
 }
@@ -152,10 +189,10 @@ fn learn(learner: &mut dyn Learner, epoch: u32, options: &FitOptions) -> Result<
 
 /// The best epoch so far; the first of equals.
 #[derive(Default)]
-struct Best {
-    epoch: u32,
-    score: f64,
-    model: Option<Box<dyn Retriever>>,
+pub(crate) struct Best {
+    pub(crate) epoch: u32,
+    pub(crate) score: f64,
+    pub(crate) model: Option<Box<dyn Retriever>>,
 }
 
 impl Best {

@@ -34,6 +34,23 @@ pub trait Learner {
     /// [`crate::Error::Core`] when they are not of this model.
     fn restore(&mut self, parameters: Parameters) -> Result<()>;
 
+    /// Gives away all that later epochs depend on, for as long as a checkpoint is written: the learner is worth nothing until
+    /// [`Learner::put_state`] gives it back. A model that is learned in one pass has none.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when there is no memory for a copy of what is on a GPU.
+    fn take_state(&mut self) -> Result<Parameters> {
+        Ok(Parameters::default())
+    }
+
+    /// Takes the state of [`Learner::take_state`] for its own: that of this learner, or of one of the same configuration, data and seed.
+    ///
+    /// # Errors
+    /// [`crate::Error::Resume`] and [`crate::Error::Core`] when it is of another model.
+    fn put_state(&mut self, _state: Parameters) -> Result<()> {
+        Ok(())
+    }
+
     /// Returns the model as it is kept, after the last step that some models take once.
     ///
     /// # Errors

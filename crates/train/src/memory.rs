@@ -75,6 +75,17 @@ pub fn available_bytes() -> u64 {
     machine.min(group).min(recmill_kernels::memory::available(recmill_kernels::Device::Cpu))
 }
 
+/// Returns the most bytes of main memory that this process has held at once; nothing where the system does not say.
+pub fn peak_bytes() -> Option<u64> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    let status = fs_err::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(1024 * kibibytes)
+}
+
 /// A number of bytes in words: `512 B`, `3.4 MiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bytes(pub u64);
@@ -116,6 +127,16 @@ mod tests {
         let available = available_bytes();
         assert!(available > 1 << 20, "{available}");
         assert!(available < 1 << 50, "{available}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_most_that_was_held_stays_when_it_is_given_back() {
+        let held = vec![1u8; 64 << 20];
+        let peak = peak_bytes().unwrap();
+        assert!(peak >= held.iter().map(|&byte| u64::from(byte)).sum::<u64>(), "{peak}");
+        drop(held);
+        assert!(peak_bytes().unwrap() >= peak);
     }
 
     #[test]

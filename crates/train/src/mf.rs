@@ -15,14 +15,15 @@ use recmill_core::{
     dense::{DeviceBackend, SCORES_AT_ONCE, buffer_of, matrix_of},
     models::{Mf, MfConfig, MfLoss, Retriever, scale_to},
 };
-use recmill_kernels::{Buffer, Device, RowType, SparseOptimizer, SparseStep, Table, gather};
+use recmill_kernels::{Buffer, Device, RowType, SparseStep, Table, gather};
 
 use crate::{
     Learner, Prediction, Result,
     candidates::Choosing,
     data::{Sizes, liked},
     factors::{Normal, Stream, copy, on_cpu, take_over},
-    gradient::{Order, TableSteps},
+    gradient::Order,
+    learned::LearnedTable,
     propagation::Propagation,
 };
 
@@ -68,10 +69,8 @@ struct MfLearner<'a, B: DeviceBackend> {
     /// The interactions that count: user and item.
     liked: Vec<(u32, u32)>,
     choosing: Choosing<'a>,
-    users: Table,
-    items: Table,
-    of_users: TableSteps,
-    of_items: TableSteps,
+    users: LearnedTable,
+    items: LearnedTable,
     propagation: Option<Propagation>,
     /// The rows are a model's as they are: nothing has been learned since.
     restored: bool,
@@ -87,7 +86,6 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
         let draw = |rows, stream, what| Normal { rows, dim, scale, seed, stream }.on(device, what);
         let users = draw(data.n_users(), Stream::UserFactors, "user factors")?;
         let items = draw(data.n_items(), Stream::ItemFactors, "item factors")?;
-        let optimizer = SparseOptimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
         let propagation = match config.propagation_layers {
             0 => None,
             layers => Some(Propagation::new(layers, &liked, &users, &items)?),
@@ -95,8 +93,6 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
         Ok(Self {
             propagation,
             restored: false,
-            of_users: TableSteps::new(optimizer, &users)?,
-            of_items: TableSteps::new(optimizer, &items)?,
             backend: std::marker::PhantomData,
             config,
             data,
@@ -104,8 +100,8 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
             device,
             liked,
             choosing,
-            users,
-            items,
+            users: LearnedTable::new(users)?,
+            items: LearnedTable::new(items)?,
         })
     }
 
@@ -116,10 +112,11 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
         let in_batch = self.config.loss == MfLoss::SampledSoftmax;
         let choice = self.choosing.choose(&next, &owners, in_batch, epoch, batch);
         let propagated = match &self.propagation {
-            Some(propagation) => Some(propagation.of::<B>(&self.users, &self.items)?),
+            Some(propagation) => Some(propagation.of::<B>(&self.users.table, &self.items.table)?),
             None => None,
         };
-        let (of_users, of_items) = propagated.as_ref().map_or((&self.users, &self.items), |(u, i)| (u, i));
+        let (of_users, of_items) =
+            propagated.as_ref().map_or((&self.users.table, &self.items.table), |(u, i)| (u, i));
         let x = Scaled::<B>::new(gather(of_users, &users)?, self.config)?;
         let y = Scaled::<B>::new(gather(of_items, &choice.items)?, self.config)?;
         let loss = self.config.candidate_loss(choice.drawn);
@@ -132,8 +129,8 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
             Some(propagation) => propagation.back((&users, of_users), (&choice.items, of_items))?,
             None => [(&users[..], buffer_of(of_users)?), (&choice.items[..], buffer_of(of_items)?)],
         };
-        self.of_users.step_gathered(&mut self.users, users, &of_users, &step)?;
-        self.of_items.step_gathered(&mut self.items, items, &of_items, &step)?;
+        self.users.step_gathered(users, &of_users, &step)?;
+        self.items.step_gathered(items, &of_items, &step)?;
         self.restored = false;
         Ok(sum)
     }
@@ -141,7 +138,7 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
     /// Returns the rows on the CPU after propagation, where there is some to be done.
     fn propagated(&self) -> Result<Option<(Table, Table)>> {
         let Some(propagation) = self.propagation.as_ref().filter(|_| !self.restored) else { return Ok(None) };
-        let (users, items) = propagation.of::<B>(&self.users, &self.items)?;
+        let (users, items) = propagation.of::<B>(&self.users.table, &self.items.table)?;
         Ok(Some((on_cpu(users, "user factors")?, on_cpu(items, "item factors")?)))
     }
 
@@ -211,8 +208,8 @@ impl<B: DeviceBackend> Learner for MfLearner<'_, B> {
         let (users, items) = match self.propagated()? {
             Some(propagated) => propagated,
             None => {
-                let users = copy(&self.users, "copy of the user factors")?;
-                (users, copy(&self.items, "copy of the item factors")?)
+                let users = copy(&self.users.table, "copy of the user factors")?;
+                (users, copy(&self.items.table, "copy of the item factors")?)
             }
         };
         let mut model = self.model(users, items)?;
@@ -221,9 +218,21 @@ impl<B: DeviceBackend> Learner for MfLearner<'_, B> {
     }
 
     fn restore(&mut self, mut parameters: Parameters) -> Result<()> {
-        take_over(&mut self.users, &parameters.take_table("user_factors")?, "user factors")?;
+        take_over(&mut self.users.table, &parameters.take_table("user_factors")?, "user factors")?;
         self.restored = true;
-        take_over(&mut self.items, &parameters.take_table("item_factors")?, "item factors")
+        take_over(&mut self.items.table, &parameters.take_table("item_factors")?, "item factors")
+    }
+
+    fn take_state(&mut self) -> Result<Parameters> {
+        let mut state = Parameters::default();
+        state.extend_prefixed("users_", self.users.take_state()?);
+        state.extend_prefixed("items_", self.items.take_state()?);
+        Ok(state)
+    }
+
+    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
+        self.users.put_state(state.take_prefixed("users_"))?;
+        self.items.put_state(state.take_prefixed("items_"))
     }
 
     fn finish(mut self: Box<Self>) -> Result<Box<dyn Retriever>> {
@@ -232,8 +241,8 @@ impl<B: DeviceBackend> Learner for MfLearner<'_, B> {
         }
         let none = || Table::zeros(0, self.config.factors, Device::Cpu, "factors");
         let (no_users, no_items) = (none()?, none()?);
-        let users = on_cpu(std::mem::replace(&mut self.users, no_users), "user factors")?;
-        let items = on_cpu(std::mem::replace(&mut self.items, no_items), "item factors")?;
+        let users = on_cpu(std::mem::replace(&mut self.users.table, no_users), "user factors")?;
+        let items = on_cpu(std::mem::replace(&mut self.items.table, no_items), "item factors")?;
         self.model(users, items)
     }
 }

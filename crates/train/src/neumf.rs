@@ -12,10 +12,9 @@ use recmill_core::{
     Dataset, Parameter, Parameters,
     dense::{DeviceBackend, Dropout, InTraining, Initial, beside, buffer_of, matrix_of, put_parameters},
     models::{NeuMf, NeuMfConfig, NeuMfNetwork, NeuMfRows, Retriever},
-    rankers::DenseOptimizer,
 };
 use recmill_kernels::{
-    Buffer, Device, SparseOptimizer, SparseStep, Table, gather,
+    Buffer, Device, SparseStep, Table, gather,
     negative::{self, Distribution},
     philox::Draws,
 };
@@ -25,7 +24,8 @@ use crate::{
     data::{Sizes, liked},
     error::NotFinite,
     factors::{Normal, Stream, copy, on_cpu, take_over, take_over_network},
-    gradient::{DenseGradients, DenseSteps, Order, TableSteps},
+    gradient::{DenseGradients, Order},
+    learned::{LearnedNetwork, LearnedTable},
 };
 
 /// The streams that negatives are drawn from, one an epoch.
@@ -71,16 +71,9 @@ struct NeuMfLearner<'a, B: DeviceBackend> {
     device: Device,
     /// The interactions that count: user and item.
     liked: Vec<(u32, u32)>,
-    users: Side,
-    items: Side,
-    network: NeuMfNetwork<Autodiff<B>>,
-    dense: DenseSteps<B>,
-}
-
-/// The rows of users or items, and what they learn with.
-struct Side {
-    table: Table,
-    steps: TableSteps,
+    users: LearnedTable,
+    items: LearnedTable,
+    network: LearnedNetwork<B, NeuMfNetwork<Autodiff<B>>>,
 }
 
 /// Pairs to learn from: a user and an item each, and whether it was observed.
@@ -97,17 +90,14 @@ impl<'a, B: DeviceBackend> NeuMfLearner<'a, B> {
     fn new(config: &'a NeuMfConfig, data: &'a Dataset, seed: u64, device: Device) -> Result<Self> {
         let liked = liked(data)?;
         let (dim, scale) = (config.row_length(), config.init_scale);
-        let side = |rows, stream, what| -> Result<Side> {
-            let table = Normal { rows, dim, scale, seed, stream }.on(device, what)?;
-            let adam = SparseOptimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-            Ok(Side { steps: TableSteps::new(adam, &table)?, table })
+        let side = |rows, stream, what| {
+            LearnedTable::new(Normal { rows, dim, scale, seed, stream }.on(device, what)?)
         };
         let on = B::device(device)?;
         Ok(Self {
             users: side(data.n_users(), Stream::UserFactors, "user vectors")?,
             items: side(data.n_items(), Stream::ItemFactors, "item vectors")?,
-            network: NeuMfNetwork::new(config, &mut Initial::new(seed, &on)),
-            dense: DenseSteps::new(DenseOptimizer::Adam, 0.0, 0.0),
+            network: LearnedNetwork::new(NeuMfNetwork::new(config, &mut Initial::new(seed, &on))),
             config,
             data,
             seed,
@@ -140,11 +130,11 @@ impl<'a, B: DeviceBackend> NeuMfLearner<'a, B> {
 
     /// Takes one step and returns the sum of the losses.
     fn step(&mut self, pairs: Pairs, epoch: u32) -> Result<f64> {
-        let of_users = self.users.look_up::<B>(&pairs.users, self.config)?;
-        let of_items = self.items.look_up::<B>(&pairs.items, self.config)?;
+        let of_users = look_up::<B>(&self.users.table, &pairs.users, self.config)?;
+        let of_items = look_up::<B>(&self.items.table, &pairs.items, self.config)?;
         let dropout = Dropout { seed: self.seed, epoch, samples: pairs.samples };
         let training = InTraining::new(dropout);
-        let scores = self.network.forward(of_users.clone(), of_items.clone(), Some(&training));
+        let scores = self.network.network.forward(of_users.clone(), of_items.clone(), Some(&training));
         let found = buffer_of(scores.clone().inner())?.into_vec()?;
         B::check_answers(self.device)?;
         let (mut sum, mut slopes) = (0.0, Vec::with_capacity(found.len()));
@@ -158,8 +148,8 @@ impl<'a, B: DeviceBackend> NeuMfLearner<'a, B> {
         }
         let slopes = matrix_of::<B>(Buffer::from_slice(&slopes, self.device, "slopes")?, 1)?;
         let gradients = (scores * Tensor::from_inner(slopes)).sum().backward();
-        let of_network = DenseGradients::of(&self.network, &gradients);
-        self.network = self.dense.step(self.network.clone(), of_network, self.config.learning_rate);
+        let of_network = DenseGradients::of(&self.network.network, &gradients);
+        self.network.step(of_network, self.config.learning_rate);
         let (learning_rate, l2) = (self.config.learning_rate as f32, self.config.regularization as f32);
         let step = SparseStep { learning_rate, l2, seed: self.seed };
         for (side, leaves, rows) in
@@ -167,7 +157,7 @@ impl<'a, B: DeviceBackend> NeuMfLearner<'a, B> {
         {
             let halves = leaves.multiplied.iter().chain([&leaves.read]);
             let gradient = beside(halves.filter_map(|leaf| leaf.grad(&gradients)).collect());
-            side.steps.step_gathered(&mut side.table, rows, &buffer_of(gradient)?, &step)?;
+            side.step_gathered(rows, &buffer_of(gradient)?, &step)?;
         }
         Ok(sum)
     }
@@ -175,25 +165,23 @@ impl<'a, B: DeviceBackend> NeuMfLearner<'a, B> {
     /// Joins tables and the network to a model.
     fn model(&self, users: Table, items: Table) -> Result<Box<dyn Retriever>> {
         let mut parameters = Parameters::default();
-        put_parameters(&self.network.valid(), &mut parameters)?;
+        put_parameters(&self.network.network.valid(), &mut parameters)?;
         parameters.insert("user_vectors", Parameter::Table(users));
         parameters.insert("item_vectors", Parameter::Table(items));
         Ok(Box::new(NeuMf::open(self.config, parameters)?))
     }
 }
 
-impl Side {
-    /// Looks rows up, as leaves of a graph.
-    fn look_up<B: DeviceBackend>(
-        &self,
-        rows: &[u32],
-        config: &NeuMfConfig,
-    ) -> Result<NeuMfRows<Autodiff<B>>> {
-        let values = matrix_of::<B>(gather(&self.table, rows)?, config.row_length())?;
-        let halves = NeuMfRows::cut(values, config);
-        let leaf = |values| Tensor::<Autodiff<B>, 2>::from_inner(values).require_grad();
-        Ok(NeuMfRows { multiplied: halves.multiplied.map(leaf), read: leaf(halves.read) })
-    }
+/// Looks rows up, as leaves of a graph.
+fn look_up<B: DeviceBackend>(
+    table: &Table,
+    rows: &[u32],
+    config: &NeuMfConfig,
+) -> Result<NeuMfRows<Autodiff<B>>> {
+    let values = matrix_of::<B>(gather(table, rows)?, config.row_length())?;
+    let halves = NeuMfRows::cut(values, config);
+    let leaf = |values| Tensor::<Autodiff<B>, 2>::from_inner(values).require_grad();
+    Ok(NeuMfRows { multiplied: halves.multiplied.map(leaf), read: leaf(halves.read) })
 }
 
 impl<B: DeviceBackend> Learner for NeuMfLearner<'_, B> {
@@ -220,8 +208,23 @@ impl<B: DeviceBackend> Learner for NeuMfLearner<'_, B> {
         take_over(&mut self.users.table, &parameters.take_table("user_vectors")?, "user vectors")?;
         take_over(&mut self.items.table, &parameters.take_table("item_vectors")?, "item vectors")?;
         let layers = (self.config.hidden.len(), "hidden layers");
-        self.network = take_over_network(self.network.clone(), &mut parameters, layers)?;
+        let network = self.network.network.clone();
+        self.network.network = take_over_network(network, &mut parameters, layers)?;
         Ok(())
+    }
+
+    fn take_state(&mut self) -> Result<Parameters> {
+        let mut state = Parameters::default();
+        state.extend_prefixed("users_", self.users.take_state()?);
+        state.extend_prefixed("items_", self.items.take_state()?);
+        state.extend_prefixed("network_", self.network.take_state()?);
+        Ok(state)
+    }
+
+    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
+        self.users.put_state(state.take_prefixed("users_"))?;
+        self.items.put_state(state.take_prefixed("items_"))?;
+        self.network.put_state(state.take_prefixed("network_"), &B::device(self.device)?)
     }
 
     fn finish(mut self: Box<Self>) -> Result<Box<dyn Retriever>> {

@@ -20,6 +20,9 @@ pub struct EpochRecord {
     pub eval_seconds: f64,
     /// Seconds of computing the loss, where that is a pass of its own.
     pub loss_seconds: f64,
+    /// The most bytes of main memory that the process had held by then, where the system tells.
+    #[serde(default)]
+    pub peak_memory_bytes: Option<u64>,
     /// The training loss, where the model has one.
     pub loss: Option<f64>,
     /// What validation measured.
@@ -34,6 +37,7 @@ impl From<&EpochRecord> for recmill_core::directory::Epoch {
             seconds: record.seconds,
             eval_seconds: record.eval_seconds,
             loss_seconds: record.loss_seconds,
+            peak_memory_bytes: record.peak_memory_bytes,
             loss: record.loss,
             metrics,
         }
@@ -94,8 +98,8 @@ pub trait Progress {
     /// A step was taken, by a model that learns by gradients.
     fn step(&mut self, _record: &crate::gradient::StepRecord) {}
 
-    /// A checkpoint was written after so many steps, by a model that learns by gradients.
-    fn checkpoint(&mut self, _steps: u64, _path: &std::path::Path) {}
+    /// A checkpoint was written after so many steps; after so many epochs by a model that learns epoch by epoch.
+    fn checkpoint(&mut self, _done: u64, _path: &std::path::Path) {}
 
     /// An epoch is over.
     fn epoch(&mut self, _record: &EpochRecord) {}

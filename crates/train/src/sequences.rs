@@ -19,16 +19,16 @@ use recmill_core::{
         Retriever, SequenceConfig, SequenceLoss, SequenceModel, SequenceNetwork, SequenceRows,
         SequenceSettings,
     },
-    rankers::DenseOptimizer,
 };
-use recmill_kernels::{Device, SparseOptimizer, SparseStep, Table, gather};
+use recmill_kernels::{Device, SparseStep, Table, gather};
 
 use crate::{
     Error, Learner, Prediction, Result,
     candidates::{Choice, Choosing},
     data::Sizes,
     factors::{Normal, Stream, copy, on_cpu, take_over, take_over_network},
-    gradient::{DenseGradients, DenseSteps, Order, TableSteps},
+    gradient::{DenseGradients, Order},
+    learned::{LearnedNetwork, LearnedTable},
 };
 
 /// Returns what learns on `device`.
@@ -88,10 +88,8 @@ struct SequenceLearner<'a, C: SequenceConfig, B: DeviceBackend> {
     items_in_order: Vec<u32>,
     windows: Vec<Window>,
     choosing: Choosing<'a>,
-    items: Table,
-    network: C::Network<Autodiff<B>>,
-    steps: DenseSteps<B>,
-    of_items: TableSteps,
+    items: LearnedTable,
+    network: LearnedNetwork<B, C::Network<Autodiff<B>>>,
 }
 
 impl<'a, C: SequenceConfig, B: DeviceBackend> SequenceLearner<'a, C, B> {
@@ -106,12 +104,9 @@ impl<'a, C: SequenceConfig, B: DeviceBackend> SequenceLearner<'a, C, B> {
         let (rows, dim, scale) = (data.n_items(), settings.factors, settings.init_scale);
         let drawn = Normal { rows, dim, scale, seed, stream: Stream::ItemFactors };
         let items = drawn.on(device, "item factors")?;
-        let optimizer = SparseOptimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
         let on = B::device(device)?;
         Ok(Self {
-            of_items: TableSteps::new(optimizer, &items)?,
-            network: config.network(&mut Initial::new(seed, &on)),
-            steps: DenseSteps::new(DenseOptimizer::Adam, 0.0, 0.0),
+            network: LearnedNetwork::new(config.network(&mut Initial::new(seed, &on))),
             config,
             settings,
             data,
@@ -120,7 +115,7 @@ impl<'a, C: SequenceConfig, B: DeviceBackend> SequenceLearner<'a, C, B> {
             items_in_order,
             windows,
             choosing,
-            items,
+            items: LearnedTable::new(items)?,
         })
     }
 
@@ -156,30 +151,30 @@ impl<'a, C: SequenceConfig, B: DeviceBackend> SequenceLearner<'a, C, B> {
         let n = items.len();
         let choice = self.choose(windows, &next, epoch, batch);
 
-        let leaf = Tensor::<Autodiff<B>, 2>::from_inner(matrix_of::<B>(gather(&self.items, &items)?, dim)?);
+        let leaf =
+            Tensor::<Autodiff<B>, 2>::from_inner(matrix_of::<B>(gather(&self.items.table, &items)?, dim)?);
         let leaf = leaf.require_grad();
         let training = InTraining::new(Dropout { seed: self.seed, epoch, samples });
-        let states = self.network.forward(leaf.clone(), &rows, Some(&training));
-        let candidates = matrix_of::<B>(gather(&self.items, &choice.items)?, dim)?;
+        let states = self.network.network.forward(leaf.clone(), &rows, Some(&training));
+        let candidates = matrix_of::<B>(gather(&self.items.table, &choice.items)?, dim)?;
         let loss = self.settings.candidate_loss(choice.drawn, self.data.n_items());
         let compared = choice.compare(states.clone().inner(), candidates, loss, (epoch, self.device))?;
         let (sum, Against { rows: of_states, candidates: of_candidates, .. }) = compared;
         let gradients = (states * Tensor::from_inner(of_states)).sum().backward();
-        let network = self.network.clone();
-        let of_network = DenseGradients::of(&network, &gradients);
-        self.network = self.steps.step(network, of_network, self.settings.learning_rate);
+        let of_network = DenseGradients::of(&self.network.network, &gradients);
+        self.network.step(of_network, self.settings.learning_rate);
         let of_leaf =
             leaf.grad(&gradients).unwrap_or_else(|| Tensor::zeros([n, dim], &of_candidates.device()));
         let gradient = buffer_of(Tensor::cat(vec![of_leaf, of_candidates], 0))?;
         items.extend_from_slice(&choice.items);
         let step = SparseStep { learning_rate: self.settings.learning_rate as f32, l2: 0.0, seed: self.seed };
-        self.of_items.step_gathered(&mut self.items, &items, &gradient, &step)?;
+        self.items.step_gathered(&items, &gradient, &step)?;
         Ok((sum, n))
     }
 
     fn model(&self, items: Table) -> Result<Box<dyn Retriever>> {
         let mut parameters = Parameters::default();
-        put_parameters(&self.network, &mut parameters)?;
+        put_parameters(&self.network.network, &mut parameters)?;
         parameters.insert("item_factors", Parameter::Table(items));
         Ok(Box::new(SequenceModel::open(self.config, parameters)?))
     }
@@ -204,21 +199,34 @@ impl<C: SequenceConfig, B: DeviceBackend> Learner for SequenceLearner<'_, C, B> 
     }
 
     fn snapshot(&self) -> Result<Box<dyn Retriever>> {
-        let mut model = self.model(copy(&self.items, "copy of the item factors")?)?;
+        let mut model = self.model(copy(&self.items.table, "copy of the item factors")?)?;
         model.score_on(self.device)?;
         Ok(model)
     }
 
     fn restore(&mut self, mut parameters: Parameters) -> Result<()> {
-        take_over(&mut self.items, &parameters.take_table("item_factors")?, "item factors")?;
+        take_over(&mut self.items.table, &parameters.take_table("item_factors")?, "item factors")?;
         let layers = (self.settings.layers, "layers");
-        self.network = take_over_network(self.network.clone(), &mut parameters, layers)?;
+        let network = self.network.network.clone();
+        self.network.network = take_over_network(network, &mut parameters, layers)?;
         Ok(())
+    }
+
+    fn take_state(&mut self) -> Result<Parameters> {
+        let mut state = Parameters::default();
+        state.extend_prefixed("items_", self.items.take_state()?);
+        state.extend_prefixed("network_", self.network.take_state()?);
+        Ok(state)
+    }
+
+    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
+        self.items.put_state(state.take_prefixed("items_"))?;
+        self.network.put_state(state.take_prefixed("network_"), &B::device(self.device)?)
     }
 
     fn finish(mut self: Box<Self>) -> Result<Box<dyn Retriever>> {
         let none = Table::zeros(0, self.settings.factors, Device::Cpu, "item factors")?;
-        let items = on_cpu(std::mem::replace(&mut self.items, none), "item factors")?;
+        let items = on_cpu(std::mem::replace(&mut self.items.table, none), "item factors")?;
         self.model(items)
     }
 }

@@ -9,7 +9,7 @@
 
 use rayon::prelude::*;
 use recmill_core::{
-    Dataset, Parameters,
+    Dataset, Parameter, Parameters,
     models::{Retriever, Svd, SvdConfig, SvdFactors, SvdSolver, ValueRange},
 };
 use recmill_kernels::{Buffer, Device, RatingEpoch, RatingFactors, Table, rating_epoch, rating_epoch_bytes};
@@ -18,6 +18,7 @@ use crate::{
     Error, Learner, Prediction, Result,
     data::{Sizes, sparse_rows},
     factors::{Normal, Stream, copy, take_over, take_over_bias},
+    learned::{put_rows, take_rows},
     svd_als::{Fixed, solve},
 };
 
@@ -160,6 +161,25 @@ impl Learner for SvdLearner<'_> {
         take_over(&mut self.items, &parameters.take_table("item_factors")?, "item factors")?;
         take_over_bias(&mut self.user_bias, &parameters.take_f32("user_bias")?)?;
         take_over_bias(&mut self.item_bias, &parameters.take_f32("item_bias")?)
+    }
+
+    fn take_state(&mut self) -> Result<Parameters> {
+        let mut state = Parameters::default();
+        state.insert("users", Parameter::Table(take_rows(&mut self.users)?));
+        state.insert("items", Parameter::Table(take_rows(&mut self.items)?));
+        for (name, values) in [("user_bias", &mut self.user_bias), ("item_bias", &mut self.item_bias)] {
+            let values = Buffer::from_vec(std::mem::take(values), "biases")?;
+            state.insert(name, Parameter::F32(values));
+        }
+        Ok(state)
+    }
+
+    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
+        put_rows(&mut self.users, state.take_table("users")?)?;
+        put_rows(&mut self.items, state.take_table("items")?)?;
+        self.user_bias = state.take_f32("user_bias")?.into_vec()?;
+        self.item_bias = state.take_f32("item_bias")?.into_vec()?;
+        Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<Box<dyn Retriever>> {

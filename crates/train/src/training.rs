@@ -6,9 +6,21 @@ use recmill_core::{Dataset, Parameters, features::Described, models::ModelConfig
 use recmill_kernels::Device;
 
 use crate::{
-    Error, FitOptions, Learner, Plan, Prediction, Progress, Result, Trained, Validation, als::AlsLearner,
-    data::Sizes, ease::EaseLearner, fit, item_knn::ItemKnnLearner, memory::available_bytes, mf,
-    most_popular::MostPopularLearner, neumf, pairwise::PairwiseLearner, sequences, svd::SvdLearner,
+    EpochCheckpoints, Error, FitOptions, Learner, Plan, Prediction, Progress, Result, Trained, Validation,
+    als::AlsLearner,
+    data::Sizes,
+    ease::EaseLearner,
+    epoch_checkpoint::EpochWriter,
+    fit::{Begun, Course, go_on},
+    gradient::{Checkpoint, Position},
+    item_knn::ItemKnnLearner,
+    memory::available_bytes,
+    mf,
+    most_popular::MostPopularLearner,
+    neumf,
+    pairwise::PairwiseLearner,
+    sequences,
+    svd::SvdLearner,
     two_tower,
 };
 
@@ -34,6 +46,10 @@ pub struct Training<'a> {
     pub patience: Option<u32>,
     /// Whether to compute the loss of each epoch where that takes a pass of its own.
     pub loss: bool,
+    /// Where checkpoints are written, if they are; models that learn in one pass write none.
+    pub checkpoints: Option<&'a EpochCheckpoints<'a>>,
+    /// The checkpoint to go on from, of the same configuration, data and seed; more `iterations` are allowed.
+    pub resume: Option<&'a Checkpoint>,
 }
 
 impl<'a> Training<'a> {
@@ -49,6 +65,8 @@ impl<'a> Training<'a> {
             seed: 0,
             patience: None,
             loss: true,
+            checkpoints: None,
+            resume: None,
         }
     }
 
@@ -75,11 +93,11 @@ impl<'a> Training<'a> {
     ///
     /// # Errors
     /// [`Error::Core`] when the configuration is not valid; [`Error::NoData`]; [`Error::TooLarge`] before anything
-    /// large is allocated; [`Error::Value`], [`Error::Start`], and as [`fit`].
+    /// large is allocated; [`Error::Value`], [`Error::Start`], [`Error::Resume`], and as [`crate::fit`].
     ///
     /// # Determinism
     /// The same configuration, data, start and seed give the same bytes, whatever the number of threads; a model whose
-    /// configuration asks for races is the one exception.
+    /// configuration asks for races is the one exception. A training that goes on from a checkpoint ends as one that was not interrupted.
     pub fn run(
         self,
         validation: Option<&mut dyn Validation>,
@@ -103,7 +121,16 @@ impl<'a> Training<'a> {
             learner.restore(start)?;
         }
         let options = FitOptions { epochs: plan.epochs, patience: self.patience, loss: self.loss };
-        fit(learner, &options, validation, stop, progress)
+        let mut course = Course { options: &options, begun: Begun::default(), writer: None };
+        if self.checkpoints.is_some() || self.resume.is_some() {
+            let metric = validation.as_ref().map_or("", |validation| validation.metric());
+            let begun = Position::of_epochs(self.data, self.seed, metric, self.patience);
+            if let Some(checkpoint) = self.resume {
+                course.begun = checkpoint.resume_epochs(&mut *learner, self.config, self.data, &begun)?;
+            }
+            course.writer = self.checkpoints.map(|to| EpochWriter::new(to, begun));
+        }
+        go_on(learner, course, validation, stop, progress)
     }
 
     fn learner(&self) -> Result<Box<dyn Learner + 'a>> {

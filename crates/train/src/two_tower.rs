@@ -200,8 +200,8 @@ impl<B: DeviceBackend> Learner for TwoTowerLearner<'_, B> {
     }
 
     fn snapshot(&self) -> Result<Box<dyn Retriever>> {
-        let users = copy(&self.users.table, "copy of the users' embeddings")?;
-        let items = copy(&self.items.table, "copy of the items' embeddings")?;
+        let users = copy(&self.users.embedding.table, "copy of the users' embeddings")?;
+        let items = copy(&self.items.embedding.table, "copy of the items' embeddings")?;
         let mut model = self.model(self.vectors()?, [users, items])?;
         model.score_on(self.device)?;
         Ok(Box::new(model))
@@ -212,12 +212,27 @@ impl<B: DeviceBackend> Learner for TwoTowerLearner<'_, B> {
         self.items.restore(&mut parameters)
     }
 
+    fn take_state(&mut self) -> Result<Parameters> {
+        let mut state = Parameters::default();
+        state.extend_prefixed("users_", self.users.take_state()?);
+        state.extend_prefixed("items_", self.items.take_state()?);
+        Ok(state)
+    }
+
+    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
+        let device = B::device(self.device)?;
+        self.users.put_state(state.take_prefixed("users_"), &device)?;
+        self.items.put_state(state.take_prefixed("items_"), &device)
+    }
+
     fn finish(mut self: Box<Self>) -> Result<Box<dyn Retriever>> {
         let vectors = self.vectors()?;
         let none = || Table::zeros(0, self.config.factors, Device::Cpu, "embeddings");
         let (no_users, no_items) = (none()?, none()?);
-        let users = on_cpu(std::mem::replace(&mut self.users.table, no_users), "users' embeddings")?;
-        let items = on_cpu(std::mem::replace(&mut self.items.table, no_items), "items' embeddings")?;
+        let users =
+            on_cpu(std::mem::replace(&mut self.users.embedding.table, no_users), "users' embeddings")?;
+        let items =
+            on_cpu(std::mem::replace(&mut self.items.embedding.table, no_items), "items' embeddings")?;
         Ok(Box::new(self.model(vectors, [users, items])?))
     }
 }

@@ -9,7 +9,6 @@ use clap::Args;
 use recmill_core::{
     directory::{self, Config, ModelDirectory, Verify},
     features::Features,
-    rankers::RankerConfig,
 };
 use recmill_train::{
     Error,
@@ -28,10 +27,7 @@ use crate::{
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct CheckpointFlags {
-    /// Writes a checkpoint after every so many steps, from which --resume goes on.
-    #[arg(long, value_name = "STEPS")]
-    checkpoint_steps: Option<u64>,
-    /// Writes a checkpoint whenever so many minutes have passed.
+    /// Writes a checkpoint whenever so many minutes have passed, from which --resume goes on; of models of users and items at the end of an epoch.
     #[arg(long, value_name = "MINUTES")]
     checkpoint_minutes: Option<f64>,
     /// Where checkpoints go [default: beside the model directory, .checkpoints behind its name].
@@ -41,8 +37,8 @@ pub(crate) struct CheckpointFlags {
     #[arg(long, value_name = "N", default_value_t = kept())]
     #[serde(default = "kept")]
     keep_checkpoints: usize,
-    /// Goes on from the newest whole checkpoint in this directory, on the same rows; hyper-parameters and seed are those of the
-    /// checkpoint where they are not typed. What comes out is what would have without the interruption.
+    /// Goes on from the newest whole checkpoint in this directory, on the same data; hyper-parameters and seed, and of models of users and
+    /// items the files too, are those of the checkpoint where they are not typed. What comes out is what would have without the interruption.
     #[arg(long, value_name = "DIRECTORY")]
     #[serde(skip)]
     pub(crate) resume: Option<PathBuf>,
@@ -52,8 +48,19 @@ fn kept() -> usize {
     2
 }
 
-/// Hyper-parameters that a training may go on with in another way than it began.
-const MAY_CHANGE: [&str; 10] = [
+/// What checkpoints are counted in, and after how many of it one is written.
+#[derive(Clone, Copy)]
+pub(crate) struct Every {
+    /// `step` or `epoch`.
+    pub(crate) what: &'static str,
+    pub(crate) n: Option<u64>,
+}
+
+/// Hyper-parameters that a training of a model of users and items may go on with in another way than it began.
+pub(super) const MAY_CHANGE_BETWEEN_EPOCHS: [&str; 1] = ["iterations"];
+
+/// Those of a ranker.
+pub(super) const MAY_CHANGE: [&str; 10] = [
     "accumulate",
     "clip_norm",
     "dropout",
@@ -68,13 +75,13 @@ const MAY_CHANGE: [&str; 10] = [
 
 impl CheckpointFlags {
     /// Refuses flags that contradict each other.
-    pub(super) fn check(&self, given: &Given, out: Option<&Path>) -> Result<()> {
+    pub(super) fn check(&self, every: Every, given: &Given, out: Option<&Path>) -> Result<()> {
         if self.checkpoints.is_some() && self.checkpoints.as_deref() == out {
             return Err(Failure::usage("--checkpoints and --out must be two directories")
                 .hint("leave --checkpoints out, and they go beside the model"));
         }
-        if self.checkpoint_steps == Some(0) {
-            return Err(Failure::usage("--checkpoint-steps must be at least 1, not `0`"));
+        if every.n == Some(0) {
+            return Err(Failure::usage(format!("--checkpoint-{}s must be at least 1, not `0`", every.what)));
         }
         // A training of a century has other worries.
         if let Some(minutes) = self.checkpoint_minutes.filter(|minutes| !(*minutes > 0.0 && *minutes < 1e8)) {
@@ -83,20 +90,26 @@ impl CheckpointFlags {
         if self.keep_checkpoints == 0 {
             return Err(Failure::usage("--keep-checkpoints must be at least 1, not `0`"));
         }
-        if !self.are_written() && (given.has("checkpoints") || given.has("keep_checkpoints")) {
+        if !self.are_written(every) && (given.has("checkpoints") || given.has("keep_checkpoints")) {
             return Err(Failure::usage("nothing says when a checkpoint is to be written")
-                .hint("--checkpoint-minutes 10 or --checkpoint-steps 10000 does"));
+                .hint(format!("--checkpoint-minutes 10 or --checkpoint-{}s N does", every.what)));
         }
         Ok(())
     }
 
-    fn are_written(&self) -> bool {
-        self.checkpoint_steps.is_some() || self.checkpoint_minutes.is_some()
+    /// Returns whether anything says when one is to be written.
+    pub(super) fn are_written(&self, every: Every) -> bool {
+        every.n.is_some() || self.checkpoint_minutes.is_some()
     }
 
     /// Returns where and when checkpoints are written, if they are.
-    pub(super) fn options(&self, out: &Path, about: &Config) -> Result<Option<CheckpointOptions>> {
-        if !self.are_written() {
+    pub(super) fn options(
+        &self,
+        every: Every,
+        out: &Path,
+        about: &Config,
+    ) -> Result<Option<CheckpointOptions>> {
+        if !self.are_written(every) {
             return Ok(None);
         }
         let beside = || {
@@ -132,7 +145,7 @@ impl CheckpointFlags {
             );
         }
         Ok(Some(CheckpointOptions {
-            every_steps: self.checkpoint_steps,
+            every_steps: every.n,
             every: self.checkpoint_minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
             keep: self.keep_checkpoints,
             ..CheckpointOptions::new(folder, about.clone())
@@ -145,7 +158,7 @@ pub(super) fn open(folder: &Path) -> Result<Checkpoint> {
     let checkpoint = Checkpoint::newest(folder).map_err(|error| match error {
         Error::Core(recmill_core::Error::NoModel { path }) => {
             Failure::failed(format!("{}: no checkpoint here", path.display()))
-                .hint("--checkpoint-steps or --checkpoint-minutes writes some in the course of training")
+                .hint("--checkpoint-minutes, --checkpoint-epochs and, of rankers, --checkpoint-steps write some in the course of training")
         }
         error => error.into(),
     })?;
@@ -153,20 +166,18 @@ pub(super) fn open(folder: &Path) -> Result<Checkpoint> {
         warning!("{} is passed over: {error}", path.display());
     }
     let position = &checkpoint.position;
-    note!(
-        "going on from {}, after {} and {} of the next",
-        checkpoint.directory.path().display(),
-        counted(position.done.len() as u64, "epoch"),
-        match position.batches {
-            1 => "1 step".to_owned(),
-            steps => format!("{} steps", count(steps)),
-        }
-    );
+    let path = checkpoint.directory.path().display();
+    let epochs = counted(position.done.len() as u64, "epoch");
+    match position.batches {
+        _ if checkpoint.directory.finds_items() => note!("going on from {path}, after {epochs}"),
+        1 => note!("going on from {path}, after {epochs} and 1 step of the next"),
+        steps => note!("going on from {path}, after {epochs} and {} steps of the next", count(steps)),
+    }
     Ok(checkpoint)
 }
 
 /// Refuses to go on with another model, optimizer or batch; tells of what else is different.
-pub(super) fn compare(checkpoint: &Checkpoint, config: &RankerConfig) -> Result<()> {
+pub(super) fn compare(checkpoint: &Checkpoint, config: &impl Serialize, may_change: &[&str]) -> Result<()> {
     let was = &checkpoint.directory.manifest().config.model;
     let now = serde_json::to_value(config).map_err(|error| Failure::failed(error.to_string()))?;
     let (Some(was), Some(now)) = (was.as_object(), now.as_object()) else { return Ok(()) };
@@ -175,7 +186,7 @@ pub(super) fn compare(checkpoint: &Checkpoint, config: &RankerConfig) -> Result<
         if was == now {
             continue;
         }
-        if !MAY_CHANGE.contains(&&name[..]) {
+        if !may_change.contains(&&name[..]) {
             let flag = name.replace('_', "-");
             return Err(Failure::usage(format!("the checkpoint has --{flag} {was}, not `{now}`"))
                 .hint(format!("leave --{flag} out, or train from the beginning without --resume")));

@@ -22,9 +22,10 @@ use crate::{
     model::Model,
     output::{self, Out, count, counted, note, seconds},
     progress::Bar,
-    ranking::{self, INTERACTION_FLAGS, each_once, refuse_flags},
+    ranking::{self, INTERACTION_FLAGS, refuse_flags},
     read_flags::ReadFlags,
-    reading, texts,
+    reading::{self, each_once},
+    texts,
 };
 
 /// Arguments of `recmill evaluate`.
@@ -39,7 +40,7 @@ use crate::{
 pub(crate) struct Evaluate {
     /// Model directory, or one of its versions such as model/versions/7.
     model: PathBuf,
-    /// Interactions, or rows with a label, that the model has not seen.
+    /// Interactions, or rows with a label, that the model has not seen; repeatable.
     #[arg(long, value_name = "FILE", required = true)]
     test: Vec<String>,
     /// Lengths of lists to measure.

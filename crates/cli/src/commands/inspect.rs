@@ -3,7 +3,7 @@
 use std::{io::Write, path::PathBuf};
 
 use clap::Args;
-use recmill_core::directory::{FileCheck, MappedIds, ModelDirectory, Verify, list_versions};
+use recmill_core::directory::{Config, FileCheck, MappedIds, ModelDirectory, Verify, list_versions};
 use serde_json::{Value, json};
 
 use crate::{
@@ -88,6 +88,11 @@ impl Inspect {
         let mut line = |name: &str, value: String| rows.push((name.to_owned(), value));
         line("model", config.model["model"].as_str().unwrap_or("unknown").to_owned());
         line("version", version_line(&self.model, directory));
+        if !directory.finds_items()
+            && let Some(rows) = config.schema["rows"].as_u64()
+        {
+            line(if directory.is_text() { "texts" } else { "rows" }, learned_of(config, rows));
+        }
         if directory.is_text() {
             match directory.classes() {
                 Ok(classes) => {
@@ -175,8 +180,12 @@ impl Inspect {
 /// How many interactions there are, and how many the model learned from where some were held out.
 fn interactions(directory: &ModelDirectory) -> String {
     let manifest = directory.manifest();
-    let all = manifest.data.interactions;
-    match learned(&manifest.config, all) {
+    learned_of(&manifest.config, manifest.data.interactions)
+}
+
+/// A number of rows, and how many of them the model learned from where some were held out.
+fn learned_of(config: &Config, all: u64) -> String {
+    match learned(config, all) {
         learned if learned < all => {
             format!("{}, {} learned from, {} held out", count(all), count(learned), count(all - learned))
         }

@@ -10,6 +10,7 @@ use crate::{
     arguments::Given,
     failure::{Failure, Result},
     ranking,
+    reading::each_once,
 };
 
 /// Metrics of rankers of which the best epoch has the highest or the lowest.
@@ -23,7 +24,8 @@ const OF_ORDER: [&str; 3] = ["auc", "average_precision", "gauc"];
 pub(super) struct Asked<'a> {
     pub(super) data: &'a [String],
     pub(super) holdout: f64,
-    pub(super) has_valid: bool,
+    pub(super) valid: &'a [String],
+    pub(super) test: &'a [String],
     pub(super) refit: bool,
     pub(super) metric: &'a str,
     /// Those there are.
@@ -41,17 +43,20 @@ impl Asked<'_> {
             ))
             .hint("write them to a file first: ... > rows.csv"));
         }
+        each_once("the data", self.data)?;
+        each_once("--valid", self.valid)?;
+        each_once("--test", self.test)?;
         if !(0.0..=0.5).contains(&self.holdout) {
             return Err(Failure::usage(format!("--holdout must be from 0 to 0.5, not `{}`", self.holdout)));
         }
         if self.keep == 0 {
             return Err(Failure::usage("--keep must be at least 1, not `0`"));
         }
-        if self.refit && self.has_valid {
+        if self.refit && !self.valid.is_empty() {
             return Err(Failure::usage("--refit has nothing to add: with --valid all rows to train on are learned from already")
                 .hint("leave one of the two out; to learn from the rows of --valid as well, name them beside the others"));
         }
-        let validates = self.has_valid || self.holdout > 0.0;
+        let validates = !self.valid.is_empty() || self.holdout > 0.0;
         if !validates && (self.refit || given.has("patience") || given.has("valid_metric")) {
             return Err(Failure::usage("--refit, --patience and --valid-metric need rows to validate on")
                 .hint(if self.refit {

@@ -184,7 +184,12 @@ impl Recommend {
         if answer.source == AnswerSource::MostPopular {
             match user {
                 Some(user) if self.history_items.is_empty() => {
-                    note!("the model does not know the user `{user}`: these are the most popular items");
+                    let new =
+                        self.users.as_ref().map(|file| format!(", and {file} has no good row of theirs"));
+                    note!(
+                        "the model does not know the user `{user}`{}: these are the most popular items",
+                        new.unwrap_or_default()
+                    );
                     note!(
                         "\nhint: --history-items ID,ID,... recommends from what the user has had; `recmill inspect {} --user-ids` lists the users",
                         self.model.display()

@@ -23,9 +23,9 @@ use crate::{
     model::Model,
     output::{Out, bytes, count, counted, note},
     progress::Bar,
-    ranking::{self, INTERACTION_FLAGS, each_once, refuse_flags},
+    ranking::{self, INTERACTION_FLAGS, refuse_flags},
     read_flags::ReadFlags,
-    reading,
+    reading::{self, each_once},
     report::{
         findings::{CountedTest, Findings, Groups, LabelGroups, Test},
         is_report,
@@ -214,6 +214,10 @@ fn of_rows(ranker: &Ranker, measuring: Measuring) -> Result<CountedTest> {
     // A constant is as good at ranking as chance, and its calibration is perfect for it knows the answer.
     baseline_metrics.retain(|name, _| !name.contains("calibration"));
     let measured = measuring.finish()?;
+    // Where a label is the same in all rows, always predicting it is right, and says nothing of the model.
+    if !measured.metrics.contains_key("auc") {
+        baseline_metrics.clear();
+    }
     Ok(CountedTest {
         files: Vec::new(),
         protocol: "binary, scores of rows against labels of 0 and 1".to_owned(),

@@ -14,19 +14,17 @@ use recmill_core::{
     directory::{self, Config, Epoch, ModelDirectory, Saved, Verify},
     evaluate::{EvaluateOptions, Evaluation},
     models::{
-        AlsConfig, BprConfig, EaseConfig, Gru4RecConfig, ItemKnnConfig, LmfConfig, MfConfig, MfLoss,
-        ModelConfig, MostPopularConfig, NeuMfConfig, SasRecConfig, SequenceLoss, Similarity, SvdConfig,
-        TwoTowerConfig, WarpConfig,
+        AlsConfig, BprConfig, EaseConfig, Gru4RecConfig, ItemKnnConfig, LmfConfig, MfConfig, ModelConfig,
+        MostPopularConfig, NeuMfConfig, SasRecConfig, SvdConfig, TwoTowerConfig, WarpConfig,
     },
     rankers::{
         AutoIntConfig, DcnConfig, DeepFmConfig, DlrmConfig, FinalMlpConfig, FmConfig, LogisticConfig,
         MmoeConfig, RankerModel, SharedBottomConfig, WideDeepConfig,
     },
 };
-use recmill_kernels::Device;
 use recmill_train::{
-    Ended, EpochRecord, HELD_OUT_USERS, HeldEvent, HeldOut, PATIENCE, Plan, Prediction, Progress, Trained,
-    Training, Validation, for_epochs, reads_order, stops_by_itself, trains_on_gpu,
+    Ended, EpochCheckpoints, EpochRecord, HELD_OUT_USERS, HeldEvent, HeldOut, PATIENCE, Plan, Prediction,
+    Progress, Trained, Training, Validation, for_epochs, gradient::Checkpoint, reads_order, stops_by_itself,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -34,9 +32,10 @@ use serde_json::json;
 use crate::{
     arguments::Given,
     commands::{
-        evaluate,
+        checkpoints, evaluate,
+        train_checks::{check, tell_what_does_nothing, tell_what_is_learned_from, without_values},
         train_described::DescribedSides,
-        train_flags::{TrainFlags, inherit, join},
+        train_flags::{TrainFlags, TrainingFlags, inherit, join},
         train_ranker::OneRanker,
         train_text::OneText,
     },
@@ -160,24 +159,60 @@ impl Train {
 
 impl<C: Args + Serialize + DeserializeOwned> OneModel<C> {
     fn run(self, name: &'static str, given: &Given, wrap: fn(C) -> ModelConfig) -> Result<()> {
-        let (flags, config) = join(self.flags, self.config, name, given)?;
-        let config = match &flags.from {
+        let (mut flags, config) = join(self.flags, self.config, name, given)?;
+        flags.checkpoints.check(flags.every(), given, flags.out.as_deref())?;
+        let resume = flags.checkpoints.resume.as_deref().map(checkpoints::open).transpose()?;
+        let config = match (&resume, &flags.from) {
+            (Some(checkpoint), _) => inherit(checkpoint.directory.path(), &config, name, given)?,
             // A configuration file is complete as it stands; flags alone change the model they go on from.
-            Some(from) if flags.config.is_none() => inherit(from, &config, name, given)?,
+            (None, Some(from)) if flags.config.is_none() => inherit(from, &config, name, given)?,
             _ => config,
         };
-        train(&flags, &wrap(config), given)
+        let config = wrap(config);
+        if let Some(checkpoint) = &resume {
+            checkpoints::compare(checkpoint, &config, &checkpoints::MAY_CHANGE_BETWEEN_EPOCHS)?;
+            flags = as_begun(flags, checkpoint, given)?;
+        }
+        train(&flags, &config, resume.as_ref(), given)
     }
 }
 
+/// Goes on as the checkpoint's training was told to, where nothing else is typed: from the same files, read in the same way.
+fn as_begun(flags: TrainFlags, checkpoint: &Checkpoint, given: &Given) -> Result<TrainFlags> {
+    let failed = |error: serde_json::Error| Failure::failed(format!("the checkpoint: {error}"));
+    let was = &checkpoint.directory.manifest().config;
+    let mut now = serde_json::to_value(&flags).map_err(failed)?;
+    let reading = was.schema["reading"].as_object().into_iter().flatten();
+    let inputs = ["data", "valid", "from", "items", "users", "holdout"].map(|name| (name, &was.schema[name]));
+    let seed = serde_json::Value::from(was.seed);
+    let told = reading.map(|(name, value)| (name.as_str(), value)).chain(inputs).chain([("seed", &seed)]);
+    // Who names other rows to validate on, or how many to hold out, has chosen between the two.
+    let choice = ["valid", "holdout"].iter().any(|name| given.has(name));
+    for (name, value) in told {
+        if !given.has(name) && !(choice && ["valid", "holdout"].contains(&name)) {
+            now[name] = value.clone();
+        }
+    }
+    let mut as_begun: TrainFlags = serde_json::from_value(now).map_err(failed)?;
+    as_begun.take_transient(&flags);
+    if checkpoint.position.metric.is_empty() {
+        return Ok(as_begun);
+    }
+    let (mut metric, mut patience) = (flags.valid_metric.unwrap_or_default(), flags.patience.unwrap_or(0));
+    checkpoints::inherit_choice(checkpoint, &mut metric, &mut patience, given)?;
+    as_begun.valid_metric = Some(metric);
+    as_begun.patience = Some(patience).filter(|&patience| patience > 0);
+    Ok(as_begun)
+}
+
 /// Trains as the flags say.
-fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> {
+fn train(flags: &TrainFlags, config: &ModelConfig, resume: Option<&Checkpoint>, given: &Given) -> Result<()> {
     let (device, why) = check(flags, config)?;
     let started = Instant::now();
     let from = flags.from.as_ref().map(|path| ModelDirectory::open(path, Verify::Quick)).transpose()?;
     let repeats = if matches!(config, ModelConfig::Svd(_)) { Repeats::Last } else { Repeats::Sum };
     let mut reading = flags.reading.options(repeats);
-    if let (Some(from), None) = (&from, &flags.config) {
+    if let (Some(from), None, None) = (&from, &flags.config, resume) {
         reading = inherit_reading(from, reading, given)?;
     }
     let base = from.as_ref().map(ModelDirectory::to_dataset).transpose()?;
@@ -209,10 +244,10 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
             "no column of times: the order of the file is taken for that of the events; --time-column names one"
         );
     }
-    tell_what_does_nothing(flags, config, given);
+    tell_what_does_nothing(flags, config, &report, given);
     let attributes = Attributed::read(flags, from.as_ref(), &data)?;
     let described = match config {
-        ModelConfig::TwoTower(_) => DescribedSides::of(&attributes, from.as_ref(), flags.reading.on_bad_row)?,
+        ModelConfig::TwoTower(_) => DescribedSides::of(&attributes, from.as_ref(), flags)?,
         _ => DescribedSides::default(),
     };
     let metric = flags.valid_metric.clone().unwrap_or_else(|| default_metric(config).to_owned());
@@ -264,14 +299,38 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
         }
         return stdout.finish();
     };
+    let schema = json!({
+        "reading": reading, "columns": report.columns, "from": flags.from, "data": flags.data, "valid": flags.valid,
+        "held_out": split.as_ref().map(|(_, held)| held.by_user().nnz()), "holdout": flags.holdout,
+        "items": flags.items, "users": flags.users,
+    });
+    let about = Config {
+        model: serde_json::to_value(config).map_err(|error| Failure::failed(error.to_string()))?,
+        objective: config.objective(),
+        schema,
+        seed: flags.seed,
+        ..Config::default()
+    };
+    let written = flags.checkpoints.options(flags.every(), out, &about)?;
+    let written = written.map(|options| EpochCheckpoints {
+        options,
+        dataset: &data,
+        item_attributes: attributes.items.as_ref(),
+        user_attributes: attributes.users.as_ref(),
+    });
+    (training.checkpoints, training.resume) = (written.as_ref(), resume);
     let stop = interrupt::stop_flag("epoch")?;
     let mut refitted = false;
-    let mut trained = training.run(
-        validation.as_mut().map(|held_out| held_out as &mut dyn Validation),
-        stop,
-        &mut watch,
-    )?;
+    let validation = validation.as_mut().map(|held_out| held_out as &mut dyn Validation);
+    let trained = training.run(validation, stop, &mut watch);
+    let last = watch.checkpoint.take();
     drop(watch);
+    let mut trained = trained.inspect_err(|_| {
+        if let (Some(last), Some(written)) = (&last, &written) {
+            let folder = written.options.folder.display();
+            note!("the last checkpoint is {}: --resume {folder} goes on from it", last.display());
+        }
+    })?;
     tell_of_ending(&trained, &metric);
     if flags.refit && split.is_some() && trained.ended == Ended::Asked {
         note!("stopped as asked: what was held out is not learned from");
@@ -294,11 +353,7 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
         }
     }
 
-    let schema = json!({
-        "reading": reading, "columns": report.columns, "from": flags.from, "data": flags.data, "valid": flags.valid,
-        "held_out": split.as_ref().map(|(_, held)| held.by_user().nnz()),
-    });
-    let version = write(out, flags, config, schema, &data, &attributes, &trained, refitted)?;
+    let version = write(out, flags.keep, about, &data, &attributes, &trained, refitted)?;
     note!(
         "wrote {} in {} after {}",
         version.display(),
@@ -338,66 +393,6 @@ fn train(flags: &TrainFlags, config: &ModelConfig, given: &Given) -> Result<()> 
 /// Held-out events of which a metric says little.
 const FEW: u64 = 30;
 
-/// Says which flags that were typed have no effect, beside the others.
-fn tell_what_does_nothing(flags: &TrainFlags, config: &ModelConfig, given: &Given) {
-    let mut idle: Vec<(&str, &str)> = Vec::new();
-    match config {
-        ModelConfig::Mf(mf) => {
-            let cosine = mf.similarity == Similarity::Cosine;
-            if !(cosine && mf.loss == MfLoss::SampledSoftmax) {
-                idle.push(("popularity_weight", "it is for --loss sampled-softmax with --similarity cosine"));
-            }
-            if !cosine || mf.loss == MfLoss::Contrastive {
-                idle.push(("temperature", "it is for --similarity cosine, and not for --loss contrastive"));
-            }
-            if mf.loss != MfLoss::Contrastive {
-                idle.extend(["margin", "negative_weight"].map(|flag| (flag, "it is for --loss contrastive")));
-            }
-        }
-        ModelConfig::TwoTower(tower) if tower.similarity == Similarity::Dot => {
-            idle.push(("temperature", "it is for --similarity cosine"));
-        }
-        ModelConfig::SasRec(SasRecConfig { loss, .. }) | ModelConfig::Gru4Rec(Gru4RecConfig { loss, .. }) => {
-            if *loss == SequenceLoss::Softmax {
-                idle.push(("n_negatives", "--loss softmax compares with all items"));
-            }
-            if *loss != SequenceLoss::Gbce {
-                idle.push(("gbce_calibration", "it is for --loss gbce"));
-            }
-        }
-        _ => {}
-    }
-    for (flag, why) in idle.into_iter().filter(|(flag, _)| given.has(flag)) {
-        note!("--{} does nothing here: {why}", flag.replace('_', "-"));
-    }
-    if flags.users.is_some() && !matches!(config, ModelConfig::TwoTower(_)) {
-        note!(
-            "columns of users are kept with the model; {} does not learn from them, two-tower does",
-            config.name()
-        );
-    }
-}
-
-/// Says so where half or more of what was named to measure by is learned from: it is never recommended then.
-fn tell_what_is_learned_from(held: &Dataset, data: &Dataset, flag: &str) {
-    let items: Vec<_> = held.items.iter().map(|id| data.items.get(id)).collect();
-    let mut seen = 0;
-    for (user, id) in held.users.iter().enumerate() {
-        let Some(known) = data.users.get(id) else { continue };
-        let had = data.by_user().row(known as usize).0;
-        let named = held.by_user().row(user).0.iter().filter_map(|&item| items[item as usize]);
-        seen += named.filter(|item| had.binary_search(item).is_ok()).count();
-    }
-    let rows = held.by_user().nnz();
-    if seen > 0 && 2 * seen >= rows {
-        note!(
-            "{} of {} of --{flag} are learned from, so they are never recommended and count as misses; is it the right file?",
-            count(seen as u64),
-            counted(rows as u64, "row")
-        );
-    }
-}
-
 /// Holds events out to validate on, where nobody gave some; says so.
 fn hold_out(config: &ModelConfig, data: &Dataset, flags: &TrainFlags) -> Result<Option<(Dataset, Dataset)>> {
     let users = match flags.holdout {
@@ -424,64 +419,6 @@ fn hold_out(config: &ModelConfig, data: &Dataset, flags: &TrainFlags) -> Result<
     Ok(split)
 }
 
-/// Refuses what cannot work before hours of reading and training; returns where to train.
-fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<(Device, String)> {
-    config.validate()?;
-    let chosen = flags.device.choose_for(&format!("training {}", config.name()), trains_on_gpu(config))?;
-    let holds_out = stops_by_itself(config) && flags.holdout != Some(0.0);
-    if !stops_by_itself(config) && (flags.holdout.is_some() || flags.refit) {
-        let flag = if flags.refit { "--refit" } else { "--holdout" };
-        return Err(Failure::usage(format!(
-            "{flag} is for mf, neumf, sasrec, gru4rec and two-tower; {} holds nothing out",
-            config.name()
-        )));
-    }
-    if flags.holdout.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
-        return Err(Failure::usage("--holdout is a share from 0 to 1"));
-    }
-    if flags.refit && !flags.valid.is_empty() {
-        return Err(Failure::usage("--refit learns from what it has held out itself, not from --valid")
-            .hint("leave out --valid, and give its file as data"));
-    }
-    if flags.refit && !holds_out {
-        return Err(Failure::usage(
-            "--refit needs events to find the best epoch by, and --holdout 0 leaves none",
-        ));
-    }
-    if flags.valid.is_empty() && !holds_out && (flags.patience.is_some() || flags.valid_metric.is_some()) {
-        let failure = Failure::usage("--patience and --valid-metric need interactions to validate on");
-        return Err(match flags.holdout {
-            Some(_) => failure.hint("--holdout 0 leaves none: leave it out, or add --valid FILE"),
-            None => failure.hint("add --valid FILE; `recmill split` makes one"),
-        });
-    }
-    if flags.valid_metric.as_deref().is_some_and(|metric| matches!(metric, "rmse" | "mae"))
-        && !matches!(config, ModelConfig::Svd(_))
-    {
-        return Err(Failure::usage(format!(
-            "{} predicts no values that rmse and mae could measure",
-            config.name()
-        ))
-        .hint("--valid-metric takes metrics of lists such as ndcg@10 or recall@20; svd predicts values"));
-    }
-    if flags.patience == Some(0) {
-        return Err(Failure::usage("--patience must be at least 1, not `0`"));
-    }
-    if flags.keep == 0 {
-        return Err(Failure::usage("--keep must be at least 1, not `0`"));
-    }
-    if let Some(out) = &flags.out {
-        directory::check_destination(out)?;
-    }
-    Ok(chosen)
-}
-
-fn without_values(files: &[String]) -> Failure {
-    Failure::failed(format!("svd predicts values, and {} has none", files.join(", "))).hint(
-        "name their column with --value-column; als, bpr, lmf, warp, item-knn and ease learn from what has no values",
-    )
-}
-
 /// What interactions mean stays as it was for the model that is gone on from, unless a flag says otherwise.
 fn inherit_reading(from: &ModelDirectory, reading: ReadOptions, given: &Given) -> Result<ReadOptions> {
     const MEANING: [&str; 6] =
@@ -503,12 +440,10 @@ fn default_metric(config: &ModelConfig) -> &'static str {
 }
 
 /// Writes the version and returns its folder.
-#[expect(clippy::too_many_arguments, reason = "the parts of one version, each used once")]
 fn write(
     out: &Path,
-    flags: &TrainFlags,
-    config: &ModelConfig,
-    schema: serde_json::Value,
+    keep: usize,
+    about: Config,
     data: &Dataset,
     attributes: &Attributed,
     trained: &Trained,
@@ -517,14 +452,10 @@ fn write(
     let failed = |error: serde_json::Error| Failure::failed(error.to_string());
     let kept = trained.epochs.iter().find(|epoch| epoch.epoch == trained.kept_epoch);
     let config = Config {
-        model: serde_json::to_value(config).map_err(failed)?,
-        objective: config.objective(),
-        schema,
         metrics: serde_json::to_value(kept.map(|epoch| &epoch.metrics)).map_err(failed)?,
         kept_epoch: Some(trained.kept_epoch.into()),
         refitted,
-        seed: flags.seed,
-        ..Config::default()
+        ..about
     };
     let epochs: Vec<Epoch> = trained.epochs.iter().map(Epoch::from).collect();
     let bar = Bar::spinner("writing");
@@ -538,7 +469,7 @@ fn write(
         features: None,
         classes: None,
     };
-    let version = directory::save(out, &saved, flags.keep)?;
+    let version = directory::save(out, &saved, keep)?;
     drop(bar);
     Ok(version)
 }
@@ -616,11 +547,13 @@ pub(crate) struct Watch {
     bar: Option<Bar>,
     epochs: u32,
     n_interactions: u64,
+    /// The last checkpoint that was written.
+    checkpoint: Option<PathBuf>,
 }
 
 impl Watch {
     pub(crate) fn new(metric: &str) -> Self {
-        Self { metric: metric.to_owned(), bar: None, epochs: 0, n_interactions: 0 }
+        Self { metric: metric.to_owned(), bar: None, epochs: 0, n_interactions: 0, checkpoint: None }
     }
 }
 
@@ -643,6 +576,11 @@ impl Progress for Watch {
         }
         (self.epochs, self.n_interactions) = (plan.epochs, plan.n_interactions);
         self.bar = Some(Bar::steps("training", plan.epochs.into()));
+    }
+
+    fn checkpoint(&mut self, epochs: u64, path: &Path) {
+        note!("checkpoint after {}: {}", counted(epochs, "epoch"), path.display());
+        self.checkpoint = Some(path.to_owned());
     }
 
     fn epoch(&mut self, record: &EpochRecord) {

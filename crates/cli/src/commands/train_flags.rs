@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     arguments::Given,
+    commands::checkpoints::{CheckpointFlags, Every},
     device_flag::DeviceFlag,
     failure::{Failure, Result},
     read_flags::ReadFlags,
@@ -25,7 +26,7 @@ use crate::{
 #[serde(default)]
 pub(crate) struct TrainFlags {
     /// Interactions: files, directories, patterns such as 'data/*.csv', URLs, or - for standard input.
-    #[arg(required_unless_present = "config")]
+    #[arg(required_unless_present_any = ["config", "resume"])]
     #[serde(deserialize_with = "one_or_many")]
     pub(crate) data: Vec<String>,
     /// Model directory to write; one that exists gets another version.
@@ -86,9 +87,22 @@ pub(crate) struct TrainFlags {
     #[arg(long)]
     #[serde(skip)]
     pub(crate) json: bool,
+    /// Writes a checkpoint after every so many epochs, from which --resume goes on; a --refit writes none.
+    #[arg(long, value_name = "EPOCHS")]
+    pub(crate) checkpoint_epochs: Option<u64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) checkpoints: CheckpointFlags,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) reading: ReadFlags,
+}
+
+impl TrainFlags {
+    /// When a checkpoint is written.
+    pub(crate) fn every(&self) -> Every {
+        Every { what: "epoch", n: self.checkpoint_epochs }
+    }
 }
 
 pub(super) fn versions_kept() -> usize {
@@ -119,10 +133,12 @@ impl TrainingFlags for TrainFlags {
 
     fn take_transient(&mut self, typed: &Self) {
         (self.config, self.dry_run, self.json) = (typed.config.clone(), typed.dry_run, typed.json);
+        self.checkpoints.resume = typed.checkpoints.resume.clone();
     }
 
     fn lacks_essentials(&self) -> bool {
-        self.data.is_empty() || (self.out.is_none() && !self.dry_run)
+        let data = self.data.is_empty() && self.checkpoints.resume.is_none();
+        data || (self.out.is_none() && !self.dry_run)
     }
 }
 

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use crate::{
     arguments::Given,
     commands::{
-        checkpoints::{self, CheckpointFlags},
+        checkpoints::{self, CheckpointFlags, Every},
         ranker_checks::{Asked, METRICS},
         train::folder_bytes,
         train_flags::{TrainingFlags, inherit, join, one_or_many, versions_kept},
@@ -113,9 +113,18 @@ pub(crate) struct RankFlags {
     #[command(flatten)]
     #[serde(flatten)]
     reading: FileFlags,
+    /// Writes a checkpoint after every so many steps, from which --resume goes on.
+    #[arg(long, value_name = "STEPS")]
+    checkpoint_steps: Option<u64>,
     #[command(flatten)]
     #[serde(flatten)]
     checkpoints: CheckpointFlags,
+}
+
+impl RankFlags {
+    fn every(&self) -> Every {
+        Every { what: "step", n: self.checkpoint_steps }
+    }
 }
 
 fn holdout() -> f64 {
@@ -184,7 +193,7 @@ impl<C: Args + Serialize + DeserializeOwned> OneRanker<C> {
     pub(crate) fn run(self, name: &'static str, given: &Given, wrap: fn(C) -> RankerModel) -> Result<()> {
         let both = Both { model: self.model, learning: self.learning };
         let (mut flags, mut both) = join(self.flags, both, name, given)?;
-        flags.checkpoints.check(given, flags.out.as_deref())?;
+        flags.checkpoints.check(flags.every(), given, flags.out.as_deref())?;
         let resume = flags.checkpoints.resume.as_deref().map(checkpoints::open).transpose()?;
         if let Some(checkpoint) = &resume {
             both = inherit(checkpoint.directory.path(), &both, name, given)?;
@@ -195,7 +204,7 @@ impl<C: Args + Serialize + DeserializeOwned> OneRanker<C> {
         }
         let config = RankerConfig { model: wrap(both.model), learning: both.learning }.suited();
         if let Some(checkpoint) = &resume {
-            checkpoints::compare(checkpoint, &config)?;
+            checkpoints::compare(checkpoint, &config, &checkpoints::MAY_CHANGE)?;
         }
         train(&flags, given, &config, resume.as_ref())
     }
@@ -209,7 +218,8 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
     let asked = Asked {
         data: &flags.data,
         holdout: flags.holdout,
-        has_valid: !flags.valid.is_empty(),
+        valid: &flags.valid,
+        test: &flags.test,
         refit: flags.refit,
         metric: &flags.valid_metric,
         metrics: &METRICS,
@@ -289,7 +299,7 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
         seed: flags.seed,
         ..Config::default()
     };
-    let written = flags.checkpoints.options(out, &about)?;
+    let written = flags.checkpoints.options(flags.every(), out, &about)?;
     let mut training = RankTraining {
         learning: &config.learning,
         features: &features,

@@ -152,7 +152,8 @@ impl OneText {
         let asked = Asked {
             data: &flags.data,
             holdout: flags.holdout,
-            has_valid: !flags.valid.is_empty(),
+            valid: &flags.valid,
+            test: &flags.test,
             refit: flags.refit,
             metric: &flags.valid_metric,
             metrics: &METRICS,

@@ -77,13 +77,15 @@ pub(crate) struct Field {
     pub(crate) table_rows: u64,
 }
 
-/// Seconds of training, all epochs together.
+/// Seconds of training, all epochs together, and its memory.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Timings {
     pub(crate) epochs: u64,
     pub(crate) seconds: f64,
     pub(crate) loss_seconds: f64,
     pub(crate) eval_seconds: f64,
+    /// The most that training held of main memory, where that is known.
+    pub(crate) peak_memory_bytes: Option<u64>,
 }
 
 /// What was measured on the test files.
@@ -216,6 +218,7 @@ impl Findings {
             seconds: sum(|epoch| epoch.seconds),
             loss_seconds: sum(|epoch| epoch.loss_seconds),
             eval_seconds: sum(|epoch| epoch.eval_seconds),
+            peak_memory_bytes: epochs.iter().filter_map(|epoch| epoch.peak_memory_bytes).max(),
         };
         let tables = manifest.tables.iter().map(|(name, table)| table_size(name, table));
         let arrays = manifest.arrays.iter().map(|(name, array)| array_size(name, array));

@@ -238,6 +238,7 @@ pub(super) fn groups(found: &Findings) -> Option<Section> {
         Groups::ByClass(classes) => (
             "Which classes are told badly?",
             html! {
+                @if classes.is_empty() { p { "No text of the test file is of a class that the model knows." } }
                 @if classes.len() > SHOWN { p { "The " (SHOWN) " worst of " (classes.len()) " classes." } }
                 div.scroll { table {
                     thead { tr { th { "class" } th.n { "texts" } th.n { "recall" } } }

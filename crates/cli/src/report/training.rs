@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use recmill_core::directory::Epoch;
 
 use crate::{
-    output::{count, counted, seconds},
+    output::{bytes, count, counted, seconds},
     report::{
         chart::{self, Chart, Series, short},
         findings::{Data, Findings},
@@ -142,6 +142,9 @@ fn timings(found: &Findings) -> Markup {
     }
     if times.eval_seconds > 0.0 {
         rows.push(("validating".to_owned(), seconds(times.eval_seconds)));
+    }
+    if let Some(peak) = times.peak_memory_bytes {
+        rows.push(("memory at most, reading and all".to_owned(), bytes(peak)));
     }
     let caption = if found.refitted { "Time, of finding the best epoch alone" } else { "Time" };
     pairs(caption, &rows)

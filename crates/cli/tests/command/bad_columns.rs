@@ -74,11 +74,11 @@ fn a_number_that_is_none_in_single_precision_is_a_bad_value_and_no_category() {
     for value in ["inf", "1e39", "1e308"] {
         let users = fs_err::read_to_string(folder.at("users.csv")).unwrap();
         folder.write("users.csv", users.replacen("u4,Oslo,24", &format!("u4,Oslo,{value}"), 1));
-        let bad = "user columns: `u4`: column `age`: expected a number from -3.4e38 to 3.4e38";
+        let bad = "users.csv: `u4`: column `age`: expected a number from -3.4e38 to 3.4e38";
         refuses(&folder, &train, &format!("{bad}, found `{value}`"), SKIP);
         let told = folder.screen(&format!("{train} --on-bad-row skip"));
         assert!(told.starts_with("status: 0"), "{told}");
-        assert!(told.contains("user columns: skipped 1 bad row (value that is not finite)"), "{told}");
+        assert!(told.contains("users.csv: skipped 1 bad row (value that is not finite)"), "{told}");
         folder.write("users.csv", users);
     }
     let rows = Folder::with_rows();

@@ -80,3 +80,64 @@ fn wrong_ways_to_go_on() {
         folder.screen(&format!("{again} --resume model.checkpoints --epochs 3")),
     );
 }
+
+/// Promises 9 and 11 of models of users and items, in each way that they learn.
+#[test]
+fn a_training_by_epochs_that_is_killed_goes_on_to_the_same_model() {
+    let folder = Folder::with_ratings();
+    for (model, flags) in [
+        ("als", "--factors 4 --iterations 60"),
+        ("bpr", "--factors 4 --iterations 60 --valid-metric recall@5 --patience 60"),
+        ("mf", "--factors 4 --iterations 60 --batch-size 16 --n-negatives 4 --patience 60"),
+        ("sasrec", "--factors 4 --heads 1 --iterations 60 --holdout 0.5 --patience 60"),
+    ] {
+        let train = format!("train {model} ratings.csv --seed 3 {flags} --device cpu");
+        let validated = if model == "bpr" { "--valid ratings.csv" } else { "" };
+        folder.succeeds(&format!("{train} {validated} --out {model}-whole"));
+        let file = |name: &str| {
+            let folder = folder.at(name).join("versions/1");
+            let entries = fs_err::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+            let mut tensors: Vec<_> =
+                entries.filter(|path| path.extension().is_some_and(|end| end == "safetensors")).collect();
+            tensors.sort();
+            tensors.into_iter().map(|path| fs_err::read(path).unwrap()).collect::<Vec<_>>()
+        };
+        let expected = file(&format!("{model}-whole"));
+        let (out, checkpoints) = (format!("{model}-killed"), format!("{model}-killed.checkpoints"));
+        let mut child = folder
+            .command(&format!("{train} {validated} --out {out} --checkpoint-epochs 1"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("checkpoint after 7 epochs")), "{model}");
+        child.kill().unwrap();
+        assert!(!child.wait().unwrap().success());
+        // A checkpoint is a model that answers.
+        folder.succeeds(&format!("recommend {checkpoints} --user u1 --k 2"));
+        // What is not typed is as it was.
+        folder.succeeds(&format!("train {model} --out {out} --resume {checkpoints}"));
+        assert_eq!(file(&out), expected, "{model}");
+    }
+    let again = "train bpr ratings.csv --out other --resume bpr-killed.checkpoints";
+    for (command, told) in [
+        (format!("{again} --factors 5"), "the checkpoint has --factors 4, not `5`"),
+        (format!("{again} --seed 4 --valid ratings.csv"), "seed: the checkpoint has `3`, this training `4`"),
+        (
+            format!("{again} --valid-metric recall@6"),
+            "the checkpoint has --valid-metric recall@5, not `recall@6`",
+        ),
+        (format!("{again} --min-rating 4"), "interactions to learn from: the checkpoint has"),
+        ("train als ratings.csv --out m --checkpoint-epochs 0".to_owned(), "must be at least 1"),
+        ("train ease ratings.csv --out m --checkpoint-epochs 1".to_owned(), "ease learns in one pass"),
+        (
+            "train mf ratings.csv --out m --resume bpr-killed.checkpoints".to_owned(),
+            "is a model of kind `bpr`",
+        ),
+        ("train als ratings.csv --out m --resume als-whole".to_owned(), "is a finished model"),
+    ] {
+        let screen = folder.screen(&command);
+        assert!(!screen.starts_with("status: 0") && screen.contains(told), "{command}: {screen}");
+    }
+}

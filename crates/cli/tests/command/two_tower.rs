@@ -104,3 +104,14 @@ fn what_has_learned_from_no_columns_places_nobody() {
         folder.screen("train two-tower events.csv --out model --temperature 0")
     );
 }
+
+#[test]
+fn a_text_among_numbers_is_told_where_it_makes_categories_of_them() {
+    let folder = films();
+    let users =
+        fs_err::read_to_string(folder.at("users.csv")).unwrap().replace("Oslo,24\n", "Oslo,unknown\n");
+    folder.write("mixed.csv", users);
+    let told = folder.screen("train two-tower events.csv --users mixed.csv --dry-run");
+    let expected = "warning: mixed.csv: age is nearly always a number, but also `unknown`";
+    assert!(told.starts_with("status: 0") && told.contains(expected), "{told}");
+}

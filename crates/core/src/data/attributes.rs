@@ -156,7 +156,7 @@ impl Attributes {
             }
         }
         if first == 0 {
-            return Err(Error::NoRows { path: input.to_owned() });
+            return Err(BadRows::nothing_left(&report.bad_rows, input.to_owned()));
         }
         let refused = |error: ArrowError| bad_file(input, error.to_string());
         let schema = schema.unwrap_or_else(|| Arc::new(Schema::empty()));

@@ -5,7 +5,7 @@ use std::sync::mpsc::sync_channel;
 use super::builder::{Built, DatasetBuilder};
 use super::interactions::{InteractionReader, Interactions};
 use super::source::Source;
-use super::{ReadOptions, ReadReport};
+use super::{BadRows, ReadOptions, ReadReport};
 use crate::{Dataset, Error, Result};
 
 /// Batches that may wait to be numbered.
@@ -64,7 +64,13 @@ fn build(
     let built = builder.finish(options.min_user_interactions, options.min_item_interactions)?;
     let Built { dataset, .. } = built;
     if dataset.by_user().nnz() == 0 {
-        return Err(Error::NoRows { path: report.sources.join(", ") });
+        let bad: u64 = report.bad_rows.iter().map(|bad| bad.rows).sum();
+        let path = report.sources.join(", ");
+        // Filters may have left out what was good.
+        return Err(match bad == report.rows {
+            true => BadRows::nothing_left(&report.bad_rows, path),
+            false => Error::NoRows { path },
+        });
     }
     report.repeated_rows = built.repeated_rows;
     report.dropped_users = built.dropped_users;

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Repeats;
+use crate::Error;
 
 /// What became of the rows that were read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -76,6 +77,18 @@ impl BadRows {
         match all.iter_mut().find(|rows| rows.kind == bad.kind) {
             Some(rows) => rows.rows += 1,
             None => all.push(Self { kind: bad.kind, rows: 1, first: bad.clone() }),
+        }
+    }
+
+    /// Returns what is wrong where no row is left of `path`: that there is none, or that all were bad.
+    pub fn nothing_left(all: &[Self], path: String) -> Error {
+        match all.iter().map(|bad| &bad.first).min_by_key(|first| first.line) {
+            Some(first) => Error::OnlyBadRows {
+                path,
+                rows: all.iter().map(|bad| bad.rows).sum(),
+                first: Box::new(first.clone()),
+            },
+            None => Error::NoRows { path },
         }
     }
 }

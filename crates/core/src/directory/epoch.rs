@@ -15,6 +15,9 @@ pub struct Epoch {
     /// Seconds of computing the loss, where that is apart from the updates.
     #[serde(default)]
     pub loss_seconds: f64,
+    /// The most bytes of main memory that the process had held by then, where the system tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
     /// The loss after the epoch, where it was computed.
     #[serde(default)]
     pub loss: Option<f64>,

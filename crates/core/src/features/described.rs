@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, RecordBatch, UInt32Array},
-    compute::take_record_batch,
+    array::{Array, BooleanArray, RecordBatch, UInt32Array},
+    compute::{filter_record_batch, take_record_batch},
     datatypes::Schema,
     error::ArrowError,
 };
@@ -40,8 +40,10 @@ impl Described {
     /// [`Error::BadRow`] and [`Error::BadFile`] for a cell or a column that cannot be read; [`Error::RepeatedColumn`].
     pub fn fit(table: &RecordBatch, what: &str, on_bad_row: OnBadRow) -> Result<(Option<Self>, Vec<Guess>)> {
         let read = ReadOptions { on_bad_row, ..ReadOptions::default() };
+        // What nothing is known of says nothing of what a column is.
+        let known = with_a_value(table, what)?;
         let source = || {
-            let source = MemorySource::new(what, table.schema(), vec![table.clone()]);
+            let source = MemorySource::new(what, table.schema(), vec![known.clone()]);
             Sources::of(vec![Box::new(source)])
         };
         let id = table.schema().fields().first().map(|field| field.name().clone());
@@ -61,7 +63,7 @@ impl Described {
         }
         schema.validate()?;
         let fitted = Features::fit_columns(&schema, source(), &read);
-        let (features, _): (_, FitReport) = fitted.map_err(|error| whose(error, table))?;
+        let (features, _): (_, FitReport) = fitted.map_err(|error| whose(error, &known))?;
         Ok((Some(Self::of(Arc::new(features), table, what, on_bad_row)?), guesses))
     }
 
@@ -133,6 +135,15 @@ fn named(bad: BadRow, table: &RecordBatch) -> BadRow {
     let ids = table.columns().first().and_then(|column| Cells::new(column.clone()).ok());
     let ids = ids.map(Cells::into_ids).filter(|ids| at < ids.len());
     BadRow { id: ids.map(|ids| ids.value(at).to_owned()), ..bad }
+}
+
+/// Returns the rows that have a value besides the id.
+fn with_a_value(table: &RecordBatch, what: &str) -> Result<RecordBatch> {
+    let refused = |error: ArrowError| Error::BadFile { path: what.to_owned(), what: error.to_string() };
+    let columns = table.columns().iter().skip(1);
+    let has_a_value = |row: usize| columns.clone().any(|column| column.is_valid(row));
+    let kept: BooleanArray = (0..table.num_rows()).map(|row| Some(has_a_value(row))).collect();
+    filter_record_batch(table, &kept).map_err(refused)
 }
 
 /// Returns the table with nothing in some of its rows.
@@ -215,12 +226,19 @@ mod tests {
     }
 
     #[test]
-    fn titles_alone_say_nothing() {
-        let ids: Vec<String> = (0..200).map(|id| format!("t{id}")).collect();
-        let column = || Arc::new(StringArray::from(ids.clone())) as ArrayRef;
-        let titles = RecordBatch::try_from_iter([("item", column()), ("title", column())]).unwrap();
-        let (described, guesses) = Described::fit(&titles, "items", OnBadRow::Fail).unwrap();
-        assert!(described.is_none());
-        assert_eq!(guesses[0].kind, "ignore");
+    fn titles_alone_say_nothing_also_where_an_item_has_none() {
+        let ids: Vec<Option<String>> = (0..200).map(|id| Some(format!("t{id}"))).collect();
+        for missing in [None, Some(7)] {
+            let mut titles = ids.clone();
+            missing.into_iter().for_each(|at: usize| titles[at] = None);
+            let column = |texts: &[Option<String>]| Arc::new(StringArray::from(texts.to_vec())) as ArrayRef;
+            let titles = [("item", column(&ids)), ("title", column(&titles))];
+            let titles =
+                RecordBatch::try_from_iter_with_nullable(titles.map(|(name, column)| (name, column, true)))
+                    .unwrap();
+            let (described, guesses) = Described::fit(&titles, "items", OnBadRow::Fail).unwrap();
+            assert!(described.is_none());
+            assert_eq!(guesses[0].kind, "ignore");
+        }
     }
 }

@@ -19,8 +19,8 @@ use super::hash::mix64;
 use super::reader::{FeatureReader, LabelUse};
 use super::report::TransformReport;
 use super::store::{Words, WordsWriter};
-use crate::data::{ReadOptions, Sources};
-use crate::{Error, Result};
+use crate::Result;
+use crate::data::{BadRows, ReadOptions, Sources};
 
 /// Batches that are transformed side by side.
 const BATCHES_AT_ONCE: usize = 16;
@@ -149,7 +149,7 @@ impl Examples {
         }
         let locations = reader.locations().to_vec();
         if writer.rows == 0 {
-            return Err(Error::NoRows { path: locations.join(", ") });
+            return Err(BadRows::nothing_left(&reader.report().bad_rows, locations.join(", ")));
         }
         let Writer { layout, records, bags, rows, runs, .. } = writer;
         let (records, bags) = (records.finish()?, bags.finish()?);

@@ -72,7 +72,7 @@ impl Features {
         }
         let path = reader.locations.join(", ");
         if report.rows == 0 {
-            return Err(Error::NoRows { path });
+            return Err(BadRows::nothing_left(&report.bad_rows, path));
         }
         let mut fitted =
             Self { schema: schema.clone(), fields: Vec::new(), numeric: Vec::new(), labels: Vec::new() };

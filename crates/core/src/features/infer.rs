@@ -133,7 +133,7 @@ pub(super) fn guess(
     let mut look = Look::new(first, options)?;
     look.through(&mut sources, read, &Missing::new(&schema.missing))?;
     if look.report.rows == 0 {
-        return Err(Error::NoRows { path: look.location });
+        return Err(BadRows::nothing_left(&look.report.bad_rows, look.location));
     }
     look.check_label();
     let mut has_time = options.time.is_some();
@@ -143,7 +143,14 @@ pub(super) fn guess(
         look.warn(at, &kind);
         let name = look.samples[at].name.clone();
         let flag = other_flag(&kind, &name);
-        look.report.guesses.push(Guess { column: name.clone(), kind: kind.name().to_owned(), why, flag });
+        let stray = look.stray(at, &kind).map(str::to_owned);
+        look.report.guesses.push(Guess {
+            column: name.clone(),
+            kind: kind.name().to_owned(),
+            why,
+            flag,
+            stray,
+        });
         schema.columns.push(FeatureColumn { name, kind });
     }
     schema.group = look.group.map(|at| look.samples[at].name.clone());
@@ -366,6 +373,14 @@ impl Look {
         (categorical, format!("{what}, {different} different"))
     }
 
+    /// Returns the first text of a column that is nearly always a number, where the text made categories of it.
+    fn stray(&self, at: usize, kind: &ColumnKind) -> Option<&str> {
+        let sample = &self.samples[at];
+        let mostly = sample.numbers < sample.filled && sample.numbers * 10 >= sample.filled * 9;
+        let guessed = matches!(kind, ColumnKind::Categorical(_)) && self.named[at].is_none();
+        sample.first_text.as_deref().filter(|_| mostly && guessed)
+    }
+
     /// Says what looks wrong with a column that was taken for `kind`.
     fn warn(&mut self, at: usize, kind: &ColumnKind) {
         let sample = &self.samples[at];
@@ -384,10 +399,7 @@ impl Look {
         {
             found.push(format!("predicts the label almost without error: if it is not known before the label is, leave it out with --ignore {name}"));
         }
-        let mostly = sample.numbers < sample.filled && sample.numbers * 10 >= sample.filled * 9;
-        if let (ColumnKind::Categorical(_), None, true, Some(text)) =
-            (kind, self.named[at], mostly, &sample.first_text)
-        {
+        if let Some(text) = self.stray(at, kind) {
             found.push(format!("is nearly always a number, but also `{text}`: if that means a missing one, add it to --missing"));
         }
         let warnings = found.into_iter().map(|what| SchemaWarning { column: name.clone(), what });

@@ -30,6 +30,9 @@ pub struct Guess {
     pub why: String,
     /// The flag that makes something else of it.
     pub flag: String,
+    /// The first text of a column that is nearly always a number, where it was taken for categories because of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stray: Option<String>,
 }
 
 /// Something that looks wrong with a column, or with all where `column` is empty.

@@ -117,6 +117,16 @@ impl ModelConfig {
         }
     }
 
+    /// Returns whether the model learns from how large values are; the others, from which are above 0.
+    pub fn weighs_values(&self) -> bool {
+        match self {
+            Self::Als(_) | Self::Svd(_) => true,
+            Self::ItemKnn(config) => !config.binary,
+            Self::MostPopular(config) => config.count == super::Count::Values,
+            _ => false,
+        }
+    }
+
     /// Lists everything that is wrong with the values, at once.
     ///
     /// # Errors
@@ -260,17 +270,31 @@ impl Problems {
         self.list.push(ConfigProblem { field, expected, got: got.to_string() });
     }
 
-    /// Adds one unless `value` is finite and above 0.
+    /// Adds one unless `value` is finite and above 0, as a 32-bit number too, which it is computed with.
     pub fn positive(&mut self, field: &'static str, value: f64) {
         if !(value > 0.0 && value.is_finite()) {
             self.add(field, "a number above 0", value);
+        } else if !(value as f32).is_normal() {
+            self.add(field, "from 1.2e-38 to 3.4e38", format_args!("{value:e}"));
         }
     }
 
-    /// Adds one unless `value` is finite and at least 0.
+    /// Adds one unless `value` is a step size that Adam can learn with: it moves each number by about that, so that beyond 1 nothing is left of
+    /// what was learned.
+    pub fn adam_step(&mut self, field: &'static str, value: f64) {
+        if value > 1.0 {
+            self.add(field, "above 0 and at most 1", format_args!("{value:?}"));
+        } else {
+            self.positive(field, value);
+        }
+    }
+
+    /// Adds one unless `value` is finite and at least 0, as a 32-bit number too, which it is computed with.
     pub fn not_negative(&mut self, field: &'static str, value: f64) {
         if !(value >= 0.0 && value.is_finite()) {
             self.add(field, "a number of at least 0", value);
+        } else if !(value as f32).is_finite() {
+            self.add(field, "at most 3.4e38", format_args!("{value:e}"));
         }
     }
 

@@ -176,7 +176,7 @@ impl MfConfig {
         if self.loss == MfLoss::Contrastive && self.similarity == Similarity::Dot {
             problems.add("similarity", "cosine when loss is contrastive", "dot");
         }
-        problems.positive("learning_rate", self.learning_rate);
+        problems.adam_step("learning_rate", self.learning_rate);
         problems.not_negative("regularization", self.regularization);
         problems.at_least_one("batch_size", self.batch_size);
         // A batch has candidates of its own where it is a softmax over it.

@@ -121,7 +121,7 @@ impl NeuMfConfig {
             problems.add("hidden", "at least one width", "none");
         }
         problems.share("dropout", self.dropout);
-        problems.positive("learning_rate", self.learning_rate);
+        problems.adam_step("learning_rate", self.learning_rate);
         problems.not_negative("regularization", self.regularization);
         problems.at_least_one("batch_size", self.batch_size);
         problems.dimension("n_negatives", self.n_negatives);

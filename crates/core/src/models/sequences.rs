@@ -159,7 +159,7 @@ impl SequenceSettings {
             problems.add("gbce_calibration", "from 0 to 1", self.gbce_calibration);
         }
         problems.share("dropout", self.dropout);
-        problems.positive("learning_rate", self.learning_rate);
+        problems.adam_step("learning_rate", self.learning_rate);
         problems.at_least_one("batch_size", self.batch_size);
         problems.at_least_one("iterations", self.iterations);
         problems.positive("init_scale", self.init_scale);

@@ -143,7 +143,7 @@ impl TwoTowerConfig {
         problems.share("dropout", self.dropout);
         problems.share("id_dropout", self.id_dropout);
         problems.positive("temperature", self.temperature);
-        problems.positive("learning_rate", self.learning_rate);
+        problems.adam_step("learning_rate", self.learning_rate);
         problems.not_negative("regularization", self.regularization);
         problems.at_least_one("batch_size", self.batch_size);
         for (field, n) in [("n_negatives", self.n_negatives), ("hard_negatives", self.hard_negatives)] {

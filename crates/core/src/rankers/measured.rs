@@ -78,7 +78,7 @@ impl Measuring {
             if all > 0.0 { (ones / all) as f32 } else { 0.0 }
         };
         let scores = self.labels.iter().map(|labels| vec![share(labels); labels.len()]).collect();
-        Self { scores, groups: Vec::new(), ..self.clone() }.finish()
+        Self { scores, ..self.clone() }.finish()
     }
 
     /// Cuts the rows into at most `n` groups of as many rows by the score for label `label`, the lowest first; equal scores are not parted.

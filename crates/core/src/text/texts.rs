@@ -270,7 +270,7 @@ pub fn read_texts(
     }
     all.files.dedup_by(|b, a| a.1 == b.1);
     match all.texts.is_empty() {
-        true => Err(Error::NoRows { path: paths.join(", ") }),
+        true => Err(BadRows::nothing_left(&reader.bad, paths.join(", "))),
         false => Ok((all, reader.bad)),
     }
 }

@@ -37,7 +37,7 @@ use crate::{EpochRecord, Error, Result};
 pub struct CheckpointOptions {
     /// A model directory of their own.
     pub folder: PathBuf,
-    /// After so many steps, counted from the first of training.
+    /// After so many steps, counted from the first of training; of models that learn epoch by epoch, after so many epochs.
     pub every_steps: Option<u64>,
     /// When so much time has passed.
     pub every: Option<Duration>,
@@ -76,6 +76,9 @@ pub struct Position {
     pub patience: Option<u32>,
     /// What the numbers above are counted in.
     pub counted: Counted,
+    /// The fingerprint of the interactions that are learned from; of rows there is none.
+    #[serde(default)]
+    pub data: String,
 }
 
 /// What a place in the data means.
@@ -93,6 +96,19 @@ impl Position {
     pub(super) fn start(samples: u64, options: &DescentOptions) -> Self {
         let counted = Counted { samples, batch_size: options.batch_size as u64, seed: options.seed };
         Self { counted, metric: options.metric.clone(), patience: options.patience, ..Self::default() }
+    }
+
+    /// Returns what a checkpoint says of itself, `about` being what is said of its model.
+    pub(crate) fn described(&self, about: &Config) -> Result<(Config, Vec<Epoch>)> {
+        let mut position = self.clone();
+        for record in &mut position.done {
+            // JSON has no word for what is not a number; such a metric is no record's best either.
+            record.metrics.retain(|_, value| value.is_finite());
+        }
+        position.best = position.best.filter(|(_, score)| score.is_finite());
+        let epochs = position.done.iter().map(Epoch::from).collect();
+        let progress = serde_json::to_value(&position).map_err(std::io::Error::from);
+        Ok((Config { progress: progress.map_err(recmill_core::Error::from)?, ..about.clone() }, epochs))
     }
 
     /// Returns the epoch that is under way, from 1.
@@ -137,7 +153,7 @@ impl Checkpoint {
     }
 
     /// Returns the state of the learner in memory of its own.
-    fn state(&self) -> Result<Parameters> {
+    pub(crate) fn state(&self) -> Result<Parameters> {
         let mut state = Parameters::default();
         for (name, parameter) in self.directory.parameters()?.iter() {
             let what = "a checkpoint";
@@ -223,16 +239,7 @@ impl<'a> Writer<'a> {
     }
 
     fn write_state(&self, state: &Parameters, position: &Position) -> Result<PathBuf> {
-        let mut position = position.clone();
-        for record in &mut position.done {
-            // JSON has no word for what is not a number; such a metric is no record's best either.
-            record.metrics.retain(|_, value| value.is_finite());
-        }
-        position.best = position.best.filter(|(_, score)| score.is_finite());
-        let epochs: Vec<Epoch> = position.done.iter().map(Epoch::from).collect();
-        let progress = serde_json::to_value(&position).map_err(std::io::Error::from);
-        let about =
-            Config { progress: progress.map_err(recmill_core::Error::from)?, ..self.options.about.clone() };
+        let (about, epochs) = position.described(&self.options.about)?;
         let saved = Saved::ranker(&about, self.features, state, &epochs);
         Ok(directory::save_on(&self.options.disk, &self.options.folder, &saved, self.options.keep)?)
     }

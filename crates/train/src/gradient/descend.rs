@@ -14,7 +14,7 @@ use super::{
     loader::load_ahead,
     order::Order,
 };
-use crate::{Ended, EpochRecord, Error, Progress, Result};
+use crate::{Ended, EpochRecord, Error, Progress, Result, memory::peak_bytes};
 
 /// What differs between models that learn by gradients.
 pub trait Task: Sync {
@@ -231,6 +231,7 @@ pub fn descend<T: Task, L: Learn<T>>(
                 learner.keep()?;
             }
         }
+        record.peak_memory_bytes = peak_bytes();
         progress.epoch(&record);
         at.done.push(record);
         (at.batches, at.loss, at.seconds) = (0, 0.0, 0.0);

@@ -10,17 +10,17 @@ use recmill_core::{
     },
     features::Described,
     models::{Tower, TowerNetwork, TowerRows, TwoTowerConfig, numeric_of, put_tower, vectors_of},
-    rankers::DenseOptimizer,
 };
 use recmill_kernels::{
-    Bags, Device, SparseOptimizer, SparseStep, Table,
+    Bags, Device, SparseStep, Table,
     philox::{Draws, unit},
 };
 
 use crate::{
     Error, Result,
     factors::{Normal, Stream, take_over},
-    gradient::{DenseGradients, DenseSteps, TableSteps},
+    gradient::DenseGradients,
+    learned::{LearnedNetwork, LearnedTable},
 };
 
 /// The streams that say whose id is taken for unknown, one an epoch; those of items begin where those of users end.
@@ -51,10 +51,8 @@ pub(super) struct SideLearner<'a, B: DeviceBackend> {
     known: Vec<bool>,
     seed: u64,
     rows: TowerRows,
-    pub(super) table: Table,
-    steps: TableSteps,
-    network: TowerNetwork<Autodiff<B>>,
-    dense: DenseSteps<B>,
+    pub(super) embedding: LearnedTable,
+    network: LearnedNetwork<B, TowerNetwork<Autodiff<B>>>,
 }
 
 impl<'a, B: DeviceBackend> SideLearner<'a, B> {
@@ -80,18 +78,15 @@ impl<'a, B: DeviceBackend> SideLearner<'a, B> {
         let (dim, scale) = (config.factors, config.init_scale);
         let drawn = Normal { rows: rows.total(known.len()) as usize, dim, scale, seed, stream };
         let table = drawn.on(device, what)?;
-        let optimizer = SparseOptimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
         Ok(Self {
-            steps: TableSteps::new(optimizer, &table)?,
-            network: TowerNetwork::new(config, &rows, side, initial),
-            dense: DenseSteps::new(DenseOptimizer::Adam, 0.0, 0.0),
+            network: LearnedNetwork::new(TowerNetwork::new(config, &rows, side, initial)),
             config,
             side,
             described,
             known,
             seed,
             rows,
-            table,
+            embedding: LearnedTable::new(table)?,
         })
     }
 
@@ -104,13 +99,13 @@ impl<'a, B: DeviceBackend> SideLearner<'a, B> {
         let ids = indices.iter().zip(at.samples);
         let ids = ids.map(|(&index, &sample)| if unknown(sample) { 0 } else { index + 1 }).collect();
         let batch = self.rows.batch(self.described, indices, ids);
-        let lookup = self.rows.look_up(&self.table, &batch)?;
+        let lookup = self.rows.look_up(&self.embedding.table, &batch)?;
         let embedded = matrix_of::<B>(lookup.values, lookup.bags.width())?;
         let numeric = numeric_of(&batch, &embedded.device());
         let leaf = Tensor::<Autodiff<B>, 2>::from_inner(embedded).require_grad();
         let dropout = Dropout { seed: self.seed, epoch: at.epoch, samples: at.samples.to_vec() };
         let training = InTraining::new(dropout);
-        let vectors = self.network.forward(leaf.clone(), numeric, Some(&training));
+        let vectors = self.network.network.forward(leaf.clone(), numeric, Some(&training));
         Ok(Pass { bags: lookup.bags, leaf, vectors })
     }
 
@@ -118,12 +113,12 @@ impl<'a, B: DeviceBackend> SideLearner<'a, B> {
     pub(super) fn step(&mut self, pass: Pass<B>, gradient: Tensor<B, 2>) -> Result<()> {
         let Pass { bags, leaf, vectors } = pass;
         let gradients = (vectors * Tensor::from_inner(gradient)).sum().backward();
-        let of_network = DenseGradients::of(&self.network, &gradients);
-        self.network = self.dense.step(self.network.clone(), of_network, self.config.learning_rate);
+        let of_network = DenseGradients::of(&self.network.network, &gradients);
+        self.network.step(of_network, self.config.learning_rate);
         let Some(of_leaf) = leaf.grad(&gradients) else { return Ok(()) };
         let (learning_rate, l2) = (self.config.learning_rate as f32, self.config.regularization as f32);
         let step = SparseStep { learning_rate, l2, seed: self.seed };
-        self.steps.step(&mut self.table, &bags, &bags.segment(0)?, &buffer_of(of_leaf)?, &step)
+        self.embedding.step(&bags, &bags.segment(0)?, &buffer_of(of_leaf)?, &step)
     }
 
     /// Returns the vectors of all users, or items, on the CPU. One that nothing was learned from is placed as a new one is.
@@ -131,13 +126,13 @@ impl<'a, B: DeviceBackend> SideLearner<'a, B> {
         let own = |&known: &bool| known || self.described.is_none();
         let ids: Vec<u32> =
             self.known.iter().zip(1..).map(|(known, id)| if own(known) { id } else { 0 }).collect();
-        let network = self.network.valid();
-        Ok(vectors_of(self.config, (&self.rows, &self.table, &network), self.described, &ids)?)
+        let network = self.network.network.valid();
+        Ok(vectors_of(self.config, (&self.rows, &self.embedding.table, &network), self.described, &ids)?)
     }
 
     /// Gives the tower to `parameters`, with `table` for its own.
     pub(super) fn put(&self, table: Table, parameters: &mut Parameters) -> Result<()> {
-        Ok(put_tower(self.side, &self.rows, table, &self.network.valid(), parameters)?)
+        Ok(put_tower(self.side, &self.rows, table, &self.network.network.valid(), parameters)?)
     }
 
     /// Goes back, or on, to the tower of an earlier model.
@@ -166,10 +161,24 @@ impl<'a, B: DeviceBackend> SideLearner<'a, B> {
             };
             return Err(Error::Start { what, expected: columns(&self.rows), got: columns(tower.rows()) });
         }
-        take_over(&mut self.table, tower.embedding(), "embeddings")?;
+        take_over(&mut self.embedding.table, tower.embedding(), "embeddings")?;
         let mut dense = Parameters::default();
         put_parameters(tower.network(), &mut dense)?;
-        self.network = load_parameters(self.network.clone(), &mut dense)?;
+        self.network.network = load_parameters(self.network.network.clone(), &mut dense)?;
         Ok(())
+    }
+
+    /// As [`crate::Learner::take_state`].
+    pub(super) fn take_state(&mut self) -> Result<Parameters> {
+        let mut state = Parameters::default();
+        state.extend_prefixed("embedding_", self.embedding.take_state()?);
+        state.extend_prefixed("network_", self.network.take_state()?);
+        Ok(state)
+    }
+
+    /// As [`crate::Learner::put_state`].
+    pub(super) fn put_state(&mut self, mut state: Parameters, device: &B::Device) -> Result<()> {
+        self.embedding.put_state(state.take_prefixed("embedding_"))?;
+        self.network.put_state(state.take_prefixed("network_"), device)
     }
 }
