@@ -8,6 +8,7 @@ mod failure;
 mod feature_flags;
 mod interrupt;
 mod model;
+mod newcomers;
 mod output;
 mod progress;
 mod ranking;

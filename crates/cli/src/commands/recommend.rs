@@ -3,15 +3,14 @@
 use std::{io::Write, path::PathBuf, sync::Arc, time::Instant};
 
 use clap::{ArgGroup, Args};
-use recmill_core::{
-    Answer, AnswerSource, Ask, AskWorkspace, Side, Who, data::OnBadRow, directory::replace_file,
-};
+use recmill_core::{Answer, AnswerSource, Ask, AskWorkspace, Who, directory::replace_file};
 use serde::Serialize;
 
 use crate::{
     device_flag::DeviceFlag,
     failure::{Failure, Result},
     model::{Model, fallback},
+    newcomers::Newcomers,
     output::{self, Out, count, counted, note, seconds},
     progress::Bar,
     user_lists::{ListFormat, ListOutput, ListWriter, UserFile, UserList},
@@ -44,15 +43,8 @@ pub(crate) struct Recommend {
     /// Items that the user has had, instead of what the model has of them; for users that came after training.
     #[arg(long, value_name = "ID,ID,...", value_delimiter = ',')]
     history_items: Vec<String>,
-    /// Columns of users that came after training, as training's --users: they are answered from these alone, by models that learned from such.
-    #[arg(long, value_name = "FILE")]
-    users: Option<String>,
-    /// Columns of items that came after training, as training's --items: they are found beside the known ones.
-    #[arg(long, value_name = "FILE")]
-    items: Option<String>,
-    /// What a bad row of --users or --items does: fail ends with an error, skip leaves it out and counts it.
-    #[arg(long, value_name = "fail|skip", default_value_t = OnBadRow::Fail)]
-    on_bad_row: OnBadRow,
+    #[command(flatten)]
+    newcomers: Newcomers,
     /// Items a list has, at most.
     #[arg(long, short, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
@@ -87,11 +79,7 @@ impl Recommend {
             return Err(Failure::usage("--history-items is one history and --user is several users"));
         }
         let mut model = Model::open(&self.model)?;
-        for (side, file) in [(Side::Users, &self.users), (Side::Items, &self.items)] {
-            if let Some(file) = file {
-                model.add(side, file, self.on_bad_row)?;
-            }
-        }
+        self.newcomers.join(&mut model)?;
         let many = self.users_file.is_some() || self.all_users;
         // A few lists are there before a GPU has been opened.
         let device = if many { self.device } else { self.device.or_cpu() };
@@ -184,8 +172,11 @@ impl Recommend {
         if answer.source == AnswerSource::MostPopular {
             match user {
                 Some(user) if self.history_items.is_empty() => {
-                    let new =
-                        self.users.as_ref().map(|file| format!(", and {file} has no good row of theirs"));
+                    let new = self
+                        .newcomers
+                        .users
+                        .as_ref()
+                        .map(|file| format!(", and {file} has no good row of theirs"));
                     note!(
                         "the model does not know the user `{user}`{}: these are the most popular items",
                         new.unwrap_or_default()

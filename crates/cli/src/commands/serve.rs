@@ -10,6 +10,7 @@ use crate::{
     failure::{Failure, Result},
     interrupt,
     model::Model,
+    newcomers::Newcomers,
     output::{counted, note},
 };
 
@@ -22,6 +23,8 @@ use crate::{
 pub(crate) struct Serve {
     /// Model directory, or one of its versions such as model/versions/7.
     model: PathBuf,
+    #[command(flatten)]
+    newcomers: Newcomers,
     /// Address and port to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", env = "RECMILL_BIND")]
     bind: SocketAddr,
@@ -54,6 +57,7 @@ impl Serve {
             .hint("put a proxy that checks keys before --bind 127.0.0.1:8080, or say --insecure"));
         }
         let mut model = Model::open(&self.model)?;
+        self.newcomers.join(&mut model)?;
         model.score_on(self.device, "serving")?;
         let (kind, version) = (model.kind().to_owned(), model.directory.version().to_owned());
         let data = model.directory.manifest().data.clone();

@@ -8,6 +8,7 @@ mod neumf;
 mod rankers;
 mod report;
 mod resume;
+mod running;
 mod schema;
 mod screen;
 mod sequences;

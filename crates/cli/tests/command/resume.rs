@@ -1,11 +1,10 @@
-//! Training of a ranker that is killed, and goes on.
+//! Training that is killed, and goes on.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::Stdio,
+use crate::{
+    rankers::assert_measured,
+    running::{start, wait_for},
+    screen::Folder,
 };
-
-use crate::{rankers::assert_measured, screen::Folder};
 
 const TRAIN: &str = "train deepfm rows.csv --label clicked --ignore bought --batch-size 32 --seed 7";
 const TINY: &str = "--hidden 8 --embedding-dim 4 --epochs 3 --learning-rate 0.05 --dropout 0.2";
@@ -25,15 +24,9 @@ fn a_training_that_is_killed_goes_on_to_the_same_model() {
     let expected = learned(&folder, "whole");
     for (at, steps) in [1, 2, 5, 11, 12, 13, 30].into_iter().enumerate() {
         let (model, checkpoints) = (format!("model{at}"), format!("model{at}.checkpoints"));
-        let mut child = folder
-            .command(&format!("{TRAIN} {TINY} {choice} --out {model} --checkpoint-steps 1"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let wanted = format!("checkpoint after {steps} steps");
-        assert!(lines.any(|line| line.unwrap().contains(&wanted)), "never wrote the {wanted}");
+        let (mut child, mut lines) =
+            start(&folder, &format!("{TRAIN} {TINY} {choice} --out {model} --checkpoint-steps 1"));
+        wait_for(&mut lines, &format!("checkpoint after {steps} steps"));
         child.kill().unwrap();
         assert!(!child.wait().unwrap().success());
         assert!(!folder.at(&model).exists());
@@ -104,14 +97,9 @@ fn a_training_by_epochs_that_is_killed_goes_on_to_the_same_model() {
         };
         let expected = file(&format!("{model}-whole"));
         let (out, checkpoints) = (format!("{model}-killed"), format!("{model}-killed.checkpoints"));
-        let mut child = folder
-            .command(&format!("{train} {validated} --out {out} --checkpoint-epochs 1"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().contains("checkpoint after 7 epochs")), "{model}");
+        let (mut child, mut lines) =
+            start(&folder, &format!("{train} {validated} --out {out} --checkpoint-epochs 1"));
+        wait_for(&mut lines, "checkpoint after 7 epochs");
         child.kill().unwrap();
         assert!(!child.wait().unwrap().success());
         // A checkpoint is a model that answers.

@@ -1,25 +1,11 @@
 //! Ctrl-C and SIGTERM, sent to the command as a shell would.
 
-use std::{
-    io::{BufRead, BufReader, Lines, Read, Write},
-    net::TcpStream,
-    process::{Child, ChildStderr, Command, Stdio},
+use std::process::{Child, Command};
+
+use crate::{
+    running::{get, start, wait_for},
+    screen::Folder,
 };
-
-use crate::screen::Folder;
-
-fn start(folder: &Folder, arguments: &str) -> (Child, Lines<BufReader<ChildStderr>>) {
-    let mut child = folder.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    (child, lines)
-}
-
-fn wait_for(lines: &mut Lines<BufReader<ChildStderr>>, wanted: &str) -> String {
-    lines
-        .map(Result::unwrap)
-        .find(|line| line.contains(wanted))
-        .unwrap_or_else(|| panic!("never said `{wanted}`"))
-}
 
 fn send(signal: &str, child: &Child) {
     assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
@@ -69,11 +55,7 @@ fn a_server_answers_until_it_is_told_to_stop() {
         let (mut child, mut lines) = start(&folder, "serve model --bind 127.0.0.1:0 --drain-grace 0");
         let told = wait_for(&mut lines, "listening on http://");
         let address = told.rsplit("http://").next().unwrap();
-        let mut stream = TcpStream::connect(address).unwrap();
-        write!(stream, "GET /recommend?user_id=u1&k=2 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-            .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        let answer = get(address, "/recommend?user_id=u1&k=2");
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"model_version\":\"1\""), "{answer}");
         send(signal, &child);
         wait_for(&mut lines, "stopped");

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use crate::screen::{Folder, assert_screen, filters};
+use crate::{
+    running::{get, start, wait_for},
+    screen::{Folder, assert_screen, filters},
+};
 
 const TINY: &str =
     "--factors 8 --batch-size 64 --n-negatives 8 --learning-rate 0.01 --id-dropout 0.3 --device cpu";
@@ -80,6 +83,16 @@ fn new_users_are_answered_and_new_items_found_by_their_columns() {
     assert_eq!(lists.lines().count(), 5, "{lists}");
     let found = folder.succeeds(&format!("recommend {both} --user ann --k 26 --where year=1991"));
     assert!(found.contains("First night") && !found.contains("Second night"), "{found}");
+    // So does a server.
+    let (mut child, mut lines) = start(&folder, &format!("serve {both} --bind 127.0.0.1:0 --drain-grace 0"));
+    let told = wait_for(&mut lines, "listening on http://");
+    let served = get(told.rsplit("http://").next().unwrap(), "/recommend?user_id=ann&k=26");
+    for id in list(&folder, &format!("{both} --user ann --k 26")) {
+        assert!(served.contains(&format!("\"item_id\":\"{id}\"")), "{id}: {served}");
+    }
+    assert!(served.contains("\"f0\"") && !served.contains("fallback"), "{served}");
+    child.kill().unwrap();
+    child.wait().unwrap();
     // Going on makes of columns what was made of them before.
     folder.succeeds(&format!(
         "train two-tower events.csv --from model --out model --holdout 0 {TINY} --iterations 1"

@@ -107,7 +107,7 @@ impl Default for BprConfig {
             factors: 256,
             learning_rate: 0.05,
             regularization: 0.005,
-            iterations: 80,
+            iterations: 320,
             negatives: Negatives::Popularity,
             negatives_exponent: 0.5,
             optimizer: Optimizer::Adagrad,

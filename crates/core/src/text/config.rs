@@ -49,6 +49,10 @@ pub struct TextConfig {
     /// Lambda: how strongly large weights are punished, in each step.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().regularization))]
     pub regularization: f64,
+    /// How far rare classes are made up for: a text of a class with n of N texts counts in proportion to (N / n) to this power. 0 counts all texts
+    /// alike, 1 all classes.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().class_balance))]
+    pub class_balance: f64,
     /// Share of a text's n-grams that are left out at random in training.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().dropout))]
     pub dropout: f64,
@@ -80,6 +84,7 @@ impl Default for TextConfig {
             learning_rate: 0.2,
             optimizer: TableOptimizer::Adagrad,
             regularization: 0.0,
+            class_balance: 0.5,
             dropout: 0.0,
             out_of_scope: "oos".to_owned(),
             threshold: None,
@@ -147,6 +152,9 @@ impl TextConfig {
         }
         problems.positive("learning_rate", self.learning_rate);
         problems.not_negative("regularization", self.regularization);
+        if !(0.0..=1.0).contains(&self.class_balance) {
+            problems.add("class_balance", "from 0 to 1", self.class_balance);
+        }
         problems.share("dropout", self.dropout);
         if let Some(threshold) = self.threshold.filter(|threshold| !(0.0..=1.0).contains(threshold)) {
             problems.add("threshold", "from 0 to 1", threshold);
@@ -160,8 +168,12 @@ impl TextConfig {
             true => format!(" + {} / 2 x the squares of the rows that a batch touches", self.regularization),
             false => String::new(),
         };
+        let weighed = match self.class_balance > 0.0 {
+            true => format!(", weighed by (N / n_class)^{} over its mean,", self.class_balance),
+            false => String::new(),
+        };
         format!(
-            "minimise the mean of -ln softmax(z)_class{l2}; z = b + sum of the rows of the text's n-grams, weighted by {}; of a text \
+            "minimise the mean of -ln softmax(z)_class{weighed}{l2}; z = b + sum of the rows of the text's n-grams, weighted by {}; of a text \
              labelled `{}` the mean of -ln softmax(z)_c over all classes c",
             if self.idf { "idf over its length" } else { "one over the root of their number" },
             self.out_of_scope
@@ -191,6 +203,7 @@ mod tests {
             buckets: 0,
             batch_size: 0,
             learning_rate: f64::NAN,
+            class_balance: 1.5,
             dropout: 1.0,
             threshold: Some(1.5),
             ..TextConfig::default()
@@ -202,6 +215,7 @@ mod tests {
             "buckets",
             "batch_size",
             "learning_rate",
+            "class_balance",
             "dropout",
             "threshold",
         ] {

@@ -1,8 +1,9 @@
 //! The text classifier as a task of the loop: the batch is bags of n-grams, the loss is that of a softmax.
 //!
 //! ```text
-//! loss = 1 / n Σ_texts -ln p_class              p = softmax(z);   of a text out of scope  -1 / K Σ_c ln p_c
-//! ∂loss/∂z_c = (p_c - y_c) / n                  y: 1 for the class and 0 otherwise;  1 / K for each out of scope
+//! loss = 1 / n Σ_texts -w ln p_class            p = softmax(z);   of a text out of scope  -1 / K Σ_c ln p_c
+//! ∂loss/∂z_c = w (p_c - y_c) / n                y: 1 for the class and 0 otherwise;  1 / K for each out of scope
+//! w of a class with m texts ~ m^-class_balance  of mean 1 over the texts of classes;  1 out of scope
 //! ```
 //! The rows of a batch's n-grams are stepped by the configuration's optimizer ([`TableSteps`]), the biases by Adagrad. The derivative is
 //! computed here, from scores that have been read back, so that a value that is not finite is found with its text before
@@ -109,11 +110,13 @@ impl TextTraining<'_> {
         if rows.n_rows() == 0 {
             return Err(Error::NoData { what: "n-grams that are in as many texts as min_texts asks for" });
         }
+        let targets = self.targets(&names, self.train);
         let task = TextTask {
             rows: &rows,
             config: self.config,
             texts: self.train,
-            targets: self.targets(&names, self.train),
+            class_weights: class_weights(&targets, names.len(), self.config.class_balance),
+            targets,
             dropout: philox::Draws::new(self.seed, DROPOUT),
         };
         let mut learner = TextLearner::new(self, &rows, &names)?;
@@ -162,12 +165,27 @@ enum Target {
     Unknown,
 }
 
+/// Returns how much a text of each class counts.
+fn class_weights(targets: &[Target], n_classes: usize, balance: f64) -> Vec<f64> {
+    let mut n = vec![0u64; n_classes];
+    for target in targets {
+        if let Target::Class(class) = target {
+            n[*class as usize] += 1;
+        }
+    }
+    let weights: Vec<f64> = n.iter().map(|&n| (n.max(1) as f64).powf(-balance)).collect();
+    let sum: f64 = n.iter().zip(&weights).map(|(&n, weight)| n as f64 * weight).sum();
+    let mean = sum / n.iter().sum::<u64>().max(1) as f64;
+    weights.into_iter().map(|weight| weight / mean).collect()
+}
+
 /// Texts to learn from.
 struct TextTask<'a> {
     rows: &'a NGramRows,
     config: &'a TextConfig,
     texts: SomeTexts<'a>,
     targets: Vec<Target>,
+    class_weights: Vec<f64>,
     dropout: philox::Draws,
 }
 
@@ -177,6 +195,8 @@ struct TextBatch {
     /// Which of the texts.
     samples: Vec<u64>,
     targets: Vec<Target>,
+    /// How much each text counts.
+    weights: Vec<f64>,
     encoded: Encoded,
 }
 
@@ -191,11 +211,17 @@ impl Task for TextTask<'_> {
         batch.samples.clear();
         batch.samples.extend_from_slice(samples);
         batch.targets.clear();
+        batch.weights.clear();
         batch.encoded.clear();
         let mut ngrams = NGrams::new(self.config);
         let dropout = self.config.dropout as f32;
         for &sample in samples {
-            batch.targets.push(self.targets[sample as usize]);
+            let target = self.targets[sample as usize];
+            batch.targets.push(target);
+            batch.weights.push(match target {
+                Target::Class(class) => self.class_weights[class as usize],
+                Target::OutOfScope | Target::Unknown => 1.0,
+            });
             // A function of (seed, epoch, text, n-gram), never of the batch.
             let draws = self.dropout.nth_try(u64::from(epoch));
             let keep = |bucket: u32| {
@@ -292,24 +318,26 @@ impl<'a> TextLearner<'a> {
 ///
 /// # Shapes
 /// - `scores`: `[targets, n_classes]`, finite
-fn differentiate(scores: &mut [f32], targets: &[Target], n_classes: usize) -> f64 {
+/// - `weights`: `[targets]`
+fn differentiate(scores: &mut [f32], targets: &[Target], weights: &[f64], n_classes: usize) -> f64 {
     let n = targets.len() as f64;
     let share = 1.0 / n_classes as f64;
     let mut loss = 0.0;
-    for (row, target) in scores.chunks_exact_mut(n_classes).zip(targets) {
+    for ((row, target), weight) in scores.chunks_exact_mut(n_classes).zip(targets).zip(weights) {
         let most = f64::from(largest(row).1);
         let log_sum = row.iter().map(|&z| (f64::from(z) - most).exp()).sum::<f64>().ln() + most;
         let of_class = |z: f32| log_sum - f64::from(z);
-        loss += match *target {
-            Target::Class(class) => of_class(row[class as usize]),
-            Target::OutOfScope | Target::Unknown => row.iter().map(|&z| of_class(z)).sum::<f64>() * share,
-        };
+        loss += weight
+            * match *target {
+                Target::Class(class) => of_class(row[class as usize]),
+                Target::OutOfScope | Target::Unknown => row.iter().map(|&z| of_class(z)).sum::<f64>() * share,
+            };
         for (class, z) in row.iter_mut().enumerate() {
             let wanted = match *target {
                 Target::Class(wanted) => f64::from(u8::from(wanted as usize == class)),
                 Target::OutOfScope | Target::Unknown => share,
             };
-            *z = (((-of_class(*z)).exp() - wanted) / n) as f32;
+            *z = (weight * ((-of_class(*z)).exp() - wanted) / n) as f32;
         }
     }
     loss / n
@@ -326,7 +354,7 @@ impl Learn<TextTask<'_>> for TextLearner<'_> {
             let line = |text: usize| train.rows.line(train.row(batch.samples[text] as usize));
             return Err(not_finite(at, &scores, n_classes, line));
         }
-        let loss = differentiate(&mut scores, &batch.targets, n_classes);
+        let loss = differentiate(&mut scores, &batch.targets, &batch.weights, n_classes);
         let mut of_bias = vec![0.0f64; n_classes];
         for row in scores.chunks_exact(n_classes) {
             of_bias.iter_mut().zip(row).for_each(|(sum, &slope)| *sum += f64::from(slope));
@@ -385,22 +413,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn rare_classes_count_more_and_the_mean_text_counts_1() {
+        let targets =
+            [[Target::Class(0)].repeat(16), vec![Target::OutOfScope], [Target::Class(1)].repeat(4)].concat();
+        assert_eq!(class_weights(&targets, 2, 0.0), [1.0, 1.0]);
+        // By hand: 16 x 1/4 + 4 x 1/2 = 6, over 20 texts.
+        let half = class_weights(&targets, 2, 0.5);
+        assert!((half[0] - 0.25 / 0.3).abs() < 1e-12 && (half[1] - 0.5 / 0.3).abs() < 1e-12, "{half:?}");
+        let whole = class_weights(&targets, 2, 1.0);
+        assert!((16.0 * whole[0] - 4.0 * whole[1]).abs() < 1e-12, "{whole:?}");
+    }
+
+    #[test]
     fn derivatives_agree_with_finite_differences() {
         let targets = [Target::Class(2), Target::OutOfScope, Target::Class(0)];
         let scores: Vec<f32> = [0.3, -1.0, 2.5, 1.0, 0.0, -0.5, 4.0, 4.25, -3.0].to_vec();
         let mut slopes = scores.clone();
-        let loss = differentiate(&mut slopes, &targets, 3);
+        let weights = [1.5, 1.0, 0.25];
+        let loss = differentiate(&mut slopes, &targets, &weights, 3);
         // By hand: ln Σ e^z - z of the class.
         let of = |row: usize, z: f64| {
             scores[row * 3..][..3].iter().map(|&z| f64::from(z).exp()).sum::<f64>().ln() - z
         };
         let mean_z = (1.0 + 0.0 - 0.5) / 3.0;
-        assert!((loss - (of(0, 2.5) + of(1, mean_z) + of(2, 4.0)) / 3.0).abs() < 1e-12);
+        assert!((loss - (1.5 * of(0, 2.5) + of(1, mean_z) + 0.25 * of(2, 4.0)) / 3.0).abs() < 1e-12);
         for at in 0..scores.len() {
             let shifted = |by: f32| {
                 let mut scores = scores.clone();
                 scores[at] += by;
-                differentiate(&mut scores, &targets, 3)
+                differentiate(&mut scores, &targets, &weights, 3)
             };
             let numeric = (shifted(1.0 / 256.0) - shifted(-1.0 / 256.0)) * 128.0;
             assert!((f64::from(slopes[at]) - numeric).abs() < 1e-5, "{at}: {} for {numeric}", slopes[at]);

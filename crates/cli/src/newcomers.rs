@@ -1,0 +1,32 @@
+//! Users and items that came after training, which commands add to the model they ask.
+
+use clap::Args;
+use recmill_core::{Side, data::OnBadRow};
+
+use crate::{failure::Result, model::Model};
+
+/// Where they come from.
+#[derive(Args)]
+pub(crate) struct Newcomers {
+    /// Columns of users that came after training, as training's --users: they are answered from these alone, by models that learned from such.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) users: Option<String>,
+    /// Columns of items that came after training, as training's --items: they are found beside the known ones.
+    #[arg(long, value_name = "FILE")]
+    items: Option<String>,
+    /// What a bad row of --users or --items does: fail ends with an error, skip leaves it out and counts it.
+    #[arg(long, value_name = "fail|skip", default_value_t = OnBadRow::Fail)]
+    on_bad_row: OnBadRow,
+}
+
+impl Newcomers {
+    /// Adds them to `model`, and tells how many there are.
+    pub(crate) fn join(&self, model: &mut Model) -> Result<()> {
+        for (side, file) in [(Side::Users, &self.users), (Side::Items, &self.items)] {
+            if let Some(file) = file {
+                model.add(side, file, self.on_bad_row)?;
+            }
+        }
+        Ok(())
+    }
+}
