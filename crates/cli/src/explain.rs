@@ -76,6 +76,7 @@ impl From<Core> for Failure {
             Core::EmptyFile { .. } | Core::NoRows { .. } => {
                 Failure::failed(message).hint("is it the right file? a file of interactions begins like `user_id,item_id,rating`")
             }
+            Core::RepeatedFile { .. } => Failure::usage(message),
             Core::NoFiles { .. } => Failure::failed(message)
                 .hint("check the spelling; a pattern such as 'data/*.csv' must be quoted or match something"),
             Core::NotOurs { .. } => Failure::failed(message)

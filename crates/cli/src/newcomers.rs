@@ -20,6 +20,11 @@ pub(crate) struct Newcomers {
 }
 
 impl Newcomers {
+    /// Returns the files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
+        self.users.iter().chain(&self.items).map(String::as_str)
+    }
+
     /// Adds them to `model`, and tells how many there are.
     pub(crate) fn join(&self, model: &mut Model) -> Result<()> {
         for (side, file) in [(Side::Users, &self.users), (Side::Items, &self.items)] {

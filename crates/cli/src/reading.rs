@@ -1,6 +1,6 @@
 //! Reading interactions and attributes, and telling what was read.
 
-use std::{path::PathBuf, time::Instant};
+use std::{path::Path, time::Instant};
 
 use arrow::array::RecordBatch;
 use recmill_core::{
@@ -102,13 +102,15 @@ pub(crate) fn attributes(file: &str, ids: &IdMap, side: &str, flags: &ReadFlags)
     Ok(attributes.table().clone())
 }
 
-/// Refuses a file that is named twice, however it is spelled: its rows would count twice.
-pub(crate) fn each_once(what: &str, files: &[String]) -> Result<()> {
-    // What is no file of this machine, such as a URL, is as it is spelled.
-    let place = |file: &String| fs_err::canonicalize(file).unwrap_or_else(|_| file.into());
-    let places: Vec<PathBuf> = files.iter().map(place).collect();
-    match places.iter().enumerate().find(|(at, place)| places[..*at].contains(place)) {
-        Some((at, _)) => Err(Failure::usage(format!("{what}: {} is named twice", files[at]))),
+/// Refuses to write over a file that is read.
+pub(crate) fn not_an_input<'a>(
+    output: Option<&Path>,
+    mut inputs: impl Iterator<Item = &'a str>,
+) -> Result<()> {
+    let Some(output) = output.and_then(|output| fs_err::canonicalize(output).ok()) else { return Ok(()) };
+    match inputs.find(|input| fs_err::canonicalize(input).is_ok_and(|input| input == output)) {
+        Some(input) => Err(Failure::usage(format!("--output would replace {input}, which is read"))
+            .hint("name another file")),
         None => Ok(()),
     }
 }

@@ -186,6 +186,12 @@ pub enum Error {
         /// The name.
         path: String,
     },
+    /// A file is named twice, by its name or by a pattern or a directory that it is in.
+    #[error("{path}: the file is named twice, and its rows would count twice")]
+    RepeatedFile {
+        /// The file or URL.
+        path: String,
+    },
     /// An option names a column that the file does not have.
     #[error("{path}: no column `{column}` among `{known}`")]
     NoSuchColumn {

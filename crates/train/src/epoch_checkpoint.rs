@@ -22,7 +22,7 @@ use recmill_core::{
 use recmill_kernels::Device;
 
 use crate::{
-    EpochRecord, Error, Learner, Result,
+    EpochRecord, Error, Learner, Result, Training, Validation,
     fit::{Begun, Best},
     gradient::{Checkpoint, CheckpointOptions, Counted, Position},
 };
@@ -99,20 +99,33 @@ impl<'a> EpochWriter<'a> {
 
 impl Position {
     /// Describes a training of epochs before its first one.
-    pub(crate) fn of_epochs(data: &Dataset, seed: u64, metric: &str, patience: Option<u32>) -> Self {
-        let counted = Counted { samples: data.by_user().nnz() as u64, batch_size: 0, seed };
-        Self { counted, metric: metric.to_owned(), patience, data: data.fingerprint(), ..Self::default() }
+    pub(crate) fn of_epochs(training: &Training<'_>, validation: Option<&dyn Validation>) -> Self {
+        let data = training.data;
+        let counted = Counted { samples: data.by_user().nnz() as u64, batch_size: 0, seed: training.seed };
+        let mut fingerprint = data.fingerprint();
+        for described in [training.users, training.items].into_iter().flatten() {
+            fingerprint += &format!("-{}", described.fingerprint());
+        }
+        Self {
+            counted,
+            metric: validation.map_or_else(String::new, |validation| validation.metric().to_owned()),
+            valid: validation.map_or_else(String::new, Validation::fingerprint),
+            patience: training.patience,
+            data: fingerprint,
+            ..Self::default()
+        }
     }
 }
 
 impl Checkpoint {
-    /// Gives `learner` the state that was written, and returns what had been done; `begun` is what this training is of.
+    /// Gives `learner` the state that was written, and returns what had been done; `begun` is what this training of so many `epochs` is of.
     pub(crate) fn resume_epochs(
         &self,
         learner: &mut dyn Learner,
         config: &ModelConfig,
         data: &Dataset,
         begun: &Position,
+        epochs: u32,
     ) -> Result<Begun> {
         let position = &self.position;
         let number = |n: u64| n.to_string();
@@ -121,10 +134,15 @@ impl Checkpoint {
             ("seed", number(position.counted.seed), number(begun.counted.seed)),
             ("the hash of the data to learn from", position.data.clone(), begun.data.clone()),
             ("the metric of the best epoch", position.metric.clone(), begun.metric.clone()),
+            ("the hash of what is validated on", position.valid.clone(), begun.valid.clone()),
         ] {
             if got != expected {
                 return Err(Error::Resume { what, expected, got });
             }
+        }
+        if position.done.len() as u32 > epochs {
+            let (expected, got) = (number(epochs.into()), number(position.done.len() as u64));
+            return Err(Error::Resume { what: "epochs", expected, got });
         }
         let mut parameters = self.state()?;
         learner.put_state(parameters.take_prefixed(STATE))?;

@@ -39,6 +39,11 @@ pub trait Validation {
         false
     }
 
+    /// Returns a hash of what is measured on, so that a training that goes on is measured on the same; empty where there is none.
+    fn fingerprint(&self) -> String {
+        String::new()
+    }
+
     /// Returns all metrics of `model` by name.
     ///
     /// # Errors

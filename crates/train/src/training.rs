@@ -117,16 +117,17 @@ impl<'a> Training<'a> {
         progress.planned(&plan);
         plan.check()?;
         let mut learner = self.learner()?;
+        let begun = (self.checkpoints.is_some() || self.resume.is_some())
+            .then(|| Position::of_epochs(&self, validation.as_deref()));
         if let Some(start) = self.start {
             learner.restore(start)?;
         }
         let options = FitOptions { epochs: plan.epochs, patience: self.patience, loss: self.loss };
         let mut course = Course { options: &options, begun: Begun::default(), writer: None };
-        if self.checkpoints.is_some() || self.resume.is_some() {
-            let metric = validation.as_ref().map_or("", |validation| validation.metric());
-            let begun = Position::of_epochs(self.data, self.seed, metric, self.patience);
+        if let Some(begun) = begun {
             if let Some(checkpoint) = self.resume {
-                course.begun = checkpoint.resume_epochs(&mut *learner, self.config, self.data, &begun)?;
+                let (config, epochs) = (self.config, plan.epochs);
+                course.begun = checkpoint.resume_epochs(&mut *learner, config, self.data, &begun, epochs)?;
             }
             course.writer = self.checkpoints.map(|to| EpochWriter::new(to, begun));
         }

@@ -47,6 +47,11 @@ impl Validation for HeldOut<'_> {
         matches!(self.metric.as_str(), "rmse" | "mae")
     }
 
+    fn fingerprint(&self) -> String {
+        let candidates = self.candidates.map(|candidates| format!("-{}", candidates.fingerprint()));
+        self.test.fingerprint() + &candidates.unwrap_or_default()
+    }
+
     fn measure(&mut self, model: &dyn Retriever) -> Result<BTreeMap<String, f64>> {
         let audience = Audience { retriever: model, learnt: self.data, given: None };
         let resolve = Resolve { users: &self.data.users, items: &self.data.items, given_users: None };

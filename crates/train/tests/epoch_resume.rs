@@ -1,4 +1,5 @@
 //! A model that learns epoch by epoch, interrupted and gone on with, ends as one that was not interrupted.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod examples;
 
@@ -68,8 +69,10 @@ fn with_iterations(config: &ModelConfig, n: u32) -> Option<ModelConfig> {
     Some(serde_json::from_value(json).unwrap())
 }
 
-/// What training has come to, but for the seconds that it took.
-fn outcome(trained: Trained) -> (Vec<(String, Vec<u8>)>, Vec<EpochRecord>, u32) {
+/// What training has come to, but for the seconds that it took: parameters, epochs, and which was kept.
+type Outcome = (Vec<(String, Vec<u8>)>, Vec<EpochRecord>, u32);
+
+fn outcome(trained: Trained) -> Outcome {
     let epochs = trained.epochs.into_iter().map(|record| EpochRecord {
         epoch: record.epoch,
         loss: record.loss,

@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::{
     arguments::Given,
+    commands::train_flags::TrainingFlags,
     failure::{Failure, Result},
     output::{count, counted, note, warning},
 };
@@ -76,16 +77,28 @@ pub(super) const MAY_CHANGE: [&str; 10] = [
 impl CheckpointFlags {
     /// Refuses flags that contradict each other.
     pub(super) fn check(&self, every: Every, given: &Given, out: Option<&Path>) -> Result<()> {
-        if self.checkpoints.is_some() && self.checkpoints.as_deref() == out {
-            return Err(Failure::usage("--checkpoints and --out must be two directories")
-                .hint("leave --checkpoints out, and they go beside the model"));
+        if let Some(out) = out {
+            let model = place(out);
+            let resumed = self.resume.as_deref().map(|folder| ("--resume", folder.to_owned()));
+            let written = self.are_written(every).then(|| ("--checkpoints", self.folder(out)));
+            for (flag, folder) in resumed.into_iter().chain(written) {
+                let folder = place(&folder);
+                if folder.starts_with(&model) || model.starts_with(&folder) {
+                    return Err(Failure::usage(format!(
+                        "{flag} and --out must be two directories, none within the other"
+                    ))
+                    .hint("without --checkpoints they go beside the model"));
+                }
+            }
         }
         if every.n == Some(0) {
             return Err(Failure::usage(format!("--checkpoint-{}s must be at least 1, not `0`", every.what)));
         }
         // A training of a century has other worries.
         if let Some(minutes) = self.checkpoint_minutes.filter(|minutes| !(*minutes > 0.0 && *minutes < 1e8)) {
-            return Err(Failure::usage(format!("--checkpoint-minutes must be above 0, not `{minutes}`")));
+            return Err(Failure::usage(format!(
+                "--checkpoint-minutes must be above 0 and below 1e8, not `{minutes:e}`"
+            )));
         }
         if self.keep_checkpoints == 0 {
             return Err(Failure::usage("--keep-checkpoints must be at least 1, not `0`"));
@@ -95,6 +108,27 @@ impl CheckpointFlags {
                 .hint(format!("--checkpoint-minutes 10 or --checkpoint-{}s N does", every.what)));
         }
         Ok(())
+    }
+
+    /// Where checkpoints go.
+    fn folder(&self, out: &Path) -> PathBuf {
+        let beside = || {
+            let out = place(out);
+            let mut name = out.file_name().unwrap_or_default().to_owned();
+            name.push(".checkpoints");
+            out.with_file_name(name)
+        };
+        let asked = self.checkpoints.clone().or_else(|| self.resume.clone());
+        match (asked, out.file_name()) {
+            (Some(asked), _) => asked,
+            // As it was typed, where that can be.
+            (None, Some(name)) => {
+                let mut name = name.to_owned();
+                name.push(".checkpoints");
+                out.with_file_name(name)
+            }
+            (None, None) => beside(),
+        }
     }
 
     /// Returns whether anything says when one is to be written.
@@ -108,16 +142,15 @@ impl CheckpointFlags {
         every: Every,
         out: &Path,
         about: &Config,
+        flags: &impl Serialize,
     ) -> Result<Option<CheckpointOptions>> {
         if !self.are_written(every) {
             return Ok(None);
         }
-        let beside = || {
-            let mut name = out.file_name().unwrap_or(out.as_os_str()).to_owned();
-            name.push(".checkpoints");
-            out.with_file_name(name)
-        };
-        let folder = self.checkpoints.clone().or_else(|| self.resume.clone()).unwrap_or_else(beside);
+        let failed = |error: serde_json::Error| Failure::failed(error.to_string());
+        let mut about = about.clone();
+        about.schema["flags"] = serde_json::to_value(flags).map_err(failed)?;
+        let folder = self.folder(out);
         directory::check_destination(&folder).map_err(|error| {
             Failure::failed(error.to_string()).hint("nothing has been written; choose another --checkpoints")
         })?;
@@ -148,9 +181,48 @@ impl CheckpointFlags {
             every_steps: every.n,
             every: self.checkpoint_minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
             keep: self.keep_checkpoints,
-            ..CheckpointOptions::new(folder, about.clone())
+            ..CheckpointOptions::new(folder, about)
         }))
     }
+}
+
+/// Returns where a path leads, whether or not there is anything yet.
+fn place(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let known = whole.ancestors().find_map(|known| Some((known, fs_err::canonicalize(known).ok()?)));
+    match known {
+        Some((known, canonical)) => {
+            whole.strip_prefix(known).map_or(canonical.clone(), |rest| canonical.join(rest))
+        }
+        None => whole,
+    }
+}
+
+/// Goes on as the checkpoint's training was told to, where nothing else is typed: from the same files, read in the same way.
+pub(super) fn as_begun<F: TrainingFlags>(flags: F, checkpoint: &Checkpoint, given: &Given) -> Result<F> {
+    /// What a training that goes on has of its own.
+    const OWN: [&str; 2] = ["out", "device"];
+    const CHOICE: [&str; 2] = ["valid", "holdout"];
+    if flags.file().is_some() {
+        return Err(Failure::usage(
+            "--resume goes on as its training was told to, and --config cannot change that",
+        )
+        .hint("leave one of the two out; what is to be different is typed"));
+    }
+    let failed = |error: serde_json::Error| Failure::failed(format!("the checkpoint: {error}"));
+    let mut now = serde_json::to_value(&flags).map_err(failed)?;
+    let was = &checkpoint.directory.manifest().config.schema["flags"];
+    // Who names other rows to validate on, or how many to hold out, has chosen between the two.
+    let choice = CHOICE.iter().any(|name| given.has(name));
+    for (name, value) in was.as_object().into_iter().flatten() {
+        let chosen = choice && CHOICE.contains(&name.as_str());
+        if !given.has(name) && !OWN.contains(&name.as_str()) && !chosen {
+            now[name] = value.clone();
+        }
+    }
+    let mut begun: F = serde_json::from_value(now).map_err(failed)?;
+    begun.take_transient(&flags);
+    Ok(begun)
 }
 
 /// Opens the checkpoint that `folder` goes on from, and tells of it.

@@ -24,8 +24,7 @@ use crate::{
     progress::Bar,
     ranking::{self, INTERACTION_FLAGS, refuse_flags},
     read_flags::ReadFlags,
-    reading::{self, each_once},
-    texts,
+    reading, texts,
 };
 
 /// Arguments of `recmill evaluate`.
@@ -103,8 +102,6 @@ const OF_LISTS: [&str; 9] = [
 impl Evaluate {
     /// Runs the command.
     pub(crate) fn run(self, given: &Given) -> Result<()> {
-        each_once("--test", &self.test)?;
-        each_once("--history", &self.history)?;
         let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
         if directory.is_ranker() {
             refuse_flags(directory.kind(), &OF_LISTS, given)?;

@@ -4,11 +4,12 @@ use std::{io::Write, path::PathBuf};
 
 use clap::Args;
 use recmill_core::directory::{Config, FileCheck, MappedIds, ModelDirectory, Verify, list_versions};
+use recmill_train::gradient::Position;
 use serde_json::{Value, json};
 
 use crate::{
     failure::{Failure, Result},
-    output::{Out, bytes, count, note},
+    output::{Out, bytes, count, counted, note},
     report::findings::learned,
 };
 
@@ -88,6 +89,10 @@ impl Inspect {
         let mut line = |name: &str, value: String| rows.push((name.to_owned(), value));
         line("model", config.model["model"].as_str().unwrap_or("unknown").to_owned());
         line("version", version_line(&self.model, directory));
+        if let Ok(position) = serde_json::from_value::<Position>(config.progress.clone()) {
+            let done = counted(position.done.len() as u64, "epoch");
+            line("checkpoint", format!("of a training that goes on after {done} with --resume"));
+        }
         if !directory.finds_items()
             && let Some(rows) = config.schema["rows"].as_u64()
         {

@@ -21,6 +21,7 @@ use crate::{
     output::{Out, counted, note},
     ranking::{self, INTERACTION_FLAGS, refuse_flags},
     read_flags::ReadFlags,
+    reading::not_an_input,
     texts,
     user_lists::ListOutput,
 };
@@ -62,7 +63,12 @@ pub(crate) struct Predict {
 impl Predict {
     /// Runs the command.
     pub(crate) fn run(self, given: &Given) -> Result<()> {
+        let output = self.output.as_ref().and_then(|output| output.path.as_deref());
+        not_an_input(output, self.rows.iter().map(String::as_str))?;
         let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
+        if self.threshold.is_some() && !directory.is_text() {
+            return Err(Failure::usage("--threshold is for models that tell what texts are about"));
+        }
         if directory.is_ranker() {
             refuse_flags(directory.kind(), &INTERACTION_FLAGS, given)?;
             let read = self.reading.options(Repeats::Last);
@@ -76,9 +82,6 @@ impl Predict {
             let classifier = texts::open(&directory, self.device, self.threshold)?;
             let scorer = TextScorer::new(classifier, &self.rows, &read);
             return predict_rows::run(&directory, &scorer, self.output.as_ref(), self.json);
-        }
-        if self.threshold.is_some() {
-            return Err(Failure::usage("--threshold is for models that tell what texts are about"));
         }
         self.device.resolve_for("predicting values")?;
         if self.output.is_some() {

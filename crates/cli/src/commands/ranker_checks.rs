@@ -10,7 +10,6 @@ use crate::{
     arguments::Given,
     failure::{Failure, Result},
     ranking,
-    reading::each_once,
 };
 
 /// Metrics of rankers of which the best epoch has the highest or the lowest.
@@ -25,7 +24,6 @@ pub(super) struct Asked<'a> {
     pub(super) data: &'a [String],
     pub(super) holdout: f64,
     pub(super) valid: &'a [String],
-    pub(super) test: &'a [String],
     pub(super) refit: bool,
     pub(super) metric: &'a str,
     /// Those there are.
@@ -43,9 +41,6 @@ impl Asked<'_> {
             ))
             .hint("write them to a file first: ... > rows.csv"));
         }
-        each_once("the data", self.data)?;
-        each_once("--valid", self.valid)?;
-        each_once("--test", self.test)?;
         if !(0.0..=0.5).contains(&self.holdout) {
             return Err(Failure::usage(format!("--holdout must be from 0 to 0.5, not `{}`", self.holdout)));
         }

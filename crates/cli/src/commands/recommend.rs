@@ -13,6 +13,7 @@ use crate::{
     newcomers::Newcomers,
     output::{self, Out, count, counted, note, seconds},
     progress::Bar,
+    reading::not_an_input,
     user_lists::{ListFormat, ListOutput, ListWriter, UserFile, UserList},
 };
 
@@ -81,6 +82,8 @@ impl Recommend {
         let mut model = Model::open(&self.model)?;
         self.newcomers.join(&mut model)?;
         let many = self.users_file.is_some() || self.all_users;
+        let read = self.users_file.iter().filter_map(|file| file.to_str()).chain(self.newcomers.files());
+        not_an_input(self.output.as_ref().and_then(|output| output.path.as_deref()), read)?;
         // A few lists are there before a GPU has been opened.
         let device = if many { self.device } else { self.device.or_cpu() };
         model.score_on(device, "recommending")?;

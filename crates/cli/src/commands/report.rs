@@ -25,7 +25,7 @@ use crate::{
     progress::Bar,
     ranking::{self, INTERACTION_FLAGS, refuse_flags},
     read_flags::ReadFlags,
-    reading::{self, each_once},
+    reading,
     report::{
         findings::{CountedTest, Findings, Groups, LabelGroups, Test},
         is_report,
@@ -98,8 +98,6 @@ impl Report {
             return Err(Failure::usage("--out names a file; the page goes to no standard output")
                 .hint("--json prints the numbers behind it"));
         }
-        each_once("--test", &self.test)?;
-        each_once("--history", &self.history)?;
         let directory = ModelDirectory::open(&self.model, Verify::Quick)?;
         if let Some(out) = out.filter(|_| !self.force) {
             check_destination(out)?;

@@ -35,7 +35,7 @@ use crate::{
         checkpoints, evaluate,
         train_checks::{check, tell_what_does_nothing, tell_what_is_learned_from, without_values},
         train_described::DescribedSides,
-        train_flags::{TrainFlags, TrainingFlags, inherit, join},
+        train_flags::{TrainFlags, inherit, join},
         train_ranker::OneRanker,
         train_text::OneText,
     },
@@ -171,38 +171,17 @@ impl<C: Args + Serialize + DeserializeOwned> OneModel<C> {
         let config = wrap(config);
         if let Some(checkpoint) = &resume {
             checkpoints::compare(checkpoint, &config, &checkpoints::MAY_CHANGE_BETWEEN_EPOCHS)?;
-            flags = as_begun(flags, checkpoint, given)?;
+            flags = checkpoints::as_begun(flags, checkpoint, given)?;
+            if !checkpoint.position.metric.is_empty() {
+                let (mut metric, mut patience) =
+                    (flags.valid_metric.unwrap_or_default(), flags.patience.unwrap_or(0));
+                checkpoints::inherit_choice(checkpoint, &mut metric, &mut patience, given)?;
+                flags.valid_metric = Some(metric);
+                flags.patience = Some(patience).filter(|&patience| patience > 0);
+            }
         }
         train(&flags, &config, resume.as_ref(), given)
     }
-}
-
-/// Goes on as the checkpoint's training was told to, where nothing else is typed: from the same files, read in the same way.
-fn as_begun(flags: TrainFlags, checkpoint: &Checkpoint, given: &Given) -> Result<TrainFlags> {
-    let failed = |error: serde_json::Error| Failure::failed(format!("the checkpoint: {error}"));
-    let was = &checkpoint.directory.manifest().config;
-    let mut now = serde_json::to_value(&flags).map_err(failed)?;
-    let reading = was.schema["reading"].as_object().into_iter().flatten();
-    let inputs = ["data", "valid", "from", "items", "users", "holdout"].map(|name| (name, &was.schema[name]));
-    let seed = serde_json::Value::from(was.seed);
-    let told = reading.map(|(name, value)| (name.as_str(), value)).chain(inputs).chain([("seed", &seed)]);
-    // Who names other rows to validate on, or how many to hold out, has chosen between the two.
-    let choice = ["valid", "holdout"].iter().any(|name| given.has(name));
-    for (name, value) in told {
-        if !given.has(name) && !(choice && ["valid", "holdout"].contains(&name)) {
-            now[name] = value.clone();
-        }
-    }
-    let mut as_begun: TrainFlags = serde_json::from_value(now).map_err(failed)?;
-    as_begun.take_transient(&flags);
-    if checkpoint.position.metric.is_empty() {
-        return Ok(as_begun);
-    }
-    let (mut metric, mut patience) = (flags.valid_metric.unwrap_or_default(), flags.patience.unwrap_or(0));
-    checkpoints::inherit_choice(checkpoint, &mut metric, &mut patience, given)?;
-    as_begun.valid_metric = Some(metric);
-    as_begun.patience = Some(patience).filter(|&patience| patience > 0);
-    Ok(as_begun)
 }
 
 /// Trains as the flags say.
@@ -311,7 +290,7 @@ fn train(flags: &TrainFlags, config: &ModelConfig, resume: Option<&Checkpoint>, 
         seed: flags.seed,
         ..Config::default()
     };
-    let written = flags.checkpoints.options(flags.every(), out, &about)?;
+    let written = flags.checkpoints.options(flags.every(), out, &about, flags)?;
     let written = written.map(|options| EpochCheckpoints {
         options,
         dataset: &data,

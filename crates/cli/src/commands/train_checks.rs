@@ -4,7 +4,9 @@ use recmill_core::{
     Dataset,
     data::ReadReport,
     directory,
-    models::{Gru4RecConfig, MfLoss, ModelConfig, Negatives, SasRecConfig, SequenceLoss, Similarity},
+    models::{
+        AlsSolver, Gru4RecConfig, MfLoss, ModelConfig, Negatives, SasRecConfig, SequenceLoss, Similarity,
+    },
 };
 use recmill_kernels::Device;
 use recmill_train::{stops_by_itself, trains_on_gpu};
@@ -14,15 +16,11 @@ use crate::{
     commands::train_flags::TrainFlags,
     failure::{Failure, Result},
     output::{count, counted, note},
-    reading::each_once,
 };
 
 /// Refuses what cannot work before hours of reading and training; returns where to train.
 pub(super) fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<(Device, String)> {
     config.validate()?;
-    each_once("the data", &flags.data)?;
-    each_once("--valid", &flags.valid)?;
-    each_once("--test", &flags.test)?;
     let chosen = flags.device.choose_for(&format!("training {}", config.name()), trains_on_gpu(config))?;
     let holds_out = stops_by_itself(config) && flags.holdout != Some(0.0);
     if !stops_by_itself(config) && (flags.holdout.is_some() || flags.refit) {
@@ -125,6 +123,19 @@ pub(super) fn tell_what_does_nothing(
 fn idle_in_model(config: &ModelConfig, flags: &TrainFlags) -> Vec<(&'static str, &'static str)> {
     let mut idle = Vec::new();
     match config {
+        ModelConfig::Als(als) => {
+            if als.solver != AlsSolver::Cg {
+                idle.push(("cg_steps", "it is for --solver cg"));
+            }
+            if als.solver != AlsSolver::Block {
+                idle.push(("block_size", "it is for --solver block"));
+            }
+            if als.alpha.is_some() {
+                idle.push(("regularization_exponent", "it is for --unobserved-weight, and not for --alpha"));
+            } else {
+                idle.push(("base_confidence", "it is for --alpha"));
+            }
+        }
         ModelConfig::Mf(mf) => {
             let cosine = mf.similarity == Similarity::Cosine;
             if !(cosine && mf.loss == MfLoss::SampledSoftmax) {

@@ -160,6 +160,11 @@ where
         return Err(Failure::usage(format!("{}: the file is for model `{other}`", path.display()))
             .hint(format!("this is `recmill train {model}`")));
     }
+    if let Some(key) = ["config", "dry_run", "json", "resume"].into_iter().find(|key| file.contains_key(*key))
+    {
+        return Err(Failure::usage(format!("{}: `{key}` is typed, and no file says it", path.display()))
+            .hint(format!("add --{} to the command", key.replace('_', "-"))));
+    }
     for (key, value) in file {
         if flag_names.contains(&key) {
             of_flags.insert(key, value);

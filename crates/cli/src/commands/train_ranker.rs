@@ -54,7 +54,7 @@ pub(crate) struct OneRanker<C: Args> {
 #[serde(default)]
 pub(crate) struct RankFlags {
     /// Rows with features and a label: files, directories, patterns such as 'data/*.csv', or URLs. They are read several times.
-    #[arg(required_unless_present = "config")]
+    #[arg(required_unless_present_any = ["config", "resume"])]
     #[serde(deserialize_with = "one_or_many")]
     data: Vec<String>,
     /// Model directory to write; one that exists gets another version.
@@ -152,7 +152,8 @@ impl TrainingFlags for RankFlags {
     }
 
     fn lacks_essentials(&self) -> bool {
-        self.data.is_empty() || (self.out.is_none() && !self.dry_run)
+        let data = self.data.is_empty() && self.checkpoints.resume.is_none();
+        data || (self.out.is_none() && !self.dry_run)
     }
 }
 
@@ -197,9 +198,7 @@ impl<C: Args + Serialize + DeserializeOwned> OneRanker<C> {
         let resume = flags.checkpoints.resume.as_deref().map(checkpoints::open).transpose()?;
         if let Some(checkpoint) = &resume {
             both = inherit(checkpoint.directory.path(), &both, name, given)?;
-            if !given.has("seed") {
-                flags.seed = checkpoint.directory.manifest().config.seed;
-            }
+            flags = checkpoints::as_begun(flags, checkpoint, given)?;
             checkpoints::inherit_choice(checkpoint, &mut flags.valid_metric, &mut flags.patience, given)?;
         }
         let config = RankerConfig { model: wrap(both.model), learning: both.learning }.suited();
@@ -219,7 +218,6 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
         data: &flags.data,
         holdout: flags.holdout,
         valid: &flags.valid,
-        test: &flags.test,
         refit: flags.refit,
         metric: &flags.valid_metric,
         metrics: &METRICS,
@@ -299,7 +297,7 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
         seed: flags.seed,
         ..Config::default()
     };
-    let written = flags.checkpoints.options(flags.every(), out, &about)?;
+    let written = flags.checkpoints.options(flags.every(), out, &about, flags)?;
     let mut training = RankTraining {
         learning: &config.learning,
         features: &features,

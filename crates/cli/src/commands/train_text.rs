@@ -153,7 +153,6 @@ impl OneText {
             data: &flags.data,
             holdout: flags.holdout,
             valid: &flags.valid,
-            test: &flags.test,
             refit: flags.refit,
             metric: &flags.valid_metric,
             metrics: &METRICS,

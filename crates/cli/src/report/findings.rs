@@ -289,10 +289,9 @@ fn gaps(epochs: &[Epoch]) -> Vec<Gap> {
     if epochs.iter().all(|epoch| epoch.metrics.is_empty()) {
         gaps.push(gap("training", "Nothing was validated on during training (--valid FILE)."));
     }
-    gaps.push(gap(
-        "size",
-        "The most memory that training took is not stored; `recmill train .. --dry-run` predicts it, part by part.",
-    ));
+    if epochs.iter().all(|epoch| epoch.peak_memory_bytes.is_none()) {
+        gaps.push(gap("size", "The most memory that training took is not known: the system does not tell."));
+    }
     gaps
 }
 

@@ -81,7 +81,7 @@ fn a_training_by_epochs_that_is_killed_goes_on_to_the_same_model() {
     for (model, flags) in [
         ("als", "--factors 4 --iterations 60"),
         ("bpr", "--factors 4 --iterations 60 --valid-metric recall@5 --patience 60"),
-        ("mf", "--factors 4 --iterations 60 --batch-size 16 --n-negatives 4 --patience 60"),
+        ("mf", "--factors 4 --iterations 60 --batch-size 16 --n-negatives 4 --patience 60 --refit"),
         ("sasrec", "--factors 4 --heads 1 --iterations 60 --holdout 0.5 --patience 60"),
     ] {
         let train = format!("train {model} ratings.csv --seed 3 {flags} --device cpu");
@@ -109,6 +109,11 @@ fn a_training_by_epochs_that_is_killed_goes_on_to_the_same_model() {
         assert_eq!(file(&out), expected, "{model}");
     }
     let again = "train bpr ratings.csv --out other --resume bpr-killed.checkpoints";
+    folder.write("fewer.csv", "user_id,item_id,rating,timestamp\nu1,b1,3,7\nu2,a2,3,7\n");
+    folder.write(
+        "resume.toml",
+        "data = \"ratings.csv\"\nout = \"other\"\nresume = \"bpr-killed.checkpoints\"\n",
+    );
     for (command, told) in [
         (format!("{again} --factors 5"), "the checkpoint has --factors 4, not `5`"),
         (format!("{again} --seed 4 --valid ratings.csv"), "seed: the checkpoint has `3`, this training `4`"),
@@ -117,6 +122,10 @@ fn a_training_by_epochs_that_is_killed_goes_on_to_the_same_model() {
             "the checkpoint has --valid-metric recall@5, not `recall@6`",
         ),
         (format!("{again} --min-rating 4"), "interactions to learn from: the checkpoint has"),
+        (format!("{again} --valid fewer.csv"), "the hash of what is validated on: the checkpoint has"),
+        (format!("{again} --iterations 3"), "epochs: the checkpoint has"),
+        (again.replace("other", "bpr-killed.checkpoints"), "must be two directories"),
+        (format!("{again} --config resume.toml"), "`resume` is typed, and no file says it"),
         ("train als ratings.csv --out m --checkpoint-epochs 0".to_owned(), "must be at least 1"),
         ("train ease ratings.csv --out m --checkpoint-epochs 1".to_owned(), "ease learns in one pass"),
         (

@@ -219,12 +219,19 @@ fn what_a_model_cannot_do() {
     for command in ["evaluate model", "report model"] {
         let told = folder.screen(&format!("{command} --test ratings.csv --test ./ratings.csv"));
         assert!(
-            told.starts_with("status: 2") && told.contains("--test: ./ratings.csv is named twice"),
+            told.starts_with("status: 2") && told.contains("ratings.csv: the file is named twice"),
             "{told}"
         );
     }
-    let told = folder.screen("train als ratings.csv ./ratings.csv --out other");
-    assert!(told.contains("the data: ./ratings.csv is named twice"), "{told}");
+    for twice in ["./ratings.csv", "rat*.csv"] {
+        let told = folder.screen(&format!("train als ratings.csv {twice} --out other"));
+        assert!(told.starts_with("status: 2") && told.contains("the file is named twice"), "{told}");
+    }
+    let told = folder.screen("recommend model --users-file users.csv --output users.csv");
+    assert!(!told.contains("wrote"), "{told}");
+    folder.write("users.csv", "user_id\nu1\n");
+    let told = folder.screen("recommend model --users-file users.csv --output ./users.csv");
+    assert!(told.contains("--output would replace users.csv, which is read"), "{told}");
     assert_screen!("from-another-model", folder.screen("train als ratings.csv --out other --from model"));
 }
 

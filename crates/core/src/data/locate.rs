@@ -4,6 +4,7 @@
 //! all data files below it, a URL that ends with `/` for all data files under it; each sorted by name. Hidden files,
 //! and those whose names begin with `_`, are not data.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,7 +50,7 @@ impl Place {
     }
 }
 
-/// Lists the files that `inputs` stand for.
+/// Lists the files that `inputs` stand for, each of which may be there once: its rows would count twice.
 pub(super) fn locate(inputs: &[String]) -> Result<Vec<Place>> {
     let mut places = Vec::new();
     for input in inputs {
@@ -62,6 +63,16 @@ pub(super) fn locate(inputs: &[String]) -> Result<Vec<Place>> {
             }
         } else {
             places.extend(local(Path::new(input))?.into_iter().map(Place::Local));
+        }
+    }
+    let mut known = HashSet::new();
+    for place in &places {
+        let name = match place {
+            Place::Local(path) => fs_err::canonicalize(path).unwrap_or_else(|_| path.clone()),
+            place => place.name().into(),
+        };
+        if !known.insert(name) {
+            return Err(Error::RepeatedFile { path: place.name() });
         }
     }
     match inputs.first() {

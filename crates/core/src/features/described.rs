@@ -11,6 +11,7 @@ use arrow::{
     datatypes::Schema,
     error::ArrowError,
 };
+use sha2::{Digest, Sha256};
 
 use super::{
     ColumnKind, Encoding, FeatureBatch, Features, FitReport, Guess, SchemaOptions, TransformReport, infer,
@@ -42,6 +43,9 @@ impl Described {
         let read = ReadOptions { on_bad_row, ..ReadOptions::default() };
         // What nothing is known of says nothing of what a column is.
         let known = with_a_value(table, what)?;
+        if known.num_rows() == 0 {
+            return Ok((None, Vec::new()));
+        }
         let source = || {
             let source = MemorySource::new(what, table.schema(), vec![known.clone()]);
             Sources::of(vec![Box::new(source)])
@@ -92,6 +96,18 @@ impl Described {
         let transformed = features.transform(&taken, what, &mut rows, &mut report);
         transformed.map_err(|error| whose(error, table))?;
         Ok(Self { features, rows, unseen: report.unseen, left_out, bad_rows })
+    }
+
+    /// Returns SHA-256 over how the columns become features and the features of every row, in hexadecimal: equal for equal tables only.
+    pub fn fingerprint(&self) -> String {
+        let mut all = Sha256::new();
+        all.update(serde_json::to_vec(&*self.features).unwrap_or_default());
+        for field in &self.rows.fields {
+            all.update(bytemuck::cast_slice(&field.indices));
+            all.update(field.offsets.as_deref().map_or(&[][..], bytemuck::cast_slice));
+        }
+        all.update(bytemuck::cast_slice(&self.rows.numeric));
+        all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Returns the rows that were left out as bad, ascending.

@@ -169,7 +169,7 @@ impl TextConfig {
             false => String::new(),
         };
         let weighed = match self.class_balance > 0.0 {
-            true => format!(", weighed by (N / n_class)^{} over its mean,", self.class_balance),
+            true => format!(", weighed by (N / n_class)^{} over its mean", self.class_balance),
             false => String::new(),
         };
         format!(

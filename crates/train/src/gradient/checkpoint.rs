@@ -76,9 +76,12 @@ pub struct Position {
     pub patience: Option<u32>,
     /// What the numbers above are counted in.
     pub counted: Counted,
-    /// The fingerprint of the interactions that are learned from; of rows there is none.
+    /// The fingerprint of the interactions that are learned from, and of what is known of users and items; of rows there is none.
     #[serde(default)]
     pub data: String,
+    /// That of what is validated on.
+    #[serde(default)]
+    pub valid: String,
 }
 
 /// What a place in the data means.
