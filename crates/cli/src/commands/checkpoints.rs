@@ -97,7 +97,7 @@ impl CheckpointFlags {
         // A training of a century has other worries.
         if let Some(minutes) = self.checkpoint_minutes.filter(|minutes| !(*minutes > 0.0 && *minutes < 1e8)) {
             return Err(Failure::usage(format!(
-                "--checkpoint-minutes must be above 0 and below 1e8, not `{minutes:e}`"
+                "--checkpoint-minutes must be above 0 and below 1e8, not `{minutes:?}`"
             )));
         }
         if self.keep_checkpoints == 0 {

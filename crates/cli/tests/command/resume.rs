@@ -66,11 +66,11 @@ fn wrong_ways_to_go_on() {
     ] {
         assert_measured(name, folder.screen(&line));
     }
-    let damaged = folder.at("model.checkpoints/versions/4/model.safetensors");
+    let damaged = folder.at("model.checkpoints/versions/5/model.safetensors");
     fs_err::write(&damaged, "not one").unwrap();
     assert_measured(
         "resume-damaged",
-        folder.screen(&format!("{again} --resume model.checkpoints --epochs 3")),
+        folder.screen(&format!("{again} --resume model.checkpoints --epochs 5")),
     );
 }
 

@@ -85,8 +85,8 @@ impl Examples {
     /// Transforms all rows of files that have labels, in memory up to `spill_over_bytes` bytes.
     ///
     /// # Errors
-    /// Those of [`Features::transform`]; [`Error::NoSuchColumn`] for a file without one of the columns, labels included;
-    /// [`Error::NoRows`]; [`Error::BadFile`] when there is no room for a temporary file.
+    /// Those of [`Features::transform`]; [`crate::Error::NoSuchColumn`] for a file without one of the columns, labels included;
+    /// [`crate::Error::NoRows`]; [`crate::Error::BadFile`] when there is no room for a temporary file.
     pub fn read(
         features: &Features,
         paths: &[String],
