@@ -11,7 +11,7 @@
 //! Cost of an epoch with CG: `O(nnz * factors * steps + (users + items) * factors² * steps)`.
 
 use recmill_core::{
-    Csr, Dataset, Parameter, Parameters,
+    Csr, Dataset, Parameters,
     models::{Als, AlsConfig, AlsSolver, AlsTerms, Retriever},
 };
 use recmill_kernels::{
@@ -23,7 +23,7 @@ use crate::{
     Learner, Prediction, Result,
     data::{Sizes, sparse_rows},
     factors::{Normal, Stream, copy, on_cpu, take_over},
-    learned::{put_rows, take_rows},
+    learned::{put_plain, take_plain},
 };
 
 /// Factors of users and items, and the data they are solved from.
@@ -178,15 +178,11 @@ impl Learner for AlsLearner<'_> {
     }
 
     fn take_state(&mut self) -> Result<Parameters> {
-        let mut state = Parameters::default();
-        state.insert("users", Parameter::Table(take_rows(&mut self.users)?));
-        state.insert("items", Parameter::Table(take_rows(&mut self.items)?));
-        Ok(state)
+        take_plain([("users", &mut self.users), ("items", &mut self.items)], [])
     }
 
-    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
-        put_rows(&mut self.users, state.take_table("users")?)?;
-        put_rows(&mut self.items, state.take_table("items")?)
+    fn put_state(&mut self, state: Parameters) -> Result<()> {
+        put_plain(state, [("users", &mut self.users), ("items", &mut self.items)], [])
     }
 
     fn finish(mut self: Box<Self>) -> Result<Box<dyn Retriever>> {

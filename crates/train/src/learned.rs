@@ -18,6 +18,61 @@ const ROWS: &str = "rows";
 const STEPS: &str = "steps";
 const OF_OPTIMIZER: &str = "optimizer_";
 
+/// A part of a learner that is given away for a checkpoint and taken back, as [`crate::Learner::take_state`] says.
+pub(crate) trait Part {
+    fn take_state(&mut self) -> Result<Parameters>;
+
+    fn put_state(&mut self, state: Parameters) -> Result<()>;
+}
+
+/// Takes the state of every part, under its name.
+pub(crate) fn take_parts<const N: usize>(parts: [(&str, &mut dyn Part); N]) -> Result<Parameters> {
+    let mut all = Parameters::default();
+    for (name, part) in parts {
+        all.extend_prefixed(name, part.take_state()?);
+    }
+    Ok(all)
+}
+
+/// Gives every part what [`take_parts`] took.
+pub(crate) fn put_parts<const N: usize>(
+    mut all: Parameters,
+    parts: [(&str, &mut dyn Part); N],
+) -> Result<()> {
+    parts.into_iter().try_for_each(|(name, part)| part.put_state(all.take_prefixed(name)))
+}
+
+/// Takes tables and values out by name, of a learner whose optimizer remembers nothing of tables.
+pub(crate) fn take_plain<const T: usize, const V: usize>(
+    tables: [(&str, &mut Table); T],
+    values: [(&str, &mut Vec<f32>); V],
+) -> Result<Parameters> {
+    let mut state = Parameters::default();
+    for (name, table) in tables {
+        state.insert(name, Parameter::Table(take_rows(table)?));
+    }
+    for (name, values) in values {
+        let values = Buffer::from_vec(std::mem::take(values), "values of a checkpoint")?;
+        state.insert(name, Parameter::F32(values));
+    }
+    Ok(state)
+}
+
+/// Puts back what [`take_plain`] took.
+pub(crate) fn put_plain<const T: usize, const V: usize>(
+    mut state: Parameters,
+    tables: [(&'static str, &mut Table); T],
+    values: [(&'static str, &mut Vec<f32>); V],
+) -> Result<()> {
+    for (name, table) in tables {
+        put_rows(table, state.take_table(name)?)?;
+    }
+    for (name, values) in values {
+        *values = state.take_f32(name)?.into_vec()?;
+    }
+    Ok(())
+}
+
 /// A table, and what Adam remembers of its rows.
 pub(crate) struct LearnedTable {
     pub(crate) table: Table,
@@ -50,9 +105,10 @@ impl LearnedTable {
     ) -> Result<()> {
         self.steps.step_gathered(&mut self.table, rows, gradient, step)
     }
+}
 
-    /// As [`crate::Learner::take_state`].
-    pub(crate) fn take_state(&mut self) -> Result<Parameters> {
+impl Part for LearnedTable {
+    fn take_state(&mut self) -> Result<Parameters> {
         let rows = take_rows(&mut self.table)?;
         let steps = std::mem::replace(&mut self.steps, TableSteps::new(ADAM, &self.table)?);
         let (of_optimizer, steps) = steps.take();
@@ -63,8 +119,7 @@ impl LearnedTable {
         Ok(state)
     }
 
-    /// As [`crate::Learner::put_state`].
-    pub(crate) fn put_state(&mut self, mut state: Parameters) -> Result<()> {
+    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
         put_rows(&mut self.table, state.take_table(ROWS)?)?;
         let steps = first(&state.take_u64(STEPS)?.to_vec()?);
         self.steps = TableSteps::put(ADAM, &self.table, state.take_prefixed(OF_OPTIMIZER), steps)?;
@@ -88,9 +143,10 @@ impl<B: DeviceBackend, M: Module<Autodiff<B>>> LearnedNetwork<B, M> {
     pub(crate) fn step(&mut self, gradients: DenseGradients<B>, learning_rate: f64) {
         self.network = self.steps.step(self.network.clone(), gradients, learning_rate);
     }
+}
 
-    /// As [`crate::Learner::take_state`].
-    pub(crate) fn take_state(&mut self) -> Result<Parameters> {
+impl<B: DeviceBackend, M: Module<Autodiff<B>>> Part for LearnedNetwork<B, M> {
+    fn take_state(&mut self) -> Result<Parameters> {
         let mut state = Parameters::default();
         put_parameters(&self.network, &mut state)?;
         let (of_optimizer, steps) = self.steps.take()?;
@@ -99,13 +155,14 @@ impl<B: DeviceBackend, M: Module<Autodiff<B>>> LearnedNetwork<B, M> {
         Ok(state)
     }
 
-    /// As [`crate::Learner::put_state`], on the device of the backend.
-    pub(crate) fn put_state(&mut self, mut state: Parameters, device: &B::Device) -> Result<()> {
+    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
+        // Without a parameter there is nothing to be put anywhere.
+        let device = self.network.devices().into_iter().next().unwrap_or_default();
         let steps = first(&state.take_u64(STEPS)?.to_vec()?);
         let of_optimizer = state.take_prefixed(OF_OPTIMIZER);
         let n_parameters = state.iter().count();
         self.network = load_parameters(self.network.clone(), &mut state)?;
-        self.steps.put(of_optimizer, steps, n_parameters, device)
+        self.steps.put(of_optimizer, steps, n_parameters, &device)
     }
 }
 
@@ -114,13 +171,13 @@ fn first(values: &[u64]) -> u64 {
 }
 
 /// Takes the rows of a table out, which is left without rows and knows where they were.
-pub(crate) fn take_rows(table: &mut Table) -> Result<Table> {
+fn take_rows(table: &mut Table) -> Result<Table> {
     let none = Table::zeros_in_chunks(0, table.dim(), table.chunk_rows(), table.device(), "no rows")?;
     Ok(std::mem::replace(table, none))
 }
 
 /// Puts rows in the place of a table's, on its device and in chunks of its size.
-pub(crate) fn put_rows(table: &mut Table, rows: Table) -> Result<()> {
+fn put_rows(table: &mut Table, rows: Table) -> Result<()> {
     if rows.dim() != table.dim() || (table.rows() > 0 && rows.rows() != table.rows()) {
         let shape = |table: &Table| format!("{} x {}", table.rows(), table.dim());
         return Err(Error::Resume { what: "rows of a table", expected: shape(table), got: shape(&rows) });

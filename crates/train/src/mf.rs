@@ -23,7 +23,7 @@ use crate::{
     data::{Sizes, liked},
     factors::{Normal, Stream, copy, on_cpu, take_over},
     gradient::Order,
-    learned::LearnedTable,
+    learned::{LearnedTable, put_parts, take_parts},
     propagation::Propagation,
 };
 
@@ -224,15 +224,11 @@ impl<B: DeviceBackend> Learner for MfLearner<'_, B> {
     }
 
     fn take_state(&mut self) -> Result<Parameters> {
-        let mut state = Parameters::default();
-        state.extend_prefixed("users_", self.users.take_state()?);
-        state.extend_prefixed("items_", self.items.take_state()?);
-        Ok(state)
+        take_parts([("users_", &mut self.users), ("items_", &mut self.items)])
     }
 
-    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
-        self.users.put_state(state.take_prefixed("users_"))?;
-        self.items.put_state(state.take_prefixed("items_"))
+    fn put_state(&mut self, state: Parameters) -> Result<()> {
+        put_parts(state, [("users_", &mut self.users), ("items_", &mut self.items)])
     }
 
     fn finish(mut self: Box<Self>) -> Result<Box<dyn Retriever>> {

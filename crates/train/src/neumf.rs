@@ -25,7 +25,7 @@ use crate::{
     error::NotFinite,
     factors::{Normal, Stream, copy, on_cpu, take_over, take_over_network},
     gradient::{DenseGradients, Order},
-    learned::{LearnedNetwork, LearnedTable},
+    learned::{LearnedNetwork, LearnedTable, put_parts, take_parts},
 };
 
 /// The streams that negatives are drawn from, one an epoch.
@@ -214,17 +214,18 @@ impl<B: DeviceBackend> Learner for NeuMfLearner<'_, B> {
     }
 
     fn take_state(&mut self) -> Result<Parameters> {
-        let mut state = Parameters::default();
-        state.extend_prefixed("users_", self.users.take_state()?);
-        state.extend_prefixed("items_", self.items.take_state()?);
-        state.extend_prefixed("network_", self.network.take_state()?);
-        Ok(state)
+        take_parts([
+            ("users_", &mut self.users),
+            ("items_", &mut self.items),
+            ("network_", &mut self.network),
+        ])
     }
 
-    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
-        self.users.put_state(state.take_prefixed("users_"))?;
-        self.items.put_state(state.take_prefixed("items_"))?;
-        self.network.put_state(state.take_prefixed("network_"), &B::device(self.device)?)
+    fn put_state(&mut self, state: Parameters) -> Result<()> {
+        put_parts(
+            state,
+            [("users_", &mut self.users), ("items_", &mut self.items), ("network_", &mut self.network)],
+        )
     }
 
     fn finish(mut self: Box<Self>) -> Result<Box<dyn Retriever>> {

@@ -7,7 +7,7 @@
 //! The loss is the mean over the epoch's comparisons, each taken before its own step, without regularization.
 
 use recmill_core::{
-    Dataset, Parameter, Parameters,
+    Dataset, Parameters,
     models::{Bpr, BprConfig, Lmf, LmfConfig, Negatives, Optimizer, Retriever, Warp, WarpConfig},
 };
 use recmill_kernels::{
@@ -19,7 +19,7 @@ use crate::{
     Error, Learner, Prediction, Result,
     data::{Sizes, sparse_rows},
     factors::{Normal, Stream, copy, on_cpu, take_over, take_over_bias},
-    learned::{put_rows, take_rows},
+    learned::{put_plain, take_plain},
 };
 
 /// What these models have in common, by the names of their configurations.
@@ -218,32 +218,28 @@ impl Learner for PairwiseLearner<'_> {
     }
 
     fn take_state(&mut self) -> Result<Parameters> {
-        let mut state = Parameters::default();
-        state.insert("users", Parameter::Table(take_rows(&mut self.users)?));
-        state.insert("items", Parameter::Table(take_rows(&mut self.items)?));
-        let sums = &mut self.state;
-        for (name, values) in [
-            ("item_bias", &mut self.item_bias),
-            ("user_sums", &mut sums.rows),
-            ("item_sums", &mut sums.columns),
-            ("bias_sums", &mut sums.biases),
-        ] {
-            let values = Buffer::from_vec(std::mem::take(values), "sums of an optimizer")?;
-            state.insert(name, Parameter::F32(values));
-        }
-        Ok(state)
+        take_plain(
+            [("users", &mut self.users), ("items", &mut self.items)],
+            [
+                ("item_bias", &mut self.item_bias),
+                ("user_sums", &mut self.state.rows),
+                ("item_sums", &mut self.state.columns),
+                ("bias_sums", &mut self.state.biases),
+            ],
+        )
     }
 
-    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
-        put_rows(&mut self.users, state.take_table("users")?)?;
-        put_rows(&mut self.items, state.take_table("items")?)?;
-        self.item_bias = state.take_f32("item_bias")?.into_vec()?;
-        self.state = PairwiseState {
-            rows: state.take_f32("user_sums")?.into_vec()?,
-            columns: state.take_f32("item_sums")?.into_vec()?,
-            biases: state.take_f32("bias_sums")?.into_vec()?,
-        };
-        Ok(())
+    fn put_state(&mut self, state: Parameters) -> Result<()> {
+        put_plain(
+            state,
+            [("users", &mut self.users), ("items", &mut self.items)],
+            [
+                ("item_bias", &mut self.item_bias),
+                ("user_sums", &mut self.state.rows),
+                ("item_sums", &mut self.state.columns),
+                ("bias_sums", &mut self.state.biases),
+            ],
+        )
     }
 
     fn finish(self: Box<Self>) -> Result<Box<dyn Retriever>> {

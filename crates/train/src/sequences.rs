@@ -28,7 +28,7 @@ use crate::{
     data::Sizes,
     factors::{Normal, Stream, copy, on_cpu, take_over, take_over_network},
     gradient::{DenseGradients, Order},
-    learned::{LearnedNetwork, LearnedTable},
+    learned::{LearnedNetwork, LearnedTable, put_parts, take_parts},
 };
 
 /// Returns what learns on `device`.
@@ -213,15 +213,11 @@ impl<C: SequenceConfig, B: DeviceBackend> Learner for SequenceLearner<'_, C, B> 
     }
 
     fn take_state(&mut self) -> Result<Parameters> {
-        let mut state = Parameters::default();
-        state.extend_prefixed("items_", self.items.take_state()?);
-        state.extend_prefixed("network_", self.network.take_state()?);
-        Ok(state)
+        take_parts([("items_", &mut self.items), ("network_", &mut self.network)])
     }
 
-    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
-        self.items.put_state(state.take_prefixed("items_"))?;
-        self.network.put_state(state.take_prefixed("network_"), &B::device(self.device)?)
+    fn put_state(&mut self, state: Parameters) -> Result<()> {
+        put_parts(state, [("items_", &mut self.items), ("network_", &mut self.network)])
     }
 
     fn finish(mut self: Box<Self>) -> Result<Box<dyn Retriever>> {

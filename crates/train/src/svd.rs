@@ -9,7 +9,7 @@
 
 use rayon::prelude::*;
 use recmill_core::{
-    Dataset, Parameter, Parameters,
+    Dataset, Parameters,
     models::{Retriever, Svd, SvdConfig, SvdFactors, SvdSolver, ValueRange},
 };
 use recmill_kernels::{Buffer, Device, RatingEpoch, RatingFactors, Table, rating_epoch, rating_epoch_bytes};
@@ -18,7 +18,7 @@ use crate::{
     Error, Learner, Prediction, Result,
     data::{Sizes, sparse_rows},
     factors::{Normal, Stream, copy, take_over, take_over_bias},
-    learned::{put_rows, take_rows},
+    learned::{put_plain, take_plain},
     svd_als::{Fixed, solve},
 };
 
@@ -164,22 +164,18 @@ impl Learner for SvdLearner<'_> {
     }
 
     fn take_state(&mut self) -> Result<Parameters> {
-        let mut state = Parameters::default();
-        state.insert("users", Parameter::Table(take_rows(&mut self.users)?));
-        state.insert("items", Parameter::Table(take_rows(&mut self.items)?));
-        for (name, values) in [("user_bias", &mut self.user_bias), ("item_bias", &mut self.item_bias)] {
-            let values = Buffer::from_vec(std::mem::take(values), "biases")?;
-            state.insert(name, Parameter::F32(values));
-        }
-        Ok(state)
+        take_plain(
+            [("users", &mut self.users), ("items", &mut self.items)],
+            [("user_bias", &mut self.user_bias), ("item_bias", &mut self.item_bias)],
+        )
     }
 
-    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
-        put_rows(&mut self.users, state.take_table("users")?)?;
-        put_rows(&mut self.items, state.take_table("items")?)?;
-        self.user_bias = state.take_f32("user_bias")?.into_vec()?;
-        self.item_bias = state.take_f32("item_bias")?.into_vec()?;
-        Ok(())
+    fn put_state(&mut self, state: Parameters) -> Result<()> {
+        put_plain(
+            state,
+            [("users", &mut self.users), ("items", &mut self.items)],
+            [("user_bias", &mut self.user_bias), ("item_bias", &mut self.item_bias)],
+        )
     }
 
     fn finish(self: Box<Self>) -> Result<Box<dyn Retriever>> {

@@ -25,6 +25,7 @@ use crate::{
     data::{Sizes, liked},
     factors::{copy, on_cpu},
     gradient::Order,
+    learned::{put_parts, take_parts},
     mf::Scaled,
 };
 
@@ -213,16 +214,11 @@ impl<B: DeviceBackend> Learner for TwoTowerLearner<'_, B> {
     }
 
     fn take_state(&mut self) -> Result<Parameters> {
-        let mut state = Parameters::default();
-        state.extend_prefixed("users_", self.users.take_state()?);
-        state.extend_prefixed("items_", self.items.take_state()?);
-        Ok(state)
+        take_parts([("users_", &mut self.users), ("items_", &mut self.items)])
     }
 
-    fn put_state(&mut self, mut state: Parameters) -> Result<()> {
-        let device = B::device(self.device)?;
-        self.users.put_state(state.take_prefixed("users_"), &device)?;
-        self.items.put_state(state.take_prefixed("items_"), &device)
+    fn put_state(&mut self, state: Parameters) -> Result<()> {
+        put_parts(state, [("users_", &mut self.users), ("items_", &mut self.items)])
     }
 
     fn finish(mut self: Box<Self>) -> Result<Box<dyn Retriever>> {

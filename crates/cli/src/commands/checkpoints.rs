@@ -38,8 +38,8 @@ pub(crate) struct CheckpointFlags {
     #[arg(long, value_name = "N", default_value_t = kept())]
     #[serde(default = "kept")]
     keep_checkpoints: usize,
-    /// Goes on from the newest whole checkpoint in this directory, on the same data; hyper-parameters and seed, and of models of users and
-    /// items the files too, are those of the checkpoint where they are not typed. What comes out is what would have without the interruption.
+    /// Goes on from the newest whole checkpoint in this directory, on the same data; files, hyper-parameters, seed and all other flags are those
+    /// of the checkpoint where they are not typed. What comes out is what would have without the interruption.
     #[arg(long, value_name = "DIRECTORY")]
     #[serde(skip)]
     pub(crate) resume: Option<PathBuf>,
@@ -113,22 +113,13 @@ impl CheckpointFlags {
     /// Where checkpoints go.
     fn folder(&self, out: &Path) -> PathBuf {
         let beside = || {
-            let out = place(out);
+            // A name such as `.` has none of its own.
+            let out = if out.file_name().is_some() { out.to_owned() } else { place(out) };
             let mut name = out.file_name().unwrap_or_default().to_owned();
             name.push(".checkpoints");
             out.with_file_name(name)
         };
-        let asked = self.checkpoints.clone().or_else(|| self.resume.clone());
-        match (asked, out.file_name()) {
-            (Some(asked), _) => asked,
-            // As it was typed, where that can be.
-            (None, Some(name)) => {
-                let mut name = name.to_owned();
-                name.push(".checkpoints");
-                out.with_file_name(name)
-            }
-            (None, None) => beside(),
-        }
+        self.checkpoints.clone().or_else(|| self.resume.clone()).unwrap_or_else(beside)
     }
 
     /// Returns whether anything says when one is to be written.

@@ -20,7 +20,7 @@ use crate::{
     Error, Result,
     factors::{Normal, Stream, take_over},
     gradient::DenseGradients,
-    learned::{LearnedNetwork, LearnedTable},
+    learned::{LearnedNetwork, LearnedTable, Part, put_parts, take_parts},
 };
 
 /// The streams that say whose id is taken for unknown, one an epoch; those of items begin where those of users end.
@@ -167,18 +167,14 @@ impl<'a, B: DeviceBackend> SideLearner<'a, B> {
         self.network.network = load_parameters(self.network.network.clone(), &mut dense)?;
         Ok(())
     }
+}
 
-    /// As [`crate::Learner::take_state`].
-    pub(super) fn take_state(&mut self) -> Result<Parameters> {
-        let mut state = Parameters::default();
-        state.extend_prefixed("embedding_", self.embedding.take_state()?);
-        state.extend_prefixed("network_", self.network.take_state()?);
-        Ok(state)
+impl<B: DeviceBackend> Part for SideLearner<'_, B> {
+    fn take_state(&mut self) -> Result<Parameters> {
+        take_parts([("embedding_", &mut self.embedding), ("network_", &mut self.network)])
     }
 
-    /// As [`crate::Learner::put_state`].
-    pub(super) fn put_state(&mut self, mut state: Parameters, device: &B::Device) -> Result<()> {
-        self.embedding.put_state(state.take_prefixed("embedding_"))?;
-        self.network.put_state(state.take_prefixed("network_"), device)
+    fn put_state(&mut self, state: Parameters) -> Result<()> {
+        put_parts(state, [("embedding_", &mut self.embedding), ("network_", &mut self.network)])
     }
 }
