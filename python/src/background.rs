@@ -50,7 +50,7 @@ impl<T> Teller<T> {
 
 impl<T> Progress for Teller<T> {
     fn planned(&mut self, plan: &Plan) {
-        self.begin(plan.epochs, plan.device);
+        self.begin(plan.epochs, plan.memory.device);
     }
 
     fn step(&mut self, record: &StepRecord) {

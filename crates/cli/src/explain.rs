@@ -98,8 +98,11 @@ impl From<Kernel> for Failure {
         let failure = Failure::failed(error.to_string());
         match error {
             Kernel::OutOfMemory { .. } | Kernel::BufferTooLarge { .. } => {
-                failure.hint("fewer --factors or --precision f16 take less")
+                failure.hint("fewer --factors take less; of rankers a smaller --embedding-dim or --batch-size, or --table-precision f16")
             }
+            Kernel::DeviceLost { device, .. } => failure.hint(format!(
+                "`recmill doctor --device {device}` tells whether it works; another program, its driver or its power may have failed"
+            )),
             Kernel::Unavailable { .. } | Kernel::UnknownDevice { .. } => {
                 failure.hint("`recmill devices` lists what can be used")
             }
@@ -125,6 +128,9 @@ impl From<Train> for Failure {
             Train::Kernel(error) => error.into(),
             Train::TooLarge { model: "ease", .. } => Failure::failed(message)
                 .hint("ease holds an items x items matrix: leave rare items out with --min-item-interactions, or use item-knn or als"),
+            Train::TooLargeForDevice { .. } => {
+                Failure::failed(message).hint("fewer --factors take less; --device cpu has the main memory, another device may have more of its own")
+            }
             Train::TooLarge { .. } => {
                 Failure::failed(message).hint("fewer --factors, or fewer users and items by --min-user-interactions and --min-item-interactions")
             }
@@ -138,6 +144,8 @@ impl From<Train> for Failure {
                 ))
             }
             Train::NotFiniteLoss { .. } => Failure::failed(message).hint(STEADIER),
+            Train::Resume { what, .. } if what.contains("hash") => Failure::failed(message)
+                .hint("a file, a flag that says how it is read, or the model of --from has changed since; without --resume training begins anew"),
             Train::Resume { .. } => Failure::failed(message)
                 .hint("--resume goes on with the same data, --valid or --holdout, --seed and --batch-size as before"),
             Train::NoCheckpoint { .. } => {

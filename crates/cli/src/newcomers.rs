@@ -3,7 +3,7 @@
 use clap::Args;
 use recmill_core::{Side, data::OnBadRow};
 
-use crate::{failure::Result, model::Model};
+use crate::{failure::Result, model::Model, output::note};
 
 /// Where they come from.
 #[derive(Args)]
@@ -14,9 +14,9 @@ pub(crate) struct Newcomers {
     /// Columns of items that came after training, as training's --items: they are found beside the known ones.
     #[arg(long, value_name = "FILE")]
     items: Option<String>,
-    /// What a bad row of --users or --items does: fail ends with an error, skip leaves it out and counts it.
-    #[arg(long, value_name = "fail|skip", default_value_t = OnBadRow::Fail)]
-    on_bad_row: OnBadRow,
+    /// What a bad row of --users or --items does: fail ends with an error, skip leaves it out and counts it [default: fail].
+    #[arg(long, value_name = "fail|skip")]
+    on_bad_row: Option<OnBadRow>,
 }
 
 impl Newcomers {
@@ -27,9 +27,12 @@ impl Newcomers {
 
     /// Adds them to `model`, and tells how many there are.
     pub(crate) fn join(&self, model: &mut Model) -> Result<()> {
+        if self.on_bad_row.is_some() && self.files().next().is_none() {
+            note!("--on-bad-row does nothing here: it is for --users and --items");
+        }
         for (side, file) in [(Side::Users, &self.users), (Side::Items, &self.items)] {
             if let Some(file) = file {
-                model.add(side, file, self.on_bad_row)?;
+                model.add(side, file, self.on_bad_row.unwrap_or(OnBadRow::Fail))?;
             }
         }
         Ok(())

@@ -2,10 +2,7 @@
 
 use std::{borrow::Cow, sync::OnceLock};
 
-use rayon::prelude::*;
-use sha2::{Digest, Sha256};
-
-use crate::{Csr, Error, IdMap, Result};
+use crate::{Csr, Error, IdMap, Result, fingerprint::Fingerprint};
 
 /// Users, items and the interactions between them.
 ///
@@ -63,9 +60,6 @@ pub struct DatasetParts {
     /// Each row's entries from the oldest to the newest.
     pub order: Vec<u32>,
 }
-
-/// The bytes that are hashed by one task.
-const PIECE_BYTES: usize = 1 << 22;
 
 impl Dataset {
     /// Joins the parts.
@@ -134,27 +128,18 @@ impl Dataset {
     }
 
     /// Returns SHA-256 over ids, pairs, values, times and order, in hexadecimal: equal for equal datasets only.
-    ///
-    /// Every array is hashed in pieces of [`PIECE_BYTES`], in parallel; the digests are hashed together, each array behind
-    /// its name and length.
     pub fn fingerprint(&self) -> String {
-        let mut all = Sha256::new();
-        let mut add = |name: &str, bytes: &[u8]| {
-            all.update(name);
-            all.update((bytes.len() as u64).to_le_bytes());
-            let digests: Vec<_> = bytes.par_chunks(PIECE_BYTES).map(Sha256::digest).collect();
-            digests.iter().for_each(|digest| all.update(digest));
-        };
+        let mut all = Fingerprint::default();
         for (name, ids) in [("users", &self.users), ("items", &self.items)] {
-            add(name, ids.bytes());
-            add(name, bytemuck::cast_slice(ids.ends()));
+            all.add(name, ids.bytes());
+            all.add(name, bytemuck::cast_slice(ids.ends()));
         }
-        add("indptr", bytemuck::cast_slice(self.by_user.indptr()));
-        add("indices", bytemuck::cast_slice(self.by_user.indices()));
-        add("values", bytemuck::cast_slice(self.by_user.values()));
-        add("times", self.times.as_deref().map_or(&[], bytemuck::cast_slice));
-        add("order", bytemuck::cast_slice(&self.order.listed(&self.by_user)));
-        all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        all.add("indptr", bytemuck::cast_slice(self.by_user.indptr()));
+        all.add("indices", bytemuck::cast_slice(self.by_user.indices()));
+        all.add("values", bytemuck::cast_slice(self.by_user.values()));
+        all.add("times", self.times.as_deref().map_or(&[], bytemuck::cast_slice));
+        all.add("order", bytemuck::cast_slice(&self.order.listed(&self.by_user)));
+        all.finish()
     }
 
     /// Returns the number of users.

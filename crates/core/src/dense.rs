@@ -1,13 +1,15 @@
 //! The dense part of deep models: burn tensors, and the operations that a backend may compute in one piece.
 //!
 //! Models are written over `B: DenseBackend`, which is any backend of burn. [`Cpu`] is what the library computes with on
-//! the CPU, [`Gpu`] on any other device; training wraps a backend in burn's `Autodiff`. Embedding tables do not live here: see `rankers`.
+//! the CPU, `Gpu` on any other device; training wraps a backend in burn's `Autodiff`. Embedding tables do not live here: see `rankers`.
 
 mod autodiff;
 mod backend;
 mod cpu;
+#[cfg(feature = "gpu")]
 mod gpu;
 mod gru;
+mod guarded;
 mod layers;
 mod optimizer;
 mod parameters;
@@ -19,8 +21,10 @@ pub use backend::{
     buffer_of, matrix_of,
 };
 pub use cpu::with_products;
+#[cfg(feature = "gpu")]
 pub use gpu::Gpu;
 pub use gru::Gru;
+pub use guarded::guarded;
 pub use layers::{
     BatchNorm, Dropout, InTraining, Initial, LayerNorm, Linear, Mlp, MlpOptions, against, attend,
     attend_last, beside, cross, pairwise_dots, product, second_order,

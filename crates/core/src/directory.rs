@@ -43,4 +43,4 @@ pub use ids::MappedIds;
 pub use manifest::{ArrayRecord, Config, DataSummary, Manifest, RangeRecord, TableRecord};
 pub(crate) use map::map_unnamed;
 pub use open::{FileCheck, ModelDirectory, Verify, list_versions};
-pub use save::{Saved, check_destination, save, save_on};
+pub use save::{Claim, Saved, check_destination, save, save_on};

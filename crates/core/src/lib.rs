@@ -17,6 +17,7 @@ pub mod directory;
 mod error;
 pub mod evaluate;
 pub mod features;
+mod fingerprint;
 mod id_map;
 mod index;
 pub mod metrics;

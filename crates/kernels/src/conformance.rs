@@ -111,6 +111,16 @@ pub fn cases() -> Vec<Case> {
     .concat()
 }
 
+/// The operations that run on the CPU alone: their cases end with [`Outcome::NotOnDevice`] on a GPU, and no others do.
+pub const ON_CPU_ALONE: [&str; 3] = ["scatter_add", "rating_update", "spd_inverse"];
+
+impl Case {
+    /// Returns whether its operation is one of [`ON_CPU_ALONE`].
+    pub fn is_on_cpu_alone(&self) -> bool {
+        self.name.split('/').next().is_some_and(|operation| ON_CPU_ALONE.contains(&operation))
+    }
+}
+
 /// Returns the devices that cases can run on here: the CPU, and the first GPU of each kind that answers.
 pub fn devices() -> Vec<Device> {
     [Device::Cpu, Device::Cuda(0), Device::Wgpu(0)]

@@ -43,11 +43,18 @@ impl Device {
             Device::Cuda(_) => crate::buffer::cuda::open(self),
             #[cfg(feature = "wgpu")]
             Device::Wgpu(_) => crate::buffer::wgpu::open(self),
-            #[cfg(not(feature = "cuda"))]
-            Device::Cuda(_) => Err(Error::Unavailable { device: self, reason: "built without CUDA".into() }),
-            #[cfg(not(feature = "wgpu"))]
-            Device::Wgpu(_) => Err(Error::Unavailable { device: self, reason: "built without wgpu".into() }),
+            #[cfg(not(all(feature = "cuda", feature = "wgpu")))]
+            device => Err(device.not_built()),
         }
+    }
+
+    /// Returns the error of a device that has been left out of this build.
+    pub fn not_built(self) -> Error {
+        let reason = match self {
+            Device::Wgpu(_) => "built without wgpu",
+            _ => "built without CUDA",
+        };
+        Error::Unavailable { device: self, reason: reason.into() }
     }
 
     /// Returns what kernels on the device may count on; `None` for the CPU, whose kernels are chosen by [`crate::simd`].

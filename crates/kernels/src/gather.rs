@@ -9,7 +9,7 @@
 //!
 //! | name      | shape         | type                        | constraint                                    |
 //! |-----------|---------------|-----------------------------|-----------------------------------------------|
-//! | `table`   | `[rows, dim]` | f32, f16, bf16, int8 (CPU); f32 (GPU, and scatter_add) | in any number of chunks |
+//! | `table`   | `[rows, dim]` | f32, f16, bf16, int8 (CPU); f32, f16, bf16 (GPU); f32 (scatter_add) | in any number of chunks |
 //! | `indices` | `[n]`         | u32, on the host            | every one `< rows`; any order, may repeat     |
 //! | `rows`    | `[n, dim]`    | f32                         | row-major                                     |
 //! | output    | `[n, dim]`    | f32                         | row-major, fully written                      |
@@ -26,11 +26,14 @@ use std::cmp::Reverse;
 use cubecl::prelude::*;
 use rayon::prelude::*;
 
-#[cfg(feature = "gpu")]
-use crate::buffer::cube::{Gpu, Queue, cubes, vector_width};
 #[cfg(feature = "cuda-sources")]
 use crate::cuda_sources::Instance;
-use crate::{Buffer, Device, Error, Result, RowType, Rows, Table, buffer::on_gpu};
+use crate::{Buffer, Device, Error, Result, RowType, Table, buffer::on_gpu};
+#[cfg(feature = "gpu")]
+use crate::{
+    buffer::cube::{Gpu, Queue, cubes},
+    row_words::{RowWords, n_rows, widen},
+};
 
 const GATHER: &str = "gather";
 const SCATTER: &str = "scatter_add";
@@ -45,8 +48,8 @@ const TASK_VALUES: usize = 1 << 14;
 /// - returns: `[n, dim]` f32
 ///
 /// # Errors
-/// [`Error::IndexOutOfRange`]; [`Error::RowType`] on a GPU for rows that are not f32; [`Error::OutOfMemory`] and
-/// [`Error::BufferTooLarge`] for the result.
+/// [`Error::IndexOutOfRange`]; on a GPU [`Error::RowType`] for int8 rows and [`Error::Parameter`] for 16-bit rows of an odd
+/// dimension; [`Error::OutOfMemory`] and [`Error::BufferTooLarge`] for the result.
 pub fn gather(table: &Table, indices: &[u32]) -> Result<Buffer<f32>> {
     check_indices(GATHER, table, indices)?;
     match table.device() {
@@ -197,27 +200,28 @@ fn on_cpu(table: &Table, indices: &[u32]) -> Result<Buffer<f32>> {
 #[cfg(feature = "gpu")]
 fn on_cube<R: Gpu>(table: &Table, indices: &Buffer<u32>, device: Device) -> Result<Buffer<f32>> {
     let (queue, dim) = (Queue::<R>::new(device)?, table.dim());
+    let words = RowWords::of(GATHER, table)?;
     // Every row lies in one chunk, so every value is written by one launch.
     let out = queue.unwritten::<f32>(indices.len().saturating_mul(dim), "gathered rows")?;
     if indices.is_empty() {
         return Ok(out);
     }
-    let width = vector_width(dim);
     for (first, rows) in table.chunks() {
-        let Rows::F32(chunk) = rows else { return Err(not_f32(GATHER, table)) };
         let cube_dim = CubeDim::new_1d(256);
-        let cube_count = cubes(&queue.client, (out.len() / width).div_ceil(256));
+        let cube_count = cubes(&queue.client, (out.len() / words.width).div_ceil(256));
         gather_kernel::launch::<R>(
             &queue.client,
             cube_count,
             cube_dim,
-            width,
-            queue.vector_arg(GATHER, chunk, width)?,
+            words.width,
+            words.words,
+            words.arg(GATHER, &queue, rows)?,
             queue.arg(GATHER, indices)?,
-            queue.vector_arg(GATHER, &out, width)?,
+            queue.vector_arg(GATHER, &out, words.width)?,
             first as u32,
-            (chunk.len() / dim) as u32,
-            dim / width,
+            n_rows(rows, dim) as u32,
+            words.row_vectors,
+            words.format,
         );
     }
     Ok(out)
@@ -226,18 +230,20 @@ fn on_cube<R: Gpu>(table: &Table, indices: &Buffer<u32>, device: Device) -> Resu
 /// One chunk's share: the outputs whose row is `first_row .. first_row + n_rows` of the table, a vector a unit.
 #[cfg(feature = "gpu")]
 #[cube(launch)]
-fn gather_kernel<N: Size>(
-    chunk: &Array<Vector<f32, N>>,
+fn gather_kernel<N: Size, W: Size>(
+    chunk: &Array<Vector<u32, W>>,
     indices: &Array<u32>,
     out: &mut Array<Vector<f32, N>>,
     first_row: u32,
     n_rows: u32,
     #[comptime] row_vectors: usize,
+    #[comptime] format: u32,
 ) {
     if ABSOLUTE_POS < out.len() {
         let row = indices[ABSOLUTE_POS / row_vectors];
         if row >= first_row && row - first_row < n_rows {
-            out[ABSOLUTE_POS] = chunk[(row - first_row) as usize * row_vectors + ABSOLUTE_POS % row_vectors];
+            let at = (row - first_row) as usize * row_vectors + ABSOLUTE_POS % row_vectors;
+            out[ABSOLUTE_POS] = widen::<N, W>(chunk[at], format);
         }
     }
 }
@@ -250,7 +256,10 @@ pub(crate) fn instances() -> Vec<Instance> {
             gather(&Table::zeros(3, dim, device, "an instance")?, &[2, 0]).map(drop)
         })
     };
-    [64, 128, 50, 33].map(of_dim).into()
+    let half = Instance::new("gather, dim 64, f16", |device| {
+        gather(&crate::cuda_sources::table_of(RowType::F16, 3, 64, device)?, &[2, 0]).map(drop)
+    });
+    [64, 128, 50, 33].map(of_dim).into_iter().chain([half]).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,10 @@
 //! This crate knows no user, item, model or file. It knows numbers in memory ([`Buffer`], [`Table`]), where they live
 //! ([`Device`]), how much of it there may be ([`memory`]), and operations on them. Every operation is one file in this
 //! order: formula, layout and cost; the public function; a naive reference; the CPU; the GPU launch and its kernel.
+#![cfg_attr(
+    not(feature = "gpu"),
+    expect(unused_variables, reason = "of operations whose GPU part is left out")
+)]
 #![warn(missing_docs)]
 
 mod als;
@@ -63,7 +67,7 @@ pub use batch_norm::{
 #[cfg(feature = "cuda")]
 pub use buffer::cuda::CudaRuntime;
 #[cfg(feature = "gpu")]
-pub use buffer::shared::{GpuRuntime, Shared, check_answers};
+pub use buffer::shared::{GpuRuntime, Shared, check_answers, refuse_answers};
 #[cfg(feature = "wgpu")]
 pub use buffer::wgpu::WgpuRuntime;
 pub use buffer::{Buffer, Mapped};
@@ -103,8 +107,8 @@ pub use rating_update::{
     RatingEpoch, RatingFactors, RatingStats, rating_epoch, rating_epoch_bytes, rating_epoch_reference,
 };
 pub use score_topk::{
-    TopkAnswers, TopkPrepared, TopkQuery, TopkScratch, score_topk, score_topk_reference, tie_hash,
-    topk_of_scores,
+    TOPK_BYTES_ON_GPU, TopkAnswers, TopkPrepared, TopkQuery, TopkScratch, score_topk, score_topk_reference,
+    tie_hash, topk_of_scores,
 };
 pub use segment::{HostSegment, Segment, segment, segment_buffer, segment_reference};
 pub use similarity::{

@@ -16,7 +16,7 @@ use std::{
 use arrow::array::RecordBatch;
 use recmill_core::{
     Dataset,
-    directory::{self, Saved},
+    directory::{self, Claim, Saved},
     models::{self, ModelConfig},
 };
 use recmill_kernels::Device;
@@ -46,12 +46,17 @@ pub(crate) struct EpochWriter<'a> {
     to: &'a EpochCheckpoints<'a>,
     begun: Position,
     last_at: Instant,
+    _claim: Claim,
 }
 
 impl<'a> EpochWriter<'a> {
     /// Begins; `begun` says what training is of.
-    pub(crate) fn new(to: &'a EpochCheckpoints<'a>, begun: Position) -> Self {
-        Self { to, begun, last_at: Instant::now() }
+    ///
+    /// # Errors
+    /// [`Error::Core`] where another training writes its checkpoints there.
+    pub(crate) fn new(to: &'a EpochCheckpoints<'a>, begun: Position) -> Result<Self> {
+        let claim = Claim::on(&to.options.disk, &to.options.folder)?;
+        Ok(Self { to, begun, last_at: Instant::now(), _claim: claim })
     }
 
     /// Returns whether it is time for one after `epoch`.
@@ -128,20 +133,9 @@ impl Checkpoint {
         epochs: u32,
     ) -> Result<Begun> {
         let position = &self.position;
-        let number = |n: u64| n.to_string();
-        for (what, got, expected) in [
-            ("interactions to learn from", number(position.counted.samples), number(begun.counted.samples)),
-            ("seed", number(position.counted.seed), number(begun.counted.seed)),
-            ("the hash of the data to learn from", position.data.clone(), begun.data.clone()),
-            ("the metric of the best epoch", position.metric.clone(), begun.metric.clone()),
-            ("the hash of what is validated on", position.valid.clone(), begun.valid.clone()),
-        ] {
-            if got != expected {
-                return Err(Error::Resume { what, expected, got });
-            }
-        }
+        position.check(begun)?;
         if position.done.len() as u32 > epochs {
-            let (expected, got) = (number(epochs.into()), number(position.done.len() as u64));
+            let (expected, got) = (epochs.to_string(), position.done.len().to_string());
             return Err(Error::Resume { what: "epochs", expected, got });
         }
         let mut parameters = self.state()?;

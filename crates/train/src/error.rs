@@ -130,19 +130,24 @@ pub enum NotFinite {
     /// The loss.
     #[error("its loss is `{0}`")]
     Loss(f64),
-    /// What the model is asked with.
-    #[error(transparent)]
-    Kernel(recmill_kernels::Error),
+    /// What the model is asked with, or what it answers.
+    #[error("{what} is not finite in row `{row}`")]
+    Value {
+        /// Which values.
+        what: &'static str,
+        /// The first such row.
+        row: u64,
+    },
 }
 
 impl Error {
     /// Says that it was in this epoch, where parameters or scores are found to be not finite once the epoch is over.
     pub(crate) fn diverged_in(self, epoch: u32) -> Self {
         match self {
-            Error::Kernel(error @ recmill_kernels::Error::NotFinite { .. })
-            | Error::Core(recmill_core::Error::Kernel(error @ recmill_kernels::Error::NotFinite { .. })) => {
-                Error::Diverged { epoch, found: NotFinite::Kernel(error) }
-            }
+            Error::Kernel(recmill_kernels::Error::NotFinite { what, row, .. })
+            | Error::Core(recmill_core::Error::Kernel(recmill_kernels::Error::NotFinite {
+                what, row, ..
+            })) => Error::Diverged { epoch, found: NotFinite::Value { what, row } },
             other => other,
         }
     }

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use recmill_kernels::Device;
+
 use crate::{Error, Result};
 
 /// Bytes that training will allocate, part by part.
@@ -47,6 +49,53 @@ impl Prediction {
             return Err(Error::TooLarge { model, predicted: self.clone(), available });
         }
         Ok(())
+    }
+}
+
+/// What training will take, beside what there is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryPlan {
+    /// The model, such as `als`.
+    pub model: &'static str,
+    /// Main memory that training will take.
+    pub host: Prediction,
+    /// Bytes of main memory that are left.
+    pub host_free: u64,
+    /// Where the parameters are trained.
+    pub device: Device,
+    /// Memory that training will take on the device, where that is a GPU.
+    pub on_device: Option<Prediction>,
+    /// Bytes of memory that the device has left; more than there can be where it does not say.
+    pub device_free: u64,
+}
+
+impl MemoryPlan {
+    /// Puts predictions beside what is left now.
+    pub(crate) fn new(
+        model: &'static str,
+        host: Prediction,
+        device: Device,
+        on_device: Option<Prediction>,
+    ) -> Self {
+        let device_free = recmill_kernels::memory::available(device);
+        Self { model, host, host_free: available_bytes(), device, on_device, device_free }
+    }
+
+    /// Succeeds when the machine, and the device, have as much memory as training takes.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::TooLargeForDevice`] with both figures.
+    pub fn check(&self) -> Result<()> {
+        self.host.check(self.model, self.host_free)?;
+        match &self.on_device {
+            Some(predicted) if predicted.bytes() > self.device_free => Err(Error::TooLargeForDevice {
+                model: self.model,
+                device: self.device,
+                predicted: predicted.clone(),
+                available: self.device_free,
+            }),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -4,10 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use recmill_kernels::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::Prediction;
+use crate::memory::MemoryPlan;
 
 /// One epoch of training; a line of `history.jsonl`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -57,37 +56,8 @@ pub struct Plan {
     pub n_users: u64,
     /// Items there are.
     pub n_items: u64,
-    /// The memory that training will take.
-    pub memory: Prediction,
-    /// Bytes of memory that the machine has left.
-    pub available_bytes: u64,
-    /// Where the parameters are trained.
-    pub device: Device,
-    /// The memory that training will take on the device, where that is a GPU.
-    pub device_memory: Option<Prediction>,
-    /// Bytes of memory that the device has left; more than there can be where it does not say.
-    pub device_available_bytes: u64,
-}
-
-impl Plan {
-    /// Succeeds when the machine, and the device, have as much memory as training takes.
-    ///
-    /// # Errors
-    /// [`crate::Error::TooLarge`], [`crate::Error::TooLargeForDevice`] with both figures.
-    pub fn check(&self) -> crate::Result<()> {
-        self.memory.check(self.model, self.available_bytes)?;
-        match &self.device_memory {
-            Some(predicted) if predicted.bytes() > self.device_available_bytes => {
-                Err(crate::Error::TooLargeForDevice {
-                    model: self.model,
-                    device: self.device,
-                    predicted: predicted.clone(),
-                    available: self.device_available_bytes,
-                })
-            }
-            _ => Ok(()),
-        }
-    }
+    /// The memory that training will take, and what there is.
+    pub memory: MemoryPlan,
 }
 
 /// Listens to training; every method may be left out.

@@ -69,7 +69,7 @@ impl<'a> SvdLearner<'a> {
     }
 
     /// Visits every rating once.
-    fn step_down(&mut self, epoch: u32) -> Result<()> {
+    fn step_down(&mut self, number: u32) -> Result<()> {
         let epoch = RatingEpoch {
             rows: sparse_rows(self.data.by_user()),
             mean: self.range.mean,
@@ -77,7 +77,7 @@ impl<'a> SvdLearner<'a> {
             regularization: self.config.regularization as f32,
             bias_regularization: self.config.regularization as f32,
             seed: self.seed,
-            epoch: u64::from(epoch),
+            epoch: u64::from(number),
         };
         let mut factors = RatingFactors {
             row_factors: &mut self.users,
@@ -85,7 +85,7 @@ impl<'a> SvdLearner<'a> {
             row_bias: &mut self.user_bias,
             column_bias: &mut self.item_bias,
         };
-        rating_epoch(&epoch, &mut factors)?;
+        rating_epoch(&epoch, &mut factors).map_err(|error| Error::from(error).diverged_in(number))?;
         Ok(())
     }
 

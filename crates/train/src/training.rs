@@ -2,8 +2,10 @@
 
 use std::sync::atomic::AtomicBool;
 
-use recmill_core::{Dataset, Parameters, features::Described, models::ModelConfig, rankers::EmbeddingTables};
-use recmill_kernels::Device;
+use recmill_core::{
+    Dataset, Parameters, dense::guarded, features::Described, models::ModelConfig, rankers::EmbeddingTables,
+};
+use recmill_kernels::{Device, TOPK_BYTES_ON_GPU};
 
 use crate::{
     EpochCheckpoints, Error, FitOptions, Learner, Plan, Prediction, Progress, Result, Trained, Validation,
@@ -14,7 +16,7 @@ use crate::{
     fit::{Begun, Course, go_on},
     gradient::{Checkpoint, Position},
     item_knn::ItemKnnLearner,
-    memory::available_bytes,
+    memory::MemoryPlan,
     mf,
     most_popular::MostPopularLearner,
     neumf,
@@ -81,11 +83,16 @@ impl<'a> Training<'a> {
             n_interactions: sizes.n_interactions,
             n_users: sizes.n_users,
             n_items: sizes.n_items,
-            memory: predict(self.config, &sizes),
-            available_bytes: available_bytes(),
-            device: self.device,
-            device_memory: predict_on_gpu(self.config, &sizes).filter(|_| self.device != Device::Cpu),
-            device_available_bytes: recmill_kernels::memory::available(self.device),
+            memory: MemoryPlan::new(
+                self.config.name(),
+                self.predict_on_host(&sizes),
+                self.device,
+                predict_on_gpu(self.config, &sizes)
+                    .map(|prediction| {
+                        prediction.add("lists to validate with", lists_on_gpu(self.config, &sizes))
+                    })
+                    .filter(|_| self.device != Device::Cpu),
+            ),
         }
     }
 
@@ -113,9 +120,18 @@ impl<'a> Training<'a> {
         if let Some(&(what, _)) = nothing.iter().find(|(_, n)| *n == 0) {
             return Err(Error::NoData { what });
         }
+        guarded(self.device, "training", || self.learn(validation, stop, progress))
+    }
+
+    fn learn(
+        self,
+        validation: Option<&mut dyn Validation>,
+        stop: &AtomicBool,
+        progress: &mut dyn Progress,
+    ) -> Result<Trained> {
         let plan = self.plan(validation.is_some());
         progress.planned(&plan);
-        plan.check()?;
+        plan.memory.check()?;
         let mut learner = self.learner()?;
         let begun = (self.checkpoints.is_some() || self.resume.is_some())
             .then(|| Position::of_epochs(&self, validation.as_deref()));
@@ -129,9 +145,15 @@ impl<'a> Training<'a> {
                 let (config, epochs) = (self.config, plan.epochs);
                 course.begun = checkpoint.resume_epochs(&mut *learner, config, self.data, &begun, epochs)?;
             }
-            course.writer = self.checkpoints.map(|to| EpochWriter::new(to, begun));
+            course.writer = self.checkpoints.map(|to| EpochWriter::new(to, begun)).transpose()?;
         }
         go_on(learner, course, validation, stop, progress)
+    }
+
+    /// Returns what training takes of main memory: on a GPU not what each thread of the processor computes in.
+    fn predict_on_host(&self, sizes: &Sizes) -> Prediction {
+        let all = predict(self.config, sizes);
+        if self.device == Device::Cpu { all } else { all.without(&["scratch"]) }
     }
 
     fn learner(&self) -> Result<Box<dyn Learner + 'a>> {
@@ -157,6 +179,24 @@ impl<'a> Training<'a> {
             }
         })
     }
+}
+
+/// Returns the bytes that lists of a model on a GPU take there, where each epoch is validated with some.
+fn lists_on_gpu(config: &ModelConfig, sizes: &Sizes) -> u64 {
+    let factors = match config {
+        ModelConfig::Als(config) => config.factors,
+        ModelConfig::Bpr(config) => config.factors,
+        ModelConfig::Lmf(config) => config.factors,
+        ModelConfig::Warp(config) => config.factors,
+        ModelConfig::Mf(config) => config.factors,
+        ModelConfig::SasRec(config) => config.factors,
+        ModelConfig::Gru4Rec(config) => config.factors,
+        ModelConfig::TwoTower(config) => config.factors,
+        // Their lists are on the CPU.
+        _ => return 0,
+    };
+    let items = 4 * sizes.n_items * factors as u64;
+    if sizes.validated { items + TOPK_BYTES_ON_GPU } else { 0 }
 }
 
 /// Returns the bytes that training `config` on data of these sizes will allocate, part by part.

@@ -183,7 +183,7 @@ fn a_checkpoint_of_another_training_is_refused() {
         assert!(matches!(error, Error::Resume { .. }), "{error}");
         error.to_string()
     };
-    assert!(refused(Training::new(&config, &other)).starts_with("interactions to learn from"));
+    assert!(refused(Training::new(&config, &other)).starts_with("rows to learn from"));
     assert!(refused(Training { seed: 1, ..Training::new(&config, &data) }).starts_with("seed"));
     let wider = serde_json::json!({"model": "bpr", "factors": 7, "iterations": 3});
     let wider: ModelConfig = serde_json::from_value(wider).unwrap();

@@ -13,12 +13,12 @@ use std::{
 };
 
 use recmill_core::{
-    directory::{Config, Disk, ModelDirectory, Verify, list_versions},
+    directory::{Claim, Config, Disk, ModelDirectory, Verify, list_versions},
     rankers::{Ranker, RankerConfig},
 };
 use recmill_train::{
     EpochRecord, Error, Progress,
-    gradient::{Checkpoint, CheckpointOptions, Descent, RankTraining, StepRecord},
+    gradient::{Checkpoint, CheckpointOptions, Descent, RankTraining, Rows, StepRecord},
 };
 use serde_json::json;
 
@@ -204,6 +204,11 @@ fn a_checkpoint_of_another_training_is_refused() {
     let options = CheckpointOptions { every_steps: Some(1), ..options(folder.path(), &config) };
     let run = RankTraining { checkpoints: Some(&options), ..training(&data, &config) };
     whole(&run, &config);
+    let claimed = Claim::on(&Disk::default(), folder.path()).unwrap();
+    let error = run.run(&config, &AtomicBool::new(false), &mut ()).err().unwrap();
+    assert!(matches!(error, Error::Core(recmill_core::Error::Busy { .. })), "{error}");
+    drop(claimed);
+    whole(&run, &config);
     let checkpoint = Checkpoint::newest(folder.path()).unwrap();
     let refused = |run: RankTraining<'_>, config: &RankerConfig| {
         let run = RankTraining { resume: Some(&checkpoint), ..run };
@@ -218,6 +223,14 @@ fn a_checkpoint_of_another_training_is_refused() {
     let fewer = Data::new(&["both"], 149);
     let error = refused(training(&fewer, &config), &config);
     assert!(matches!(error, Error::Resume { what: "rows to learn from", .. }), "{error}");
+    let labelled = Data::new(&["other"], 150);
+    let other = RankTraining { valid: Some(data.all()), ..training(&labelled, &config) };
+    let error = refused(other, &config);
+    assert!(matches!(error, Error::Resume { what: "the hash of the data to learn from", .. }), "{error}");
+    let some: Vec<u64> = (0..150).rev().collect();
+    let other = Rows { rows: Some(&some), ..data.all() };
+    let error = refused(RankTraining { valid: Some(other), ..training(&data, &config) }, &config);
+    assert!(matches!(error, Error::Resume { what: "the hash of what is validated on", .. }), "{error}");
     let mut other = config.clone();
     other.learning.batch_size = 51;
     assert!(matches!(refused(training(&data, &other), &other), Error::Resume { what: "batch_size", .. }));

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use recmill_core::{
     Parameter,
     data::ReadOptions,
+    rankers::TableOptimizer,
     text::{TextClassifier, TextColumns, TextConfig, TextMeasuring, TextRows, read_texts},
 };
 use recmill_kernels::{Device, conformance::devices};
@@ -139,9 +140,12 @@ fn what_cannot_be_learned_from_is_refused() {
     let rare = TextConfig { min_texts: 1000, ..small() };
     let told = train(&rare, &texts(0, 30, false), None, 0, Device::Cpu).unwrap_err().to_string();
     assert!(told.contains("min_texts"), "{told}");
-    let wild = TextConfig { learning_rate: 1e38, ..small() };
+    let wild = TextConfig { learning_rate: 3e38, batch_size: 1, optimizer: TableOptimizer::Sgd, ..small() };
     let told = train(&wild, &texts(0, 30, false), None, 0, Device::Cpu).unwrap_err().to_string();
     assert!(told.contains("not finite") && told.contains("texts.csv:"), "{told}");
+    let wild = TextConfig { regularization: 1.0, ..wild };
+    let told = train(&wild, &texts(0, 30, false), None, 0, Device::Cpu).unwrap_err().to_string();
+    assert!(told.starts_with("training diverged in epoch 1: a gradient"), "{told}");
 }
 
 #[test]

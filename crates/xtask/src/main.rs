@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo xtask check           all of it, in the order below
-//! cargo xtask check heads     one step: heads, format, lint, docs, test, cuda, python
+//! cargo xtask check heads     one step: heads, format, lint, without-gpu, docs, test, cuda, python
 //! ```
 
 mod cuda;
@@ -15,6 +15,11 @@ use std::process::{Command, ExitCode};
 const STEPS: &[(&str, &[&str])] = &[
     ("format", &["cargo fmt --all --check"]),
     ("lint", &["cargo clippy --workspace --all-targets -- -D warnings"]),
+    // In a folder of its own: other features would have everything built again.
+    (
+        "without-gpu",
+        &["cargo clippy -p recmill-cli --no-default-features --target-dir target/without-gpu -- -D warnings"],
+    ),
     ("docs", &["cargo doc --workspace --no-deps"]),
     ("test", &["cargo nextest run --workspace", "cargo test --workspace --doc"]),
 ];
@@ -35,10 +40,10 @@ fn main() -> ExitCode {
         ["check", name] => match STEPS.iter().find(|step| step.0 == name) {
             Some(step) => run(step),
             None => Err(format!(
-                "no such step: `{name}`; there are heads, format, lint, docs, test, cuda, python"
+                "no such step: `{name}`; there are heads, format, lint, without-gpu, docs, test, cuda, python"
             )),
         },
-        _ => Err("usage: cargo xtask check [heads|format|lint|docs|test|cuda|python]".into()),
+        _ => Err("usage: cargo xtask check [heads|format|lint|without-gpu|docs|test|cuda|python]".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,9 +1,10 @@
 //! `recmill bench`: how fast a device is at recmill's operations, beside what it could do at most.
 //!
-//! First the device's ceilings, then every kernel of `bench/kernels.rs`, then whole trainings and lists of `bench/whole.rs`,
+//! First the device's ceilings, then every kernel of `bench/kernels.rs` and `bench/deep_kernels.rs`, then whole trainings and lists of `bench/whole.rs`,
 //! epochs of `bench/retrievers.rs`, and the rankers of `bench/rankers.rs`.
 //! What a device cannot do yet, or has no memory for, is listed with the reason.
 
+mod deep_kernels;
 mod kernels;
 mod made_up;
 mod rankers;
@@ -24,7 +25,7 @@ use crate::{
     output::{self, Out, count, note},
     progress::Bar,
 };
-use kernels::{Ground, KERNELS, Measured};
+use kernels::{Ground, Kernel, Measured};
 
 /// Arguments of `recmill bench`.
 #[derive(Args)]
@@ -65,6 +66,11 @@ fn scale(text: &str) -> Result<f64, String> {
         Ok(scale) if scale > 0.0 && scale <= 100.0 => Ok(scale),
         _ => Err("expected a number above 0, at most 100".into()),
     }
+}
+
+/// Every kernel.
+fn all_kernels() -> impl Iterator<Item = &'static Kernel> {
+    kernels::KERNELS.iter().chain(deep_kernels::KERNELS)
 }
 
 /// Why something was not measured.
@@ -161,7 +167,7 @@ impl Bench {
     /// Runs the command.
     pub(crate) fn run(self) -> failure::Result<()> {
         let wanted = |name: &str| name.contains(&self.only);
-        let kernels = KERNELS.iter().map(|kernel| kernel.0);
+        let kernels = all_kernels().map(|kernel| kernel.0);
         let names: Vec<&str> =
             kernels.chain(whole::NAMES).chain(retrievers::NAMES).chain(rankers::NAMES).collect();
         if !names.iter().any(|name| wanted(name)) {
@@ -176,7 +182,7 @@ impl Bench {
         bar.message("making up");
         let told = |problem: Problem| Failure::failed(problem.text);
         // Rankers learn from rows of their own.
-        let of_data = KERNELS.iter().map(|kernel| kernel.0).chain(whole::NAMES).any(wanted);
+        let of_data = kernels::KERNELS.iter().map(|kernel| kernel.0).chain(whole::NAMES).any(wanted);
         let scale = if of_data { self.scale } else { 0.0 };
         let data = made_up::dataset(scale, scale.min(1.0)).map_err(told)?;
         let (mut lines, mut failed) = (Vec::new(), 0);
@@ -187,7 +193,7 @@ impl Bench {
         let slow = is_slow(device);
         for &factors in &self.factors {
             let ground = Ground { device, data: &data, factors: factors as usize, slow };
-            for &(name, measure) in KERNELS.iter().filter(|kernel| wanted(kernel.0)) {
+            for &(name, measure) in all_kernels().filter(|kernel| wanted(kernel.0)) {
                 bar.message(format!("{name}, {factors} factors"));
                 add(name, measure(&ground));
             }

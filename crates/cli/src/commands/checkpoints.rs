@@ -103,7 +103,9 @@ impl CheckpointFlags {
         if self.keep_checkpoints == 0 {
             return Err(Failure::usage("--keep-checkpoints must be at least 1, not `0`"));
         }
-        if !self.are_written(every) && (given.has("checkpoints") || given.has("keep_checkpoints")) {
+        let asks =
+            self.checkpoints.is_some() || given.has("keep_checkpoints") || self.keep_checkpoints != kept();
+        if asks && !self.are_written(every) {
             return Err(Failure::usage("nothing says when a checkpoint is to be written")
                 .hint(format!("--checkpoint-minutes 10 or --checkpoint-{}s N does", every.what)));
         }
@@ -175,6 +177,11 @@ impl CheckpointFlags {
             ..CheckpointOptions::new(folder, about)
         }))
     }
+}
+
+/// Tells of the last checkpoint of a training that has failed.
+pub(super) fn tell_of_last(last: &Path, folder: &Path) {
+    note!("the last checkpoint is {}: --resume {} goes on from it", last.display(), folder.display());
 }
 
 /// Returns where a path leads, whether or not there is anything yet.

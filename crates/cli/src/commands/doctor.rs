@@ -25,7 +25,7 @@ use crate::{
     tolerated."
 )]
 pub(crate) struct Doctor {
-    /// Device to check: cpu, cuda, cuda:N, wgpu or wgpu:N [default: every one that can be used].
+    /// Device to check: cpu, cuda, cuda:N, wgpu or wgpu:N [default: every one that can be used, software adapters by name alone].
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceFlag::Auto, hide_default_value = true)]
     device: DeviceFlag,
     /// Runs only cases whose name holds this text, such as als_cg.
@@ -47,7 +47,7 @@ impl Doctor {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<()> {
         let devices = match self.device {
-            DeviceFlag::Auto => conformance::devices(),
+            DeviceFlag::Auto => every_device(),
             only => vec![only.resolve()?],
         };
         let all = conformance::cases().into_iter().chain(recmill_train::conformance::cases());
@@ -86,6 +86,12 @@ impl Doctor {
             "do not train or serve on this device; please report the lines above with `recmill devices`",
         ))
     }
+}
+
+/// Returns the processor and every GPU that can be used and is one.
+fn every_device() -> Vec<Device> {
+    let gpus = Device::gpus().into_iter().filter(|gpu| !gpu.software).map(|gpu| gpu.device);
+    [Device::Cpu].into_iter().chain(gpus.filter(|device| device.check().is_ok())).collect()
 }
 
 fn line(finding: &Finding) -> String {

@@ -112,6 +112,9 @@ impl Report {
             true => self.lists(directory, &mut found)?,
             false => self.counted(&directory)?,
         };
+        for label in found.constant_labels() {
+            found.gap("result", format!("In all test rows `{label}` is the same, so nothing can be said of how well they are told apart."));
+        }
         if found.test.is_none() {
             for (section, why) in without_test(of_lists) {
                 found.gap(section, why);

@@ -38,6 +38,7 @@ use crate::{
         train_flags::{TrainFlags, inherit, join},
         train_ranker::OneRanker,
         train_text::OneText,
+        watch::tell_of_memory,
     },
     device_flag::DeviceFlag,
     failure::{Failure, Result},
@@ -263,17 +264,18 @@ fn train(flags: &TrainFlags, config: &ModelConfig, resume: Option<&Checkpoint>, 
     let Some(out) = flags.out.as_ref().filter(|_| !flags.dry_run) else {
         let plan = training.plan(validation.is_some());
         watch.planned(&plan);
-        plan.check()?;
+        plan.memory.check()?;
         note!("dry run: nothing has been trained or written");
         let mut stdout = Out::new();
         if flags.json {
+            let memory = &plan.memory;
             let parts: serde_json::Map<_, _> =
-                plan.memory.parts().iter().map(|&(what, bytes)| (what.to_owned(), bytes.into())).collect();
+                memory.host.parts().iter().map(|&(what, bytes)| (what.to_owned(), bytes.into())).collect();
             stdout.json(&json!({
                 "model": plan.model, "users": plan.n_users, "items": plan.n_items, "interactions": plan.n_interactions,
-                "epochs": plan.epochs, "memory_bytes": plan.memory.bytes(), "memory": parts,
-                "available_bytes": plan.available_bytes, "device": plan.device.to_string(),
-                "device_memory_bytes": plan.device_memory.as_ref().map(Prediction::bytes),
+                "epochs": plan.epochs, "memory_bytes": memory.host.bytes(), "memory": parts,
+                "available_bytes": memory.host_free, "device": memory.device.to_string(),
+                "device_memory_bytes": memory.on_device.as_ref().map(Prediction::bytes),
             }))?;
         }
         return stdout.finish();
@@ -306,8 +308,7 @@ fn train(flags: &TrainFlags, config: &ModelConfig, resume: Option<&Checkpoint>, 
     drop(watch);
     let mut trained = trained.inspect_err(|_| {
         if let (Some(last), Some(written)) = (&last, &written) {
-            let folder = written.options.folder.display();
-            note!("the last checkpoint is {}: --resume {folder} goes on from it", last.display());
+            checkpoints::tell_of_last(last, &written.options.folder);
         }
     })?;
     tell_of_ending(&trained, &metric);
@@ -545,14 +546,7 @@ impl Progress for Watch {
             counted(plan.n_items, "item"),
             counted(plan.n_interactions, "interaction")
         );
-        note!("training will take {}; {} are free", plan.memory, bytes(plan.available_bytes));
-        if let Some(memory) = &plan.device_memory {
-            let free = match plan.device_available_bytes {
-                u64::MAX => "how much is free, its driver does not say".to_owned(),
-                free => format!("{} are free", bytes(free)),
-            };
-            note!("and {memory} on {}; {free}", plan.device);
-        }
+        tell_of_memory(&plan.memory);
         (self.epochs, self.n_interactions) = (plan.epochs, plan.n_interactions);
         self.bar = Some(Bar::steps("training", plan.epochs.into()));
     }

@@ -14,8 +14,8 @@ use recmill_core::{
 };
 use recmill_kernels::{Device, simd::has_bf16_products};
 use recmill_train::{
-    Ended,
-    gradient::{Checkpoint, RankTraining, Rows},
+    Ended, Error, Prediction,
+    gradient::{Checkpoint, RankTraining, Rows, rank_memory},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ use crate::{
         ranker_checks::{Asked, METRICS},
         train::folder_bytes,
         train_flags::{TrainingFlags, inherit, join, one_or_many, versions_kept},
-        watch::{Watch, tell_of_ending},
+        watch::{Watch, tell_of_ending, tell_of_memory},
     },
     device_flag::DeviceFlag,
     failure::{Failure, Result},
@@ -247,6 +247,9 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
     ranking::look_at(&features, &flags.valid, &read)?;
     ranking::look_at(&features, &flags.test, &read)?;
     let Some(out) = flags.out.as_ref().filter(|_| !flags.dry_run) else {
+        let memory = rank_memory(config, &features, !flags.valid.is_empty() || flags.holdout > 0.0, device);
+        tell_of_memory(&memory);
+        memory.check()?;
         note!("dry run: nothing has been trained or written");
         let mut stdout = Out::new();
         if flags.json {
@@ -254,6 +257,8 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
             stdout.json(&json!({
                 "model": config.name(), "rows": rows, "fields": fields, "table_rows": table_rows, "numeric": numeric,
                 "labels": features.labels(), "epochs": config.learning.epochs, "schema": schema,
+                "memory_bytes": memory.host.bytes(), "available_bytes": memory.host_free, "device": device.to_string(),
+                "device_memory_bytes": memory.on_device.as_ref().map(Prediction::bytes),
             }))?;
         }
         return stdout.finish();
@@ -317,12 +322,22 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
     if let Some(rows) = &training.valid {
         asked.check_rows(rows, features.labels())?;
     }
+    tell_of_memory(&rank_memory(config, &features, training.valid.is_some(), device));
     let stop = interrupt::stop_flag("step")?;
     recmill_kernels::memory::keep_freed_blocks();
     let mut watch =
         Watch::new(config.name(), config.learning.epochs, &flags.valid_metric, training.train.len());
-    let (mut ranker, descent) = training.run(config, stop, &mut watch)?;
+    let trained = training.run(config, stop, &mut watch);
+    let last = watch.last_checkpoint.take();
     drop(watch);
+    let (mut ranker, descent) = trained.inspect_err(|error| {
+        // A loss that is not finite names it by itself.
+        if let (Some(last), Some(written)) = (&last, &written)
+            && !matches!(error, Error::NotFiniteLoss { .. })
+        {
+            checkpoints::tell_of_last(last, &written.folder);
+        }
+    })?;
     tell_of_ending(&descent, &flags.valid_metric);
     let mut refitted = false;
     if flags.refit && descent.ended != Ended::Asked && training.valid.is_some() {

@@ -1,16 +1,32 @@
 //! What is shown of a training by gradients while it runs, and told when it has ended.
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use recmill_train::{
     Ended, EpochRecord, Progress,
     gradient::{Descent, StepRecord},
+    memory::MemoryPlan,
 };
 
 use crate::{
-    output::{count, note, seconds},
+    output::{bytes, count, note, seconds},
     progress::{self, Bar},
 };
+
+/// Tells what training will take.
+pub(super) fn tell_of_memory(plan: &MemoryPlan) {
+    note!("training will take {}; {} are free", plan.host, bytes(plan.host_free));
+    if let Some(memory) = &plan.on_device {
+        let free = match plan.device_free {
+            u64::MAX => "how much is free, its driver does not say".to_owned(),
+            free => format!("{} are free", bytes(free)),
+        };
+        note!("and {memory} on {}; {free}", plan.device);
+    }
+}
 
 /// Tells why training ended and what was kept.
 pub(super) fn tell_of_ending(descent: &Descent, metric: &str) {
@@ -36,6 +52,8 @@ pub(super) struct Watch {
     epochs: usize,
     /// Rows that the present epoch has learned from; fewer than all where it is stopped.
     rows: u64,
+    /// The newest checkpoint.
+    pub(super) last_checkpoint: Option<PathBuf>,
 }
 
 impl Watch {
@@ -46,6 +64,7 @@ impl Watch {
             begun: Instant::now(),
             epochs,
             rows: 0,
+            last_checkpoint: None,
         }
     }
 }
@@ -63,6 +82,7 @@ impl Progress for Watch {
 
     fn checkpoint(&mut self, steps: u64, path: &Path) {
         note!("checkpoint after {} steps: {}", count(steps), path.display());
+        self.last_checkpoint = Some(path.to_owned());
     }
 
     fn epoch(&mut self, record: &EpochRecord) {

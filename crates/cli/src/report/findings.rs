@@ -29,6 +29,8 @@ pub(crate) struct Findings {
     pub(crate) schema: Value,
     pub(crate) kept_epoch: Option<u64>,
     pub(crate) refitted: bool,
+    /// It is a checkpoint of a training that has not ended.
+    pub(crate) is_checkpoint: bool,
     pub(crate) epochs: Vec<Epoch>,
     /// What validation measured for the epoch that was kept.
     pub(crate) valid: Map<String, Value>,
@@ -234,6 +236,7 @@ impl Findings {
             schema: config.schema.clone(),
             kept_epoch: config.kept_epoch,
             refitted: config.refitted,
+            is_checkpoint: !config.progress.is_null(),
             valid: config.metrics.as_object().cloned().unwrap_or_default(),
             timings,
             test: None,
@@ -254,6 +257,17 @@ impl Findings {
     /// Returns how many of all rows, or interactions, the model learned from.
     pub(crate) fn learned(&self, all: u64) -> u64 {
         all.saturating_sub(held_out(&self.schema, self.refitted))
+    }
+
+    /// Returns the labels that all test rows have alike, so that no two of them can be ranked.
+    pub(crate) fn constant_labels(&self) -> Vec<String> {
+        let Some(Test::Counted(CountedTest { metrics, groups: Groups::ByScore(labels), .. })) = &self.test
+        else {
+            return Vec::new();
+        };
+        let has_auc =
+            |label: &str| metrics.contains_key("auc") || metrics.contains_key(&format!("auc/{label}"));
+        labels.iter().map(|of| &of.label).filter(|label| !has_auc(label)).cloned().collect()
     }
 
     /// Says that something cannot be said in `section`.

@@ -50,7 +50,12 @@ pub(super) fn lead(found: &Findings) -> Markup {
         Some(Test::Counted(_)) => ". It was measured on a test file.".to_owned(),
         None => ". It has not been measured on a test file.".to_owned(),
     };
-    html! { (learned) (beside) }
+    let unfinished = if found.is_checkpoint {
+        " This is a checkpoint: training had not ended, and goes on from here with --resume."
+    } else {
+        ""
+    };
+    html! { (learned) (beside) (unfinished) }
 }
 
 /// The figures that a reader wants first.

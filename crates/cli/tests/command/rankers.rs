@@ -338,8 +338,7 @@ fn files_that_nothing_can_be_learned_from() {
 #[test]
 fn numbers_that_explode_are_told() {
     let folder = Folder::with_rows();
-    let train =
-        "train fm rows.csv --label clicked --out m --quiet --embedding-dim 4 --epochs 2 --learning-rate 1e30";
+    let train = "train fm rows.csv --label clicked --out m --quiet --embedding-dim 4 --epochs 2 --learning-rate 1e30 --optimizer sgd --table-optimizer sgd";
     let told = folder.screen(train);
     assert!(told.starts_with("status: 1") && told.contains("hint: a smaller --learning-rate"), "{told}");
     assert!(!folder.at("m").exists());

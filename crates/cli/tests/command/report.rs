@@ -125,6 +125,11 @@ fn models_of_rows_and_texts_have_a_page() {
     assert_eq!(object["test"]["baseline_metrics"]["auc"], 0.5);
     let groups = object["test"]["groups"]["by_score"][0]["groups"].as_array().unwrap();
     assert_eq!(groups.iter().map(|group| group["rows"].as_u64().unwrap()).sum::<u64>(), 400);
+    let all = fs_err::read_to_string(folder.at("rows.csv")).unwrap();
+    let alike = |line: &&str| matches!(line.split(',').nth(5), Some("clicked" | "1"));
+    folder.write("alike.csv", all.lines().filter(alike).map(|line| format!("{line}\n")).collect::<String>());
+    folder.succeeds("report model --test alike.csv --out alike.html --device cpu --quiet");
+    assert!(page(&folder, "alike.html").contains("In all test rows `clicked` is the same"));
     let refused = folder.screen("report model --users 2");
     assert!(
         refused.starts_with("status: 2") && refused.contains("--users is for models of users"),

@@ -121,7 +121,7 @@ fn a_training_by_epochs_that_is_killed_goes_on_to_the_same_model() {
             format!("{again} --valid-metric recall@6"),
             "the checkpoint has --valid-metric recall@5, not `recall@6`",
         ),
-        (format!("{again} --min-rating 4"), "interactions to learn from: the checkpoint has"),
+        (format!("{again} --min-rating 4"), "rows to learn from: the checkpoint has"),
         (format!("{again} --valid fewer.csv"), "the hash of what is validated on: the checkpoint has"),
         (format!("{again} --iterations 3"), "epochs: the checkpoint has"),
         (again.replace("other", "bpr-killed.checkpoints"), "must be two directories"),

@@ -158,6 +158,11 @@ fn training_that_diverges_says_so() {
     for name in ["bpr", "lmf"] {
         let told = folder.screen(&format!("train {name} ratings.csv {tiny}"));
         assert!(
+            told.contains("--learning-rate must be above 0 and at most 10, not `1e30`"),
+            "{name}: {told}"
+        );
+        let told = folder.screen(&format!("train {name} ratings.csv {tiny} --optimizer sgd"));
+        assert!(
             told.starts_with("status: 1")
                 && told.contains("error: training diverged in epoch 1")
                 && told.ends_with("\nhint: a smaller --learning-rate usually helps\n"),
@@ -171,7 +176,7 @@ fn training_that_diverges_says_so() {
         let refused = "--learning-rate must be above 0 and at most 1, not `1e30`";
         assert!(told.starts_with("status: 2") && told.contains(refused), "{name}: {told}");
     }
-    let told = folder.screen("train bpr ratings.csv --learning-rate 1e39 --out model");
+    let told = folder.screen("train bpr ratings.csv --learning-rate 1e39 --optimizer sgd --out model");
     assert!(told.contains("--learning-rate must be from 1.2e-38 to 3.4e38, not `1e39`"), "{told}");
 }
 

@@ -1,12 +1,13 @@
 //! The operations on a GPU: burn's tensors and our kernels over the same memory.
 //!
-//! Products are burn's. A kernel that refuses, for want of memory, leaves the work to the definition out of burn's operations.
+//! Products are burn's, and so is, by its definition, what a device has no kernel for. burn's operations return no errors: what a kernel
+//! refuses for another reason, such as want of memory, is kept for [`check_answers`], and what is computed in its place is never believed.
 
 use burn::tensor::{DType, Shape, TensorMetadata, ops::FloatTensor};
 use burn_cubecl::{CubeBackend, CubeRuntime, kernel::into_contiguous, tensor::CubeTensor};
 use recmill_kernels::{
-    Buffer, Device, GpuRuntime, check_answers, cross_layer, cross_layer_backward, fm_second_order,
-    fm_second_order_backward, pairwise_dots, pairwise_dots_backward,
+    Buffer, Device, Error, GpuRuntime, check_answers, cross_layer, cross_layer_backward, fm_second_order,
+    fm_second_order_backward, pairwise_dots, pairwise_dots_backward, refuse_answers,
 };
 
 use super::{CrossGradients, DenseBackend, DeviceBackend, backend::by_definition};
@@ -36,11 +37,21 @@ fn fields<R: CubeRuntime>(x: &CubeTensor<R>) -> [usize; 3] {
     x.shape().dims()
 }
 
+/// Returns what a kernel found, and otherwise what the definition gives.
+fn or_by_definition<T>(found: Kernel<T>, definition: impl FnOnce() -> T) -> T {
+    found.unwrap_or_else(|error| {
+        if !matches!(error, Error::NotOnDevice { .. }) {
+            refuse_answers(error);
+        }
+        definition()
+    })
+}
+
 impl<R: GpuRuntime + CubeRuntime> DenseBackend for Gpu<R> {
     fn second_order(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let [rows, fields, dim] = fields(&x);
         let kernel = || tensor(&fm_second_order(&buffer(x.clone())?, fields, dim)?, Shape::new([rows, 1]));
-        kernel().unwrap_or_else(|_| by_definition::second_order::<Self>(x.clone()))
+        or_by_definition(kernel(), || by_definition::second_order::<Self>(x.clone()))
     }
 
     fn second_order_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -49,14 +60,16 @@ impl<R: GpuRuntime + CubeRuntime> DenseBackend for Gpu<R> {
             let (of_x, gradient) = (buffer(x.clone())?, buffer(gradient.clone())?);
             tensor(&fm_second_order_backward(&of_x, fields, dim, &gradient)?, x.shape())
         };
-        kernel().unwrap_or_else(|_| by_definition::second_order_backward::<Self>(x.clone(), gradient.clone()))
+        or_by_definition(kernel(), || {
+            by_definition::second_order_backward::<Self>(x.clone(), gradient.clone())
+        })
     }
 
     fn pairwise_dots(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let [rows, fields, dim] = fields(&x);
         let shape = Shape::new([rows, fields * fields.saturating_sub(1) / 2]);
         let kernel = || tensor(&pairwise_dots(&buffer(x.clone())?, fields, dim)?, shape);
-        kernel().unwrap_or_else(|_| by_definition::pairwise_dots::<Self>(x.clone()))
+        or_by_definition(kernel(), || by_definition::pairwise_dots::<Self>(x.clone()))
     }
 
     fn pairwise_dots_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -65,8 +78,9 @@ impl<R: GpuRuntime + CubeRuntime> DenseBackend for Gpu<R> {
             let (of_x, gradient) = (buffer(x.clone())?, buffer(gradient.clone())?);
             tensor(&pairwise_dots_backward(&of_x, fields, dim, &gradient)?, x.shape())
         };
-        kernel()
-            .unwrap_or_else(|_| by_definition::pairwise_dots_backward::<Self>(x.clone(), gradient.clone()))
+        or_by_definition(kernel(), || {
+            by_definition::pairwise_dots_backward::<Self>(x.clone(), gradient.clone())
+        })
     }
 
     fn cross(x0: FloatTensor<Self>, u: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -74,7 +88,7 @@ impl<R: GpuRuntime + CubeRuntime> DenseBackend for Gpu<R> {
             let [of_x0, of_u, of_x] = [&x0, &u, &x].map(|tensor| buffer(tensor.clone()));
             tensor(&cross_layer(&of_x0?, &of_u?, &of_x?)?, x.shape())
         };
-        kernel().unwrap_or_else(|_| by_definition::cross::<Self>(x0.clone(), u.clone(), x.clone()))
+        or_by_definition(kernel(), || by_definition::cross::<Self>(x0.clone(), u.clone(), x.clone()))
     }
 
     fn cross_backward(
@@ -88,7 +102,7 @@ impl<R: GpuRuntime + CubeRuntime> DenseBackend for Gpu<R> {
             let [of_x0, of_u] = [of_x0, of_u].map(|buffer| tensor(&buffer, x0.shape()));
             Ok::<_, recmill_kernels::Error>(CrossGradients { x0: of_x0?, u: of_u?, x: gradient.clone() })
         };
-        kernel().unwrap_or_else(|_| {
+        or_by_definition(kernel(), || {
             by_definition::cross_backward::<Self>(x0.clone(), u.clone(), gradient.clone())
         })
     }

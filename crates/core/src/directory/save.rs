@@ -18,6 +18,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     sync::LazyLock,
+    time::Duration,
 };
 
 use arrow::record_batch::RecordBatch;
@@ -28,7 +29,7 @@ use crate::{
     Dataset, Error, Parameter, Parameters, Result,
     directory::{
         Config, DataSummary, Disk, Epoch, FileRecord, Manifest,
-        disk::{self, unique_suffix},
+        disk::{self, Lock, unique_suffix},
         hash::{HashedFile, sha256},
         history, ids,
         manifest::{CLASSES, CONFIG, CONFIG_HASH, FEATURES, FORMAT_VERSION},
@@ -42,6 +43,7 @@ use crate::{
 /// Names that begin so are unfinished or given up, and are swept by the next writer.
 const STAGED: &str = ".staged";
 const LOCK: &str = ".lock";
+const CLAIM: &str = ".training";
 const PROBE: &str = ".recmill-probe";
 
 /// A model about to be written.
@@ -191,11 +193,33 @@ fn check_ours(disk: &Disk, root: &Path) -> Result<()> {
     } else {
         // A writer may have crashed before its first version became current; anything else is somebody's.
         let unfinished = |name: &std::ffi::OsString| {
-            name == LOCK || name.to_string_lossy().starts_with(STAGED) || is_version(&versions.join(name))
+            name == LOCK
+                || name == CLAIM
+                || name.to_string_lossy().starts_with(STAGED)
+                || is_version(&versions.join(name))
         };
         names == ["versions"] && versions.is_dir() && disk.names(&versions)?.iter().all(unfinished)
     };
     if ours { Ok(()) } else { Err(Error::NotOurs { path: root.to_owned() }) }
+}
+
+/// Keeps other trainings from writing their checkpoints to a folder, for as long as it lives.
+#[derive(Debug)]
+pub struct Claim {
+    _lock: Option<Lock>,
+}
+
+impl Claim {
+    /// Claims `root`, a model directory or none yet, for the checkpoints of one training.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] where another training has it, [`Error::NotOurs`] where something else lies there, [`Error::Io`].
+    pub fn on(disk: &Disk, root: &Path) -> Result<Self> {
+        check_ours(disk, root)?;
+        let versions = disk::versions(root);
+        disk.create_dir_all(&versions)?;
+        Ok(Self { _lock: disk.clone().patience(Duration::ZERO).lock(&versions.join(CLAIM), root)? })
+    }
 }
 
 /// Whether a version lies at `path`: nothing else is ever pruned.

@@ -11,7 +11,6 @@ use arrow::{
     datatypes::Schema,
     error::ArrowError,
 };
-use sha2::{Digest, Sha256};
 
 use super::{
     ColumnKind, Encoding, FeatureBatch, Features, FitReport, Guess, SchemaOptions, TransformReport, infer,
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     Error, Result,
     data::{BadRow, BadRows, Cells, Lines, MemorySource, OnBadRow, ReadOptions, Rows, Sources},
+    fingerprint::Fingerprint,
 };
 
 /// How the columns become features, and the features of every row.
@@ -100,14 +100,14 @@ impl Described {
 
     /// Returns SHA-256 over how the columns become features and the features of every row, in hexadecimal: equal for equal tables only.
     pub fn fingerprint(&self) -> String {
-        let mut all = Sha256::new();
-        all.update(serde_json::to_vec(&*self.features).unwrap_or_default());
+        let mut all = Fingerprint::default();
+        all.add("features", &serde_json::to_vec(&*self.features).unwrap_or_default());
         for field in &self.rows.fields {
-            all.update(bytemuck::cast_slice(&field.indices));
-            all.update(field.offsets.as_deref().map_or(&[][..], bytemuck::cast_slice));
+            all.add("indices", bytemuck::cast_slice(&field.indices));
+            all.add("offsets", field.offsets.as_deref().map_or(&[][..], bytemuck::cast_slice));
         }
-        all.update(bytemuck::cast_slice(&self.rows.numeric));
-        all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        all.add("numbers", bytemuck::cast_slice(&self.rows.numeric));
+        all.finish()
     }
 
     /// Returns the rows that were left out as bad, ascending.

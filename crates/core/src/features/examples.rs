@@ -21,6 +21,7 @@ use super::report::TransformReport;
 use super::store::{Words, WordsWriter};
 use crate::Result;
 use crate::data::{BadRows, ReadOptions, Sources};
+use crate::fingerprint::Fingerprint;
 
 /// Batches that are transformed side by side.
 const BATCHES_AT_ONCE: usize = 16;
@@ -164,6 +165,17 @@ impl Examples {
     /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.rows == 0
+    }
+
+    /// Returns SHA-256 over what the rows became, and over which of them are listed, in hexadecimal: equal for equal rows in the same order
+    /// only. Reads all of them.
+    pub fn fingerprint(&self, listed: Option<&[u64]>) -> String {
+        let mut all = Fingerprint::default();
+        all.add("layout", format!("{:?}", self.layout).as_bytes());
+        all.add("records", bytemuck::cast_slice(self.records.all()));
+        all.add("bags", bytemuck::cast_slice(self.bags.all()));
+        all.add("listed", listed.map_or(&[], bytemuck::cast_slice));
+        all.finish()
     }
 
     /// Returns whether the rows are in a temporary file.

@@ -56,6 +56,16 @@ pub enum Optimizer {
     Adagrad,
 }
 
+impl Optimizer {
+    /// Adds a problem where `rate` is no step size to learn with.
+    pub(super) fn check_step(self, problems: &mut Problems, rate: f64) {
+        match self {
+            Self::Sgd => problems.positive("learning_rate", rate),
+            Self::Adagrad => problems.adagrad_step("learning_rate", rate),
+        }
+    }
+}
+
 /// Hyper-parameters of [`Bpr`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
@@ -127,7 +137,7 @@ impl BprConfig {
     pub fn validate(&self) -> Result<()> {
         let mut problems = Problems::new("bpr");
         problems.dimension("factors", self.factors);
-        problems.positive("learning_rate", self.learning_rate);
+        self.optimizer.check_step(&mut problems, self.learning_rate);
         problems.not_negative("regularization", self.regularization);
         problems.at_least_one("iterations", self.iterations);
         problems.not_negative("negatives_exponent", self.negatives_exponent);

@@ -289,6 +289,16 @@ impl Problems {
         }
     }
 
+    /// Adds one unless `value` is a step size that Adagrad can learn with: a number's first step is as long, whatever its gradient, and later
+    /// ones take long to make good for it.
+    pub fn adagrad_step(&mut self, field: &'static str, value: f64) {
+        if value > 10.0 {
+            self.add(field, "above 0 and at most 10", format_args!("{value:?}"));
+        } else {
+            self.positive(field, value);
+        }
+    }
+
     /// Adds one unless `value` is finite and at least 0, as a 32-bit number too, which it is computed with.
     pub fn not_negative(&mut self, field: &'static str, value: f64) {
         if !(value >= 0.0 && value.is_finite()) {

@@ -102,7 +102,7 @@ impl WarpConfig {
     pub fn validate(&self) -> Result<()> {
         let mut problems = Problems::new("warp");
         problems.dimension("factors", self.factors);
-        problems.positive("learning_rate", self.learning_rate);
+        self.optimizer.check_step(&mut problems, self.learning_rate);
         problems.not_negative("regularization", self.regularization);
         problems.at_least_one("iterations", self.iterations);
         if !(1..=1000).contains(&self.max_draws) {

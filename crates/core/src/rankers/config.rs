@@ -235,6 +235,7 @@ impl LearningConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rankers::{DenseOptimizer, FmConfig, TableOptimizer};
 
     #[test]
     fn json_is_flat_names_the_model_and_refuses_unknown_keys() {
@@ -273,5 +274,27 @@ mod tests {
         for field in ["embedding_dim", "hidden", "dropout", "batch_size", "learning_rate"] {
             assert!(told.contains(field), "{field}: {told}");
         }
+    }
+
+    #[test]
+    fn a_step_size_is_one_that_its_optimizer_can_learn_with() {
+        let told = |learning: LearningConfig| {
+            let model = RankerModel::Fm(FmConfig::default());
+            RankerConfig { model, learning }.validate().err().map(|error| error.to_string())
+        };
+        let of = |optimizer, table_optimizer, rate| LearningConfig {
+            optimizer,
+            table_optimizer,
+            learning_rate: Some(rate),
+            ..LearningConfig::default()
+        };
+        let (sgd, adam) = (DenseOptimizer::Sgd, DenseOptimizer::Adam);
+        assert_eq!(told(of(sgd, TableOptimizer::Sgd, 50.0)), None);
+        assert!(
+            told(of(adam, TableOptimizer::Sgd, 50.0))
+                .is_some_and(|told| told.contains("learning_rate must be above 0 and at most 1"))
+        );
+        let told = told(of(sgd, TableOptimizer::Adagrad, 50.0)).unwrap();
+        assert!(told.contains("table_learning_rate must be above 0 and at most 10, not `50.0`"), "{told}");
     }
 }

@@ -41,7 +41,27 @@ pub enum TableOptimizer {
     Ftrl,
 }
 
+impl DenseOptimizer {
+    /// Adds a problem where `rate`, of that name, is no step size to learn with.
+    fn check_step(self, problems: &mut Problems, field: &'static str, rate: f64) {
+        match self {
+            Self::Sgd => problems.positive(field, rate),
+            Self::Adagrad => problems.adagrad_step(field, rate),
+            Self::Adam | Self::Adamw => problems.adam_step(field, rate),
+        }
+    }
+}
+
 impl TableOptimizer {
+    /// Adds a problem where `rate`, of that name, is no step size to learn with.
+    pub(crate) fn check_step(self, problems: &mut Problems, field: &'static str, rate: f64) {
+        match self {
+            Self::Sgd => problems.positive(field, rate),
+            Self::Adagrad | Self::RowWiseAdagrad | Self::Ftrl => problems.adagrad_step(field, rate),
+            Self::Adam => problems.adam_step(field, rate),
+        }
+    }
+
     /// Returns the optimizer with the numbers that it is commonly used with.
     pub fn sparse(self) -> SparseOptimizer {
         match self {
@@ -234,12 +254,13 @@ impl LearningConfig {
         if self.accumulate == 0 || self.accumulate > self.batch_size.max(1) {
             problems.add("accumulate", "from 1 to batch_size", self.accumulate);
         }
-        for (name, rate) in
-            [("learning_rate", self.learning_rate), ("table_learning_rate", self.table_learning_rate)]
-        {
-            if let Some(rate) = rate {
-                problems.positive(name, rate);
-            }
+        if let Some(rate) = self.learning_rate {
+            self.optimizer.check_step(problems, "learning_rate", rate);
+        }
+        // What suits SGD is handed on to tables that learn otherwise.
+        let handed_on = self.learning_rate.filter(|_| self.optimizer == DenseOptimizer::Sgd);
+        if let Some(rate) = self.table_learning_rate.or(handed_on) {
+            self.table_optimizer.check_step(problems, "table_learning_rate", rate);
         }
         problems.not_negative("weight_decay", self.weight_decay);
         if let Some(l2) = self.embedding_l2 {

@@ -1,13 +1,11 @@
 //! A network on the device that it scores on.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use recmill_kernels::{CudaRuntime, Device, WgpuRuntime};
+use recmill_kernels::Device;
 
 use super::{AnyNetwork, EmbeddingTables, RankerModel, Shape, log_odds};
 use crate::{
     Parameters, Result,
-    dense::{Cpu, DeviceBackend, Gpu, load_parameters, put_parameters},
+    dense::{Cpu, DeviceBackend, guarded, load_parameters, put_parameters},
     features::FeatureBatch,
 };
 
@@ -17,9 +15,11 @@ pub(super) enum PlacedNetwork {
     /// On the CPU.
     Cpu(AnyNetwork<Cpu>),
     /// On an NVIDIA GPU.
-    Cuda(AnyNetwork<Gpu<CudaRuntime>>),
+    #[cfg(feature = "cuda")]
+    Cuda(AnyNetwork<crate::dense::Gpu<recmill_kernels::CudaRuntime>>),
     /// On a graphics adapter.
-    Wgpu(AnyNetwork<Gpu<WgpuRuntime>>),
+    #[cfg(feature = "wgpu")]
+    Wgpu(AnyNetwork<crate::dense::Gpu<recmill_kernels::WgpuRuntime>>),
 }
 
 impl PlacedNetwork {
@@ -32,8 +32,12 @@ impl PlacedNetwork {
         self.put(&mut parameters)?;
         Ok(match device {
             Device::Cpu => Self::Cpu(network_of(&mut parameters, model, shape, device)?),
+            #[cfg(feature = "cuda")]
             Device::Cuda(_) => Self::Cuda(network_of(&mut parameters, model, shape, device)?),
+            #[cfg(feature = "wgpu")]
             Device::Wgpu(_) => Self::Wgpu(network_of(&mut parameters, model, shape, device)?),
+            #[cfg(not(all(feature = "cuda", feature = "wgpu")))]
+            device => return Err(device.not_built().into()),
         })
     }
 
@@ -44,7 +48,9 @@ impl PlacedNetwork {
     pub(super) fn put(&self, parameters: &mut Parameters) -> Result<()> {
         match self {
             Self::Cpu(network) => put_parameters(network, parameters),
+            #[cfg(feature = "cuda")]
             Self::Cuda(network) => put_parameters(network, parameters),
+            #[cfg(feature = "wgpu")]
             Self::Wgpu(network) => put_parameters(network, parameters),
         }
     }
@@ -59,7 +65,9 @@ impl PlacedNetwork {
     ) -> Result<Vec<f32>> {
         match self {
             Self::Cpu(network) => log_odds_on(network, device, tables, shape, batch),
+            #[cfg(feature = "cuda")]
             Self::Cuda(network) => log_odds_on(network, device, tables, shape, batch),
+            #[cfg(feature = "wgpu")]
             Self::Wgpu(network) => log_odds_on(network, device, tables, shape, batch),
         }
     }
@@ -72,17 +80,11 @@ fn log_odds_on<B: DeviceBackend>(
     shape: &Shape,
     batch: &FeatureBatch,
 ) -> Result<Vec<f32>> {
-    let score = || {
+    guarded(device, "scoring", || {
         let log_odds = log_odds(network, tables, shape, batch, &B::device(device)?)?;
         B::check_answers(device)?;
         Ok(log_odds)
-    };
-    if device == Device::Cpu {
-        return score();
-    }
-    // burn panics where a device refuses; what has failed is the device, not the program.
-    catch_unwind(AssertUnwindSafe(score))
-        .unwrap_or_else(|_| Err(recmill_kernels::Error::DeviceLost { device, doing: "scoring" }.into()))
+    })
 }
 
 /// Makes a network on `device` of its parameters.

@@ -150,7 +150,7 @@ impl TextConfig {
         if !(1..=1 << 20).contains(&self.batch_size) {
             problems.add("batch_size", "from 1 to 1048576", self.batch_size);
         }
-        problems.positive("learning_rate", self.learning_rate);
+        self.optimizer.check_step(&mut problems, "learning_rate", self.learning_rate);
         problems.not_negative("regularization", self.regularization);
         if !(0.0..=1.0).contains(&self.class_balance) {
             problems.add("class_balance", "from 0 to 1", self.class_balance);

@@ -60,16 +60,24 @@ fn chunks(device: Device) -> Result<Outcome, Failure> {
 }
 
 fn row_types(device: Device) -> Result<Outcome, Failure> {
-    if device != Device::Cpu {
-        return Ok(Outcome::NotOnDevice);
-    }
     for row_type in [RowType::F16, RowType::Bf16] {
-        let what = format!("{row_type:?}");
-        let table = Numbers::new(4)
-            .table(90, 17, 32, device)
-            .and_then(|table| table.to_row_type(row_type, "a conformance case"))
-            .map_err(other(what.clone()))?;
-        compare(what, &table, &table, &indices(&mut Numbers::new(6), 200, 90))?;
+        for dim in [64, 18, 17] {
+            let what = format!("{row_type:?}, rows of {dim}");
+            let host = Numbers::new(4)
+                .table(90, dim, 32, Device::Cpu)
+                .and_then(|table| table.to_row_type(row_type, "a conformance case"))
+                .map_err(other(what.clone()))?;
+            let indices = indices(&mut Numbers::new(6), 200, 90);
+            let table = host.try_copy(device, "a conformance case").map_err(other(what.clone()))?;
+            if device != Device::Cpu && !dim.is_multiple_of(2) {
+                // A word would hold values of two rows.
+                refused(&what, gather(&table, &indices), |error| {
+                    matches!(error, Error::Parameter { what: "dim", .. })
+                })?;
+            } else {
+                compare(what, &host, &table, &indices)?;
+            }
+        }
     }
     Ok(Outcome::Agrees { worst: 0.0 })
 }

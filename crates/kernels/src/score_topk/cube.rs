@@ -59,6 +59,8 @@ const MAX_QUERIES: usize = 4096;
 const BEST_BYTES: usize = 64 << 20;
 /// Candidates scored together, at most, but for one query's.
 const MAX_CANDIDATES: usize = 4 << 20;
+/// The best of each group, the groups to look through, the rows found and their scores.
+const _: () = assert!((BEST_BYTES + 3 * 4 * MAX_CANDIDATES) as u64 == super::TOPK_BYTES_ON_GPU);
 /// Units that look through one query's groups.
 const QUERY_UNITS: usize = 128;
 /// No row.

@@ -46,6 +46,8 @@ pub use select::tie_hash;
 use crate::{Device, Error, Result, Table, buffer::on_gpu};
 use select::Best;
 
+/// Bytes that answers take on a GPU beside the table and the queries, at most.
+pub const TOPK_BYTES_ON_GPU: u64 = 112 << 20;
 const OP: &str = "score_topk";
 
 /// One question: the `k` rows of the table that score highest with `vector`, among those the filters leave.

@@ -145,6 +145,11 @@ impl Rule {
 }
 
 impl SparseOptimizer {
+    /// Returns how many values are remembered of a row of `dim` values.
+    pub fn state_values(self, dim: usize) -> usize {
+        self.state_dims().iter().map(|state| state.of(dim)).sum()
+    }
+
     /// Returns how many values of state each row has in each of the optimizer's tables.
     fn state_dims(self) -> &'static [StateDim] {
         match self {

@@ -20,7 +20,7 @@ use std::{
 
 use recmill_core::{
     Parameter, Parameters,
-    directory::{self, Config, Disk, Epoch, ModelDirectory, Saved, Verify},
+    directory::{self, Claim, Config, Disk, Epoch, ModelDirectory, Saved, Verify},
     features::Features,
 };
 use recmill_kernels::{Buffer, Device};
@@ -76,11 +76,20 @@ pub struct Position {
     pub patience: Option<u32>,
     /// What the numbers above are counted in.
     pub counted: Counted,
-    /// The fingerprint of the interactions that are learned from, and of what is known of users and items; of rows there is none.
+    /// The fingerprint of what is learned from: of interactions with what is known of users and items, of rows with which are held out.
     #[serde(default)]
     pub data: String,
     /// That of what is validated on.
     #[serde(default)]
+    pub valid: String,
+}
+
+/// What is learned from and validated on, as hashes; empty where training neither writes checkpoints nor goes on from one.
+#[derive(Clone, Debug, Default)]
+pub struct Fingerprints {
+    /// That of what is learned from.
+    pub data: String,
+    /// That of what is validated on.
     pub valid: String,
 }
 
@@ -96,9 +105,33 @@ pub struct Counted {
 }
 
 impl Position {
-    pub(super) fn start(samples: u64, options: &DescentOptions) -> Self {
+    pub(super) fn start(samples: u64, options: &DescentOptions, of: &Fingerprints) -> Self {
         let counted = Counted { samples, batch_size: options.batch_size as u64, seed: options.seed };
-        Self { counted, metric: options.metric.clone(), patience: options.patience, ..Self::default() }
+        let Fingerprints { data, valid } = of.clone();
+        let (metric, patience) = (options.metric.clone(), options.patience);
+        Self { counted, metric, patience, data, valid, ..Self::default() }
+    }
+
+    /// Refuses to go on from here in a training that begins as `begun`, unless it is of the same.
+    ///
+    /// # Errors
+    /// [`Error::Resume`].
+    pub(crate) fn check(&self, begun: &Self) -> Result<()> {
+        let (was, is) = (self.counted, begun.counted);
+        let number = |n: u64| n.to_string();
+        for (what, got, expected) in [
+            ("rows to learn from", number(was.samples), number(is.samples)),
+            ("batch_size", number(was.batch_size), number(is.batch_size)),
+            ("seed", number(was.seed), number(is.seed)),
+            ("the hash of the data to learn from", self.data.clone(), begun.data.clone()),
+            ("the metric of the best epoch", self.metric.clone(), begun.metric.clone()),
+            ("the hash of what is validated on", self.valid.clone(), begun.valid.clone()),
+        ] {
+            if got != expected {
+                return Err(Error::Resume { what, expected, got });
+            }
+        }
+        Ok(())
     }
 
     /// Returns what a checkpoint says of itself, `about` being what is said of its model.
@@ -174,18 +207,7 @@ impl Checkpoint {
 
     /// Gives `learner` the state that was written, and returns the place to go on from.
     pub(super) fn resume<T: Task, L: Learn<T>>(&self, learner: &mut L, begun: &Position) -> Result<Position> {
-        let (was, is) = (self.position.counted, begun.counted);
-        let number = |n: u64| n.to_string();
-        for (what, got, expected) in [
-            ("rows to learn from", number(was.samples), number(is.samples)),
-            ("batch_size", number(was.batch_size), number(is.batch_size)),
-            ("seed", number(was.seed), number(is.seed)),
-            ("the metric of the best epoch", self.position.metric.clone(), begun.metric.clone()),
-        ] {
-            if got != expected {
-                return Err(Error::Resume { what, expected, got });
-            }
-        }
+        self.position.check(begun)?;
         learner.put_state(self.state()?)?;
         Ok(self.position.clone())
     }
@@ -197,6 +219,8 @@ pub(super) struct Writer<'a> {
     features: &'a Features,
     last_at: Instant,
     last: Option<PathBuf>,
+    /// Of rank 0, which writes for all.
+    _claim: Option<Claim>,
 }
 
 impl<'a> Writer<'a> {
@@ -205,9 +229,11 @@ impl<'a> Writer<'a> {
         options: &'a CheckpointOptions,
         features: &'a Features,
         from: Option<&Checkpoint>,
-    ) -> Self {
+        ranks: &dyn Collective,
+    ) -> Result<Self> {
         let last = from.map(|checkpoint| checkpoint.directory.path().to_owned());
-        Self { options, features, last_at: Instant::now(), last }
+        let claim = (ranks.rank() == 0).then(|| Claim::on(&options.disk, &options.folder)).transpose()?;
+        Ok(Self { options, features, last_at: Instant::now(), last, _claim: claim })
     }
 
     /// Returns whether it is time for one after `steps` steps.

@@ -9,7 +9,7 @@ use std::{
 use recmill_core::{Parameters, features::Features};
 
 use super::{
-    checkpoint::{Checkpoint, CheckpointOptions, Position, Writer},
+    checkpoint::{Checkpoint, CheckpointOptions, Fingerprints, Position, Writer},
     collective::{Collective, all_gather, part},
     loader::load_ahead,
     order::Order,
@@ -115,12 +115,14 @@ pub struct DescentOptions {
 }
 
 /// What training leaves behind on its way, and what it goes on from.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub struct Checkpoints<'a> {
     /// Where checkpoints are written, and how rows became features; none are written without.
     pub write: Option<(&'a CheckpointOptions, &'a Features)>,
     /// Where training goes on; it begins at the beginning without.
     pub resume: Option<&'a Checkpoint>,
+    /// What a training is of that goes on from one: the same, or it is refused.
+    pub of: Fingerprints,
 }
 
 /// How training went.
@@ -160,12 +162,12 @@ pub fn descend<T: Task, L: Learn<T>>(
     // Of several labels each has its own, such as `logloss/bought`.
     let metric = options.metric.split('/').next().unwrap_or_default();
     let smaller_is_better = matches!(metric, "logloss" | "expected_calibration_error");
-    let mut at = Position::start(n, options);
+    let mut at = Position::start(n, options, &checkpoints.of);
     if let Some(checkpoint) = checkpoints.resume {
         at = checkpoint.resume(learner, &at)?;
     }
-    let mut writer =
-        checkpoints.write.map(|(options, features)| Writer::new(options, features, checkpoints.resume));
+    let writer = |(options, features)| Writer::new(options, features, checkpoints.resume, ranks);
+    let mut writer = checkpoints.write.map(writer).transpose()?;
     let mut ended = Ended::Epochs;
     while at.epoch() <= options.epochs {
         let epoch = at.epoch();
@@ -183,7 +185,7 @@ pub fn descend<T: Task, L: Learn<T>>(
             let step = u64::from(epoch - 1) * batches + batch;
             let loss = learner
                 .step(loaded, Step { epoch, step, steps })
-                .map_err(|error| error.after(writer.as_ref().and_then(Writer::last)))?;
+                .map_err(|error| error.diverged_in(epoch).after(writer.as_ref().and_then(Writer::last)))?;
             let places = place(batch);
             at.batches = batch + 1;
             at.loss += loss * (places.end - places.start) as f64;

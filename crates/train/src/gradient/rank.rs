@@ -2,25 +2,23 @@
 //!
 //! A [`RankTraining`] says what is trained of what; `rank_learner.rs` takes the steps.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::AtomicBool,
-};
+use std::sync::atomic::AtomicBool;
 
 use burn::{backend::Autodiff, module::AutodiffModule};
 use recmill_core::{
     Parameters,
-    dense::{Cpu, DeviceBackend, Gpu, load_parameters, put_parameters},
+    dense::{Cpu, DeviceBackend, guarded, load_parameters, put_parameters},
     features::{Examples, Features},
     rankers::{AnyNetwork, EmbeddingTables, LearningConfig, Network, Ranker, RankerConfig, Shape, TableDims},
 };
-use recmill_kernels::{CudaRuntime, Device, Table, WgpuRuntime};
+use recmill_kernels::{Device, Table};
 
 use super::{
-    checkpoint::{Checkpoint, CheckpointOptions},
+    checkpoint::{Checkpoint, CheckpointOptions, Fingerprints},
     collective::{Alone, Collective, ThreadRank},
     descend::{Checkpoints, Descent, DescentOptions, descend},
     rank_learner::{RankLearner, RankTask},
+    rank_memory::rank_memory,
     shards::gather_shards,
 };
 use crate::{Error, Progress, Result};
@@ -108,26 +106,19 @@ impl<'a> RankTraining<'a> {
     /// Trains the network of `config`, with the same first values on every device.
     ///
     /// # Errors
-    /// As [`RankTraining::run_network`].
+    /// [`Error::TooLarge`], [`Error::TooLargeForDevice`] before anything large is allocated; as [`RankTraining::run_network`].
     pub fn run(
         &self,
         config: &RankerConfig,
         stop: &AtomicBool,
         progress: &mut dyn Progress,
     ) -> Result<(Ranker, Descent)> {
-        // burn panics where a device refuses; what has failed is the device, not the program.
-        let trained = catch_unwind(AssertUnwindSafe(|| match self.device {
-            Device::Cpu => None,
-            Device::Cuda(_) => Some(self.run_on::<Gpu<CudaRuntime>>(config, stop, progress)),
-            Device::Wgpu(_) => Some(self.run_on::<Gpu<WgpuRuntime>>(config, stop, progress)),
-        }));
-        match trained {
-            Ok(Some(trained)) => trained,
-            Ok(None) => self.run_on::<Cpu>(config, stop, progress),
-            Err(_) => {
-                Err(recmill_kernels::Error::DeviceLost { device: self.device, doing: "training" }.into())
-            }
-        }
+        rank_memory(config, self.features, self.valid.is_some(), self.device).check()?;
+        guarded(
+            self.device,
+            "training",
+            || on_backend!(self.device, B => self.run_on::<B>(config, stop, progress)),
+        )
     }
 
     fn run_on<B: DeviceBackend>(
@@ -203,6 +194,17 @@ impl<'a> RankTraining<'a> {
         }
     }
 
+    /// Returns hashes of what is learned from and validated on, where a checkpoint asks for them: they cost a pass over all rows.
+    fn fingerprints(&self) -> Fingerprints {
+        match (self.checkpoints, self.resume) {
+            (None, None) => Fingerprints::default(),
+            _ => Fingerprints {
+                data: self.train.examples.fingerprint(self.train.rows),
+                valid: self.valid.map_or_else(String::new, |valid| valid.examples.fingerprint(valid.rows)),
+            },
+        }
+    }
+
     /// Trains any network, such as one of the caller's own, over tables of these dimensions.
     ///
     /// # Errors
@@ -268,6 +270,7 @@ impl<'a> RankTraining<'a> {
         let checkpoints = Checkpoints {
             write: self.checkpoints.map(|options| (options, self.features)),
             resume: self.resume,
+            of: self.fingerprints(),
         };
         let descent = descend(&task, &mut learner, &options, checkpoints, ranks, stop, progress)?;
         B::check_answers(self.device)?;

@@ -1,4 +1,4 @@
-//! Every kernel at named sizes. A kernel is one entry of [`KERNELS`] and the function that it names.
+//! Every kernel at named sizes; those of deep models in `deep_kernels.rs`. A kernel is one entry of [`KERNELS`] and the function that it names.
 //!
 //! Bytes and operations are those that the work needs at least: each operand read and each result written once, unless
 //! the rows of a table are gathered, which counts a row each time. What a kernel really moves and does is more.
@@ -8,10 +8,10 @@ use recmill_kernels::{
     AlsSystem, Device, Direction, Measure, Mode, Negatives, Optimizer, PairwiseEpoch, PairwiseLoss,
     PairwiseState, RatingEpoch, RatingFactors, RowIndices, SimilarityOptions, SparseRows, Table, TopkAnswers,
     TopkPrepared, TopkQuery, TopkScratch, als_block, als_cg, als_cholesky, als_loss, gather_at, gram,
-    negative::{Distribution, negative},
+    negative::{Distribution, negative_on},
     pairwise_epoch,
     philox::{Draws, unit},
-    rating_epoch, scatter_add, score_topk, similarity, spd_inverse,
+    rating_epoch, scatter_add, score_topk, similarity_on, spd_inverse,
 };
 
 use super::{Result, timing};
@@ -63,7 +63,7 @@ pub(super) struct Measured {
 }
 
 impl Ground<'_> {
-    fn table(&self, rows: usize, seed: u64) -> Result<Table> {
+    pub(super) fn table(&self, rows: usize, seed: u64) -> Result<Table> {
         let host = random_table(rows, self.factors, seed)?;
         Ok(match self.device {
             Device::Cpu => host,
@@ -71,7 +71,7 @@ impl Ground<'_> {
         })
     }
 
-    fn time(&self, mut work: impl FnMut() -> recmill_kernels::Result<()>) -> Result<f64> {
+    pub(super) fn time(&self, mut work: impl FnMut() -> recmill_kernels::Result<()>) -> Result<f64> {
         timing::median(self.device, || Ok(work()?))
     }
 
@@ -104,7 +104,7 @@ fn random_table(rows: usize, dim: usize, seed: u64) -> Result<Table> {
 }
 
 /// Row numbers in no order.
-fn random_indices(n: usize, rows: usize) -> Vec<u32> {
+pub(super) fn random_indices(n: usize, rows: usize) -> Vec<u32> {
     let mut words = vec![0; n];
     Draws::new(7, 0).fill(0, &mut words);
     words.iter().map(|word| ((u64::from(*word) * rows as u64) >> 32) as u32).collect()
@@ -269,14 +269,13 @@ fn rating(ground: &Ground<'_>) -> Result<Measured> {
 
 fn negatives(ground: &Ground<'_>) -> Result<Measured> {
     const PER_ROW: usize = 64;
-    on_cpu_alone("negative", ground.device)?;
     let (rows, n_items) = (ground.rows(), ground.data.n_items());
     let drawn = rows.n_rows() * PER_ROW;
     let uniform = Distribution::Uniform(n_items as u32);
     let mut stream = 0;
     let seconds = ground.time(|| {
         stream += 1;
-        negative(rows, &uniform, PER_ROW, Draws::new(0, stream)).map(drop)
+        negative_on(ground.device, rows, &uniform, PER_ROW, Draws::new(0, stream)).map(drop)
     })?;
     Ok(Measured {
         shape: format!("{PER_ROW} of {n_items} for each of {} rows", rows.n_rows()),
@@ -315,7 +314,6 @@ fn topk_of(ground: &Ground<'_>, n_items: usize, n_queries: usize) -> Result<Meas
 }
 
 fn similar(ground: &Ground<'_>) -> Result<Measured> {
-    on_cpu_alone("similarity", ground.device)?;
     let by_row = ground.rows();
     let csr = recmill_core::Csr::new(
         ground.data.n_items(),
@@ -333,7 +331,7 @@ fn similar(ground: &Ground<'_>) -> Result<Measured> {
         column_damping: 0.5,
         direction: Direction::From,
     };
-    let seconds = ground.time(|| similarity(by_column, by_row, &options).map(drop))?;
+    let seconds = ground.time(|| similarity_on(ground.device, by_column, by_row, &options).map(drop))?;
     // Every pair of values of a row.
     let pairs: f64 = (0..by_row.n_rows()).map(|row| (by_row.row_len(row) as f64).powi(2)).sum();
     Ok(Measured {
@@ -360,12 +358,4 @@ fn inverse(ground: &Ground<'_>) -> Result<Measured> {
         operations: 2.0 * n.powi(3),
         done: (1.0, "matrices"),
     })
-}
-
-/// For an operation whose operands do not say on which device it runs, since it runs on none but the CPU.
-fn on_cpu_alone(op: &'static str, device: Device) -> Result<()> {
-    match device {
-        Device::Cpu => Ok(()),
-        device => Err(recmill_kernels::Error::NotOnDevice { op, device }.into()),
-    }
 }
