@@ -495,9 +495,43 @@ impl Table {
         Self::from_chunks(self.dim, chunk_rows, self.row_type, device, chunks)
     }
 
+    /// Returns the bytes that a kernel on `device` takes beside a table of f32 rows which is read by index: none where its chunks are
+    /// few enough to be bound at once, otherwise those of a copy in larger ones.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for a table that is too large even so; [`Error::Unavailable`].
+    pub fn bound_copy_bytes(rows: u64, dim: usize, device: Device) -> Result<u64> {
+        let chunk_rows = u64::from(Self::chunk_rows_for(dim, Self::max_chunk_bytes(device)?));
+        if device == Device::Cpu || rows.div_ceil(chunk_rows) <= MAX_BOUND_CHUNKS as u64 {
+            return Ok(0);
+        }
+        let (shift, row) = (repacked_shift(rows), 4 * dim as u64);
+        check_repacked("a table", shift, row, device)?;
+        Ok((rows.div_ceil(1 << shift) << shift) * row)
+    }
+
     fn max_chunk_bytes(device: Device) -> Result<u64> {
         Ok(Self::MAX_CHUNK_BYTES.min(device.max_buffer_bytes()?))
     }
+}
+
+/// The most chunks that a kernel on a GPU binds at once.
+const MAX_BOUND_CHUNKS: usize = 8;
+
+/// The logarithm of the rows of a chunk, of which so few hold all `rows`.
+fn repacked_shift(rows: u64) -> u32 {
+    rows.div_ceil(MAX_BOUND_CHUNKS as u64).next_power_of_two().ilog2()
+}
+
+/// # Errors
+/// [`Error::Parameter`] where a chunk of `1 << shift` rows of so many bytes is more than `device` binds.
+fn check_repacked(op: &'static str, shift: u32, row_bytes: u64, device: Device) -> Result<()> {
+    let (most, bytes) = (device.max_buffer_bytes()?, row_bytes << shift);
+    if bytes <= most {
+        return Ok(());
+    }
+    let expected = "at most 8 chunks of what the device binds at once; fewer factors or rows, or the CPU";
+    Err(Error::Parameter { op, what: "bytes of a chunk", expected, got: bytes as f64 })
 }
 
 /// A table's f32 rows on the CPU, for reading.
@@ -608,6 +642,25 @@ fn values(rows: u64, dim: usize, device: Device, what: &'static str) -> Result<u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_bound_at_once_is_known_before() {
+        assert_eq!(Table::bound_copy_bytes(1 << 40, 64, Device::Cpu), Ok(0));
+        let device = Device::Wgpu(0);
+        let Ok(most) = device.max_buffer_bytes() else { return };
+        // Rows of 64 KiB, so many in a chunk.
+        let (dim, chunk) = (1 << 14, Table::MAX_CHUNK_BYTES.min(most) >> 16);
+        let chunk = 1u64 << chunk.ilog2();
+        assert_eq!(Table::bound_copy_bytes(8 * chunk, dim, device), Ok(0));
+        let more = Table::bound_copy_bytes(8 * chunk + 1, dim, device);
+        match chunk << 17 > most {
+            true => {
+                assert!(matches!(more, Err(Error::Parameter { what: "bytes of a chunk", .. })), "{more:?}")
+            }
+            // Five chunks of twice the rows.
+            false => assert_eq!(more, Ok((5 * chunk) << 17)),
+        }
+    }
 
     #[test]
     fn rows_are_found_in_their_chunks_whatever_the_type() {

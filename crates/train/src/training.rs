@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use recmill_core::{
     Dataset, Parameters, dense::guarded, features::Described, models::ModelConfig, rankers::EmbeddingTables,
 };
-use recmill_kernels::{Device, TOPK_BYTES_ON_GPU};
+use recmill_kernels::{Device, TOPK_BYTES_ON_GPU, Table};
 
 use crate::{
     EpochCheckpoints, Error, FitOptions, Learner, Plan, Prediction, Progress, Result, Trained, Validation,
@@ -87,11 +87,7 @@ impl<'a> Training<'a> {
                 self.config.name(),
                 self.predict_on_host(&sizes),
                 self.device,
-                predict_on_gpu(self.config, &sizes)
-                    .map(|prediction| {
-                        prediction.add("lists to validate with", lists_on_gpu(self.config, &sizes))
-                    })
-                    .filter(|_| self.device != Device::Cpu),
+                self.predict_on_device(&sizes).filter(|_| self.device != Device::Cpu),
             ),
         }
     }
@@ -129,6 +125,7 @@ impl<'a> Training<'a> {
         stop: &AtomicBool,
         progress: &mut dyn Progress,
     ) -> Result<Trained> {
+        self.check_tables()?;
         let plan = self.plan(validation.is_some());
         progress.planned(&plan);
         plan.memory.check()?;
@@ -156,6 +153,36 @@ impl<'a> Training<'a> {
         if self.device == Device::Cpu { all } else { all.without(&["scratch"]) }
     }
 
+    /// Returns what training takes of a GPU's memory, for models that learn there.
+    fn predict_on_device(&self, sizes: &Sizes) -> Option<Prediction> {
+        let learned = predict_on_gpu(self.config, sizes)?;
+        let Some(factors) = factors_of_lists(self.config) else { return Some(learned) };
+        let copy = |rows| Table::bound_copy_bytes(rows, factors, self.device).unwrap_or(0);
+        // What is read by index: of als both sides in turn, of lists the items.
+        let bound = match self.config {
+            ModelConfig::Als(_) => copy(sizes.n_users).max(copy(sizes.n_items)),
+            _ if sizes.validated => copy(sizes.n_items),
+            _ => 0,
+        };
+        let lists = 4 * sizes.n_items * factors as u64 + TOPK_BYTES_ON_GPU;
+        let lists = if sizes.validated { lists } else { 0 };
+        Some(
+            learned
+                .add("lists to validate with", lists)
+                .add("a table in chunks that are bound at once", bound),
+        )
+    }
+
+    /// Refuses tables that kernels on the device cannot read by index.
+    fn check_tables(&self) -> Result<()> {
+        let Some(factors) = factors_of_lists(self.config) else { return Ok(()) };
+        let users = if matches!(self.config, ModelConfig::Als(_)) { self.data.n_users() } else { 0 };
+        for rows in [self.data.n_items(), users] {
+            Table::bound_copy_bytes(rows as u64, factors, self.device)?;
+        }
+        Ok(())
+    }
+
     fn learner(&self) -> Result<Box<dyn Learner + 'a>> {
         let (data, seed, device) = (self.data, self.seed, self.device);
         if device != Device::Cpu && !trains_on_gpu(self.config) {
@@ -181,22 +208,19 @@ impl<'a> Training<'a> {
     }
 }
 
-/// Returns the bytes that lists of a model on a GPU take there, where each epoch is validated with some.
-fn lists_on_gpu(config: &ModelConfig, sizes: &Sizes) -> u64 {
-    let factors = match config {
-        ModelConfig::Als(config) => config.factors,
-        ModelConfig::Bpr(config) => config.factors,
-        ModelConfig::Lmf(config) => config.factors,
-        ModelConfig::Warp(config) => config.factors,
-        ModelConfig::Mf(config) => config.factors,
-        ModelConfig::SasRec(config) => config.factors,
-        ModelConfig::Gru4Rec(config) => config.factors,
-        ModelConfig::TwoTower(config) => config.factors,
-        // Their lists are on the CPU.
-        _ => return 0,
-    };
-    let items = 4 * sizes.n_items * factors as u64;
-    if sizes.validated { items + TOPK_BYTES_ON_GPU } else { 0 }
+/// Returns the length of the vectors that lists are made of on a GPU; nothing where they are on the CPU.
+fn factors_of_lists(config: &ModelConfig) -> Option<usize> {
+    match config {
+        ModelConfig::Als(config) => Some(config.factors),
+        ModelConfig::Bpr(config) => Some(config.factors),
+        ModelConfig::Lmf(config) => Some(config.factors),
+        ModelConfig::Warp(config) => Some(config.factors),
+        ModelConfig::Mf(config) => Some(config.factors),
+        ModelConfig::SasRec(config) => Some(config.factors),
+        ModelConfig::Gru4Rec(config) => Some(config.factors),
+        ModelConfig::TwoTower(config) => Some(config.factors),
+        _ => None,
+    }
 }
 
 /// Returns the bytes that training `config` on data of these sizes will allocate, part by part.

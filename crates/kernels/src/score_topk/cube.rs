@@ -51,6 +51,8 @@ const UNITS: usize = SIDE * SIDE;
 /// Rows a unit has in a tile.
 const OWN_ROWS: usize = 4;
 const TILE_ROWS: usize = SIDE * OWN_ROWS;
+/// Numbers between two columns of a tile of rows: units that store a row meet in half as many banks.
+const ROW_STRIDE: usize = TILE_ROWS + 4;
 /// Columns of both operands in shared memory at once.
 const DEPTH: usize = 16;
 const MAX_GROUPS: usize = 8192;
@@ -436,7 +438,7 @@ fn best_kernel<F: Float, N: Size>(
     // Four longer than a tile, so that units that store one row's columns meet different banks.
     let stride = comptime!(SIDE * own_queries + 4);
     let mut query_tile = SharedMemory::<f32>::new(comptime!(DEPTH * (SIDE * own_queries + 4)));
-    let mut row_tile = SharedMemory::<f32>::new(DEPTH * TILE_ROWS);
+    let mut row_tile = SharedMemory::<f32>::new(DEPTH * ROW_STRIDE);
     let unit = UNIT_POS as usize;
     let first_query = CUBE_POS_Y as usize * tile_queries;
     let first_group = CUBE_POS_X * TILE_ROWS as u32;
@@ -489,7 +491,7 @@ fn best_kernel<F: Float, N: Size>(
                 }
                 #[unroll]
                 for lane in 0..width {
-                    row_tile[(at % step_vectors * width + lane) * TILE_ROWS + row] = values[lane];
+                    row_tile[(at % step_vectors * width + lane) * ROW_STRIDE + row] = values[lane];
                 }
             }
             sync_cube();
@@ -502,7 +504,7 @@ fn best_kernel<F: Float, N: Size>(
                     #[unroll]
                     for j in 0..OWN_ROWS {
                         let at = i * OWN_ROWS + j;
-                        sums[at] = fma(left, row_tile[k * TILE_ROWS + unit_row + j], sums[at]);
+                        sums[at] = fma(left, row_tile[k * ROW_STRIDE + unit_row + j], sums[at]);
                     }
                 }
             }

@@ -37,6 +37,8 @@ pub(super) fn scan<R: Gpu>(op: &'static str, queue: &Queue<R>, values: &Buffer<u
         CubeDim::new_1d(UNITS as u32),
         queue.arg(op, values)?,
         queue.arg(op, &sums)?,
+        // One group alone stops behind the last value; of several all but the last take every tile.
+        values.len().div_ceil(TILE).min(TILES) as u32,
     );
     if groups > 1 {
         scan(op, queue, &sums)?;
@@ -74,12 +76,12 @@ pub(super) fn scan_units(sums: &mut SharedMemory<u32>) {
 }
 
 #[cube(launch)]
-fn scan_kernel(values: &mut Array<u32>, group_sums: &mut Array<u32>) {
+fn scan_kernel(values: &mut Array<u32>, group_sums: &mut Array<u32>, tiles: u32) {
     let mut sums = SharedMemory::<u32>::new(UNITS);
     let unit = UNIT_POS as usize;
     let mut carry = 0u32;
-    for tile in 0..TILES {
-        let begin = CUBE_POS * RUN + tile * TILE + unit * EACH;
+    for tile in 0..tiles {
+        let begin = CUBE_POS * RUN + tile as usize * TILE + unit * EACH;
         let mut own = 0u32;
         for k in 0..EACH {
             if begin + k < values.len() {

@@ -1,19 +1,16 @@
 //! A table on a GPU as a kernel reads it: all of its chunks bound at once, a row found by shift and mask.
 //!
-//! A kernel has few bindings, so at most [`MAX_CHUNKS`] chunks are bound. A table of more is copied, on the device, to
+//! A kernel has few bindings, so at most [`MAX_BOUND_CHUNKS`] chunks are bound. A table of more is copied, on the device, to
 //! larger chunks for as long as the operation runs; what does not fit into that many is refused.
 
 use bytemuck::Pod;
 use cubecl::prelude::*;
 
-use super::{Rows, Table};
+use super::{MAX_BOUND_CHUNKS, Rows, Table, check_repacked, repacked_shift};
 use crate::{
     Buffer, Error, Result, RowType,
     buffer::cube::{Gpu, Queue, cubes, vector_width},
 };
-
-/// The most chunks that are bound at once.
-const MAX_CHUNKS: usize = 8;
 
 /// The rows of a table, ready to be bound.
 pub(crate) struct Bound<'a, R: Gpu> {
@@ -78,18 +75,10 @@ impl<'a, R: Gpu> Bound<'a, R> {
             width,
             row_vectors: table.dim() / width,
         };
-        if table.chunks.len() > MAX_CHUNKS {
-            let shift = (table.rows.div_ceil(MAX_CHUNKS as u64)).next_power_of_two().ilog2();
-            let too_many = Error::Parameter {
-                op,
-                what: "chunks of the table",
-                expected: "at most 8 of the largest that the device binds",
-                got: table.chunks.len() as f64,
-            };
-            let bytes = (table.dim() as u64 * table.row_type().bytes()) << shift;
-            if bytes > table.device().max_buffer_bytes()? {
-                return Err(too_many);
-            }
+        if table.chunks.len() > MAX_BOUND_CHUNKS {
+            let shift = repacked_shift(table.rows);
+            let bytes = table.dim() as u64 * table.row_type().bytes();
+            check_repacked(op, shift, bytes, table.device())?;
             let packed = with_row_type!(op, table, F => bound.pack::<F>(op, table, shift))?;
             (bound.chunks, bound.shift) = (Chunks::Own(packed), shift);
         }
