@@ -18,7 +18,10 @@ const STEPS: &[(&str, &[&str])] = &[
     // In a folder of its own: other features would have everything built again.
     (
         "without-gpu",
-        &["cargo clippy -p recmill-cli --no-default-features --target-dir target/without-gpu -- -D warnings"],
+        &[
+            "cargo clippy -p recmill-cli --no-default-features --target-dir target/without-gpu -- -D warnings",
+            "cargo clippy -p recmill-cli --no-default-features --features wgpu --target-dir target/without-gpu -- -D warnings",
+        ],
     ),
     ("docs", &["cargo doc --workspace --no-deps"]),
     ("test", &["cargo nextest run --workspace", "cargo test --workspace --doc"]),

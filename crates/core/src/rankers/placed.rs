@@ -11,6 +11,7 @@ use crate::{
 
 /// A network on one of the devices; a copy shares its parameters.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a model has one, whatever is built in")]
 pub(super) enum PlacedNetwork {
     /// On the CPU.
     Cpu(AnyNetwork<Cpu>),
