@@ -1,6 +1,6 @@
 //! What the libraries' errors mean to whoever typed the command: exit status and hint.
 
-use recmill_core::{Error as Core, data::BadRowKind};
+use recmill_core::{Error as Core, data::BadRowKind, rankers::RankerModel};
 use recmill_kernels::Error as Kernel;
 use recmill_train::Error as Train;
 
@@ -131,6 +131,8 @@ impl From<Train> for Failure {
             Train::TooLargeForDevice { .. } => {
                 Failure::failed(message).hint("fewer --factors take less; --device cpu has the main memory, another device may have more of its own")
             }
+            Train::TooLarge { model, .. } if RankerModel::NAMES.contains(&model) => Failure::failed(message)
+                .hint("a smaller --embedding-dim or --hidden, a larger --min-count, fewer --hash-buckets or --table-precision f16 take less"),
             Train::TooLarge { .. } => {
                 Failure::failed(message).hint("fewer --factors, or fewer users and items by --min-user-interactions and --min-item-interactions")
             }
@@ -145,7 +147,7 @@ impl From<Train> for Failure {
             }
             Train::NotFiniteLoss { .. } => Failure::failed(message).hint(STEADIER),
             Train::Resume { what, .. } if what.contains("hash") => Failure::failed(message)
-                .hint("a file, a flag that says how it is read, or the model of --from has changed since; without --resume training begins anew"),
+                .hint("a file, a flag that says how it is read, or the model of a --from has changed since; without --resume training begins anew"),
             Train::Resume { .. } => Failure::failed(message)
                 .hint("--resume goes on with the same data, --valid or --holdout, --seed and --batch-size as before"),
             Train::NoCheckpoint { .. } => {

@@ -131,7 +131,7 @@ pub enum NotFinite {
     #[error("its loss is `{0}`")]
     Loss(f64),
     /// What the model is asked with, or what it answers.
-    #[error("{what} is not finite in row `{row}`")]
+    #[error("{what} is not finite, in row `{row}` of a table")]
     Value {
         /// Which values.
         what: &'static str,

@@ -105,7 +105,7 @@ impl CheckpointFlags {
         }
         let asks =
             self.checkpoints.is_some() || given.has("keep_checkpoints") || self.keep_checkpoints != kept();
-        if asks && !self.are_written(every) {
+        if asks && !self.are_written(every) && self.resume.is_none() {
             return Err(Failure::usage("nothing says when a checkpoint is to be written")
                 .hint(format!("--checkpoint-minutes 10 or --checkpoint-{}s N does", every.what)));
         }

@@ -108,6 +108,13 @@ impl Asked<'_> {
 
     /// Refuses to validate on rows by which no epoch can be told from another.
     pub(super) fn check_rows(&self, rows: &Rows<'_>, labels: &[String]) -> Result<()> {
+        if !has_weight(rows) {
+            return Err(Failure::failed(format!(
+                "the weights of the {} to validate on are all 0",
+                crate::output::counted(rows.len(), "row")
+            ))
+            .hint("--weight-column names another column; without it all rows count alike"));
+        }
         let (base, of) = self.metric.split_once('/').unwrap_or((self.metric, ""));
         if !OF_ORDER.contains(&base) {
             return Ok(());
@@ -141,4 +148,17 @@ impl Asked<'_> {
             "validate on more rows with --holdout or on others with --valid, choose --valid-metric logloss, or say --holdout 0",
         ))
     }
+}
+
+/// Returns whether any of `rows` counts.
+fn has_weight(rows: &Rows<'_>) -> bool {
+    let mut batch = FeatureBatch::default();
+    (0..rows.len()).step_by(4096).any(|first| {
+        let some: Vec<u64> = (first..rows.len().min(first + 4096))
+            .map(|at| rows.rows.map_or(at, |rows| rows[at as usize]))
+            .collect();
+        batch.clear();
+        rows.examples.gather(&some, &mut batch);
+        batch.weights.is_empty() || batch.weights.iter().any(|&weight| weight > 0.0)
+    })
 }

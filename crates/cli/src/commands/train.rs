@@ -546,7 +546,7 @@ impl Progress for Watch {
             counted(plan.n_items, "item"),
             counted(plan.n_interactions, "interaction")
         );
-        tell_of_memory(&plan.memory);
+        tell_of_memory(&plan.memory, "");
         (self.epochs, self.n_interactions) = (plan.epochs, plan.n_interactions);
         self.bar = Some(Bar::steps("training", plan.epochs.into()));
     }

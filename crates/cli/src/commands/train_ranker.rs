@@ -38,6 +38,9 @@ use crate::{
     ranking,
 };
 
+/// What a step computes in follows the batch and not the data.
+const BESIDE: &str = ", and what a batch is computed in";
+
 /// The flags of one ranker.
 #[derive(Args)]
 pub(crate) struct OneRanker<C: Args> {
@@ -248,7 +251,7 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
     ranking::look_at(&features, &flags.test, &read)?;
     let Some(out) = flags.out.as_ref().filter(|_| !flags.dry_run) else {
         let memory = rank_memory(config, &features, !flags.valid.is_empty() || flags.holdout > 0.0, device);
-        tell_of_memory(&memory);
+        tell_of_memory(&memory, BESIDE);
         memory.check()?;
         note!("dry run: nothing has been trained or written");
         let mut stdout = Out::new();
@@ -322,7 +325,7 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
     if let Some(rows) = &training.valid {
         asked.check_rows(rows, features.labels())?;
     }
-    tell_of_memory(&rank_memory(config, &features, training.valid.is_some(), device));
+    tell_of_memory(&rank_memory(config, &features, training.valid.is_some(), device), BESIDE);
     let stop = interrupt::stop_flag("step")?;
     recmill_kernels::memory::keep_freed_blocks();
     let mut watch =

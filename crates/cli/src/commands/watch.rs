@@ -12,13 +12,13 @@ use recmill_train::{
 };
 
 use crate::{
-    output::{bytes, count, note, seconds},
+    output::{bytes, counted, note, seconds},
     progress::{self, Bar},
 };
 
-/// Tells what training will take.
-pub(super) fn tell_of_memory(plan: &MemoryPlan) {
-    note!("training will take {}; {} are free", plan.host, bytes(plan.host_free));
+/// Tells what training will take, and what else that is not counted.
+pub(super) fn tell_of_memory(plan: &MemoryPlan, beside: &str) {
+    note!("training will take {}{beside}; {} are free", plan.host, bytes(plan.host_free));
     if let Some(memory) = &plan.on_device {
         let free = match plan.device_free {
             u64::MAX => "how much is free, its driver does not say".to_owned(),
@@ -81,7 +81,7 @@ impl Progress for Watch {
     }
 
     fn checkpoint(&mut self, steps: u64, path: &Path) {
-        note!("checkpoint after {} steps: {}", count(steps), path.display());
+        note!("checkpoint after {}: {}", counted(steps, "step"), path.display());
         self.last_checkpoint = Some(path.to_owned());
     }
 

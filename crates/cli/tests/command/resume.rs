@@ -26,7 +26,7 @@ fn a_training_that_is_killed_goes_on_to_the_same_model() {
         let (model, checkpoints) = (format!("model{at}"), format!("model{at}.checkpoints"));
         let (mut child, mut lines) =
             start(&folder, &format!("{TRAIN} {TINY} {choice} --out {model} --checkpoint-steps 1"));
-        wait_for(&mut lines, &format!("checkpoint after {steps} steps"));
+        wait_for(&mut lines, &format!("checkpoint after {steps} step"));
         child.kill().unwrap();
         assert!(!child.wait().unwrap().success());
         assert!(!folder.at(&model).exists());

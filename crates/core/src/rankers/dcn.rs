@@ -101,7 +101,9 @@ impl DcnConfig {
 
     pub(super) fn problems(&self, problems: &mut Problems) {
         problems.dimension("embedding_dim", self.embedding_dim);
-        problems.at_least_one("cross_layers", self.cross_layers);
+        if !(1..=256).contains(&self.cross_layers) {
+            problems.add("cross_layers", "from 1 to 256", self.cross_layers);
+        }
         problems.at_least_one("experts", self.experts);
         problems.widths("hidden", &self.hidden);
         problems.share("dropout", self.dropout);

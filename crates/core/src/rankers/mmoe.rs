@@ -64,7 +64,9 @@ impl MmoeConfig {
 
     pub(super) fn problems(&self, problems: &mut Problems) {
         problems.dimension("embedding_dim", self.embedding_dim);
-        problems.at_least_one("experts", self.experts);
+        if !(1..=1024).contains(&self.experts) {
+            problems.add("experts", "from 1 to 1024", self.experts);
+        }
         problems.widths("hidden", &self.hidden);
         problems.widths("tower", &self.tower);
         problems.share("dropout", self.dropout);
