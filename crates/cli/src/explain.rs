@@ -128,11 +128,12 @@ impl From<Train> for Failure {
             Train::Kernel(error) => error.into(),
             Train::TooLarge { model: "ease", .. } => Failure::failed(message)
                 .hint("ease holds an items x items matrix: leave rare items out with --min-item-interactions, or use item-knn or als"),
+            Train::TooLarge { model, .. } | Train::TooLargeForDevice { model, .. }
+                if RankerModel::NAMES.contains(&model) => Failure::failed(message)
+                .hint("a smaller --embedding-dim or --hidden, a larger --min-count, fewer --hash-buckets or --table-precision f16 take less"),
             Train::TooLargeForDevice { .. } => {
                 Failure::failed(message).hint("fewer --factors take less; --device cpu has the main memory, another device may have more of its own")
             }
-            Train::TooLarge { model, .. } if RankerModel::NAMES.contains(&model) => Failure::failed(message)
-                .hint("a smaller --embedding-dim or --hidden, a larger --min-count, fewer --hash-buckets or --table-precision f16 take less"),
             Train::TooLarge { .. } => {
                 Failure::failed(message).hint("fewer --factors, or fewer users and items by --min-user-interactions and --min-item-interactions")
             }
