@@ -6,7 +6,7 @@
 Needs `pip install torch implicit==0.7.3`; implicit's GPU build needs the CUDA that it was built for, and where it finds none, its CPU build is
 measured and the row says so. Our seconds are those of `recmill bench`. In turn, so that a busy machine is busy for both; the first turn is left out:
   topk       `score_topk_million`: scores, masks and selection, beside the product alone, [users, 64] x [64, 1 million], by torch.mm in f32
-             (TF32 off), with TF32, and in f16
+             (TF32 off), with TF32, and in f16; `score_topk_million_f16` beside it in f16 and f32
   als        `train_als`, an iteration by conjugate gradients on a matrix of MovieLens-20M's shape, beside implicit's on that of ml20m.py
 """
 
@@ -63,10 +63,11 @@ class Product:
 def topk(args):
     users = int(re.search(r"for (\d+) users", ours(args, "score_topk_million", 64)[1])[1])
     rows = []
-    for kind in ["f32", "tf32", "f16"]:
+    cases = {"f32 rows": "score_topk_million", "f16 rows": "score_topk_million_f16"}
+    for kind, of in [("f32", "f32 rows"), ("tf32", "f32 rows"), ("f16", "f16 rows"), ("f32", "f16 rows")]:
         product = Product(args.torch_device, users, 64, kind)
-        turns = [(product.median(), ours(args, "score_topk_million", 64)[0]) for _ in range(args.turns)]
-        rows.append(line(f"topk of {users} users beside a product in {kind}", turns, f"torch {torch.__version__}"))
+        turns = [(product.median(), ours(args, cases[of], 64)[0]) for _ in range(args.turns)]
+        rows.append(line(f"topk of {users} users, {of}, beside a product in {kind}", turns, f"torch {torch.__version__}"))
         del product
     return rows
 

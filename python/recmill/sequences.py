@@ -27,6 +27,8 @@ class SASRec(PlainRecommender):
         ``sampled-softmax``, ``softmax`` over all items, ``bce`` or ``gbce``.
     dropout
         Share of values that are dropped in training; small data want much.
+    attention_dropout
+        Share of the weights of attention that are dropped beside them.
     learning_rate
         Step size of Adam.
     batch_size
@@ -82,6 +84,7 @@ class SASRec(PlainRecommender):
         negatives: str = "uniform",
         negatives_exponent: float = 0.75,
         gbce_calibration: float = 0.75,
+        attention_dropout: float = 0.0,
         batch_size: int = 128,
         init_scale: float = 0.16,
         holdout: float = 1.0,
@@ -103,6 +106,7 @@ class SASRec(PlainRecommender):
         self.negatives = negatives
         self.negatives_exponent = negatives_exponent
         self.gbce_calibration = gbce_calibration
+        self.attention_dropout = attention_dropout
         self.batch_size = batch_size
         self.init_scale = init_scale
         self.holdout = holdout

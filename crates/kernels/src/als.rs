@@ -30,6 +30,7 @@ pub(crate) mod cube;
 #[cfg(feature = "gpu")]
 pub(crate) mod entries;
 pub(crate) mod fixed;
+mod kept;
 mod loss;
 #[cfg(feature = "gpu")]
 mod loss_cube;
@@ -40,6 +41,8 @@ pub(crate) mod tiles;
 
 #[cfg(feature = "cuda-sources")]
 use crate::cuda_sources::{Instance, table_of};
+pub use kept::{AlsKept, als_kept_bytes};
+
 use crate::{Device, Error, Result, RowType, SparseRows, Table, buffer::on_gpu};
 
 /// One side's normal equations while the other side is fixed.

@@ -23,7 +23,7 @@ mod long;
 mod pass;
 mod step;
 
-use crate::{AlsSystem, Device, Error, Result, Table, als, buffer::on_gpu};
+use crate::{AlsKept, AlsSystem, Device, Error, Result, Table, als, buffer::on_gpu};
 
 const OP: &str = "als_cg";
 
@@ -36,10 +36,23 @@ const OP: &str = "als_cg";
 /// # Determinism
 /// A row's result has the same bits alone and in any batch, for any number of threads.
 pub fn als_cg(system: &AlsSystem<'_>, solution: &mut Table, steps: usize) -> Result<()> {
+    als_cg_keeping(system, solution, steps, &mut AlsKept::nothing())
+}
+
+/// As [`als_cg`], in the same bits; on a GPU, what `kept` has of the system's rows is not sent again.
+///
+/// # Errors
+/// As [`als_cg`].
+pub fn als_cg_keeping(
+    system: &AlsSystem<'_>,
+    solution: &mut Table,
+    steps: usize,
+    kept: &mut AlsKept,
+) -> Result<()> {
     system.check(OP, solution)?;
     match solution.device() {
         Device::Cpu => cpu::solve(system, solution, steps),
-        device => on_gpu!(OP, device, R => cube::solve::<R>(system, solution, steps, device)),
+        device => on_gpu!(OP, device, R => cube::solve::<R>(system, solution, steps, kept, device)),
     }
 }
 

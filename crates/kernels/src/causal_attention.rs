@@ -7,11 +7,14 @@
 //! ∂q_i = Σ_j ∂s_ij k_j / √d       ∂k_j = Σ_i ∂s_ij q_i / √d       ∂v_j = Σ_i p_ij g_i
 //! ```
 //!
+//! With dropout the weights that values are taken by are `m_ij p_ij`, and `∂p_ij` is `m_ij (g_i · v_j)`.
+//!
 //! | name            | shape              | type | |
 //! |-----------------|--------------------|------|---|
 //! | `qkv`, gradient | `[rows, 3 width]`  | f32  | queries, keys, values of all heads: `q` of head 0, of head 1, ..; then `k`; then `v` |
 //! | `y`, `g`        | `[rows, width]`    | f32  | the heads side by side, `d = width / heads` values each |
 //! | `ends`          | `[sequences]`      | u32  | sequence `s` is the rows from `ends[s - 1]` (0 for the first) to `ends[s]` |
+//! | `kept`          | see [`kept_len`]   | f32  | `m`: sequence after sequence, in one head after head, in one row after row, `i + 1` values |
 //!
 //! Sequences lie behind each other without padding, so that a batch costs what it holds.
 //!
@@ -46,9 +49,20 @@ pub struct CausalAttention<'a> {
     pub width: usize,
     /// Heads, which share the width evenly.
     pub heads: usize,
+    /// What each weight is multiplied by after the softmax: dropout's mask. Not read by [`causal_attention_last`].
+    pub kept: Option<&'a [f32]>,
 }
 
-impl CausalAttention<'_> {
+/// Returns how many weights there are: `heads n (n + 1) / 2` for a sequence of `n` rows.
+pub fn kept_len(ends: &[u32], heads: usize) -> usize {
+    Sequences(ends).lengths().map(|n| kept_of(n, heads)).sum()
+}
+
+fn kept_of(n: usize, heads: usize) -> usize {
+    heads * n * (n + 1) / 2
+}
+
+impl<'a> CausalAttention<'a> {
     fn sequences(&self) -> Sequences<'_> {
         Sequences(self.ends)
     }
@@ -59,6 +73,12 @@ impl CausalAttention<'_> {
             return Err(Error::Parameter { op: OP, what: "heads", expected, got: self.heads as f64 });
         }
         self.sequences().check(OP)?;
+        if let Some(kept) = self.kept {
+            let (expected, got) = (kept_len(self.ends, self.heads), kept.len());
+            if got != expected {
+                return Err(Error::Shape { op: OP, what: "kept", expected, got });
+            }
+        }
         let of = |width: usize| self.sequences().rows() * width;
         for (values, expected) in [(joined, of(3 * self.width)), (plain, of(self.width))] {
             if let Some(&(what, got)) = values.iter().find(|(_, got)| *got != expected) {
@@ -66,6 +86,19 @@ impl CausalAttention<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Cuts the mask into those of the sequences; nothing for each where there is none.
+    fn cut_kept(&self) -> Vec<Option<&'a [f32]>> {
+        let mut rest = self.kept;
+        let lengths = self.sequences().lengths().map(|n| kept_of(n, self.heads));
+        lengths
+            .map(|len| {
+                let (own, after) = rest?.split_at(len);
+                rest = Some(after);
+                Some(own)
+            })
+            .collect()
     }
 }
 
@@ -79,12 +112,12 @@ impl CausalAttention<'_> {
 pub fn causal_attention(of: &CausalAttention<'_>, qkv: &[f32], y: &mut [f32]) -> Result<()> {
     of.check(&[("qkv", qkv.len())], &[("y", y.len())])?;
     let level = simd::level();
-    of.sequences().cut(y, of.width).into_par_iter().enumerate().for_each_init(
+    of.sequences().cut(y, of.width).into_par_iter().zip(of.cut_kept()).enumerate().for_each_init(
         Vec::new,
-        |weights, (at, y)| {
+        |weights, (at, (y, kept))| {
             let rows = of.sequences().at(at);
             let qkv = &qkv[rows.start * 3 * of.width..rows.end * 3 * of.width];
-            let own = Own { qkv, width: of.width, heads: of.heads };
+            let own = Own { qkv, width: of.width, heads: of.heads, kept };
             match level {
                 Level::Portable => dispatch(level, Forward::<false> { own, first: 0, y, weights }),
                 _ => dispatch(level, Forward::<true> { own, first: 0, y, weights }),
@@ -115,7 +148,7 @@ pub fn causal_attention_last(of: &CausalAttention<'_>, qkv: &[f32], y: &mut [f32
         y.fill(0.0);
         let Some(first) = rows.len().checked_sub(1) else { return };
         let qkv = &qkv[rows.start * 3 * of.width..rows.end * 3 * of.width];
-        let own = Own { qkv, width: of.width, heads: of.heads };
+        let own = Own { qkv, width: of.width, heads: of.heads, kept: None };
         match level {
             Level::Portable => dispatch(level, Forward::<false> { own, first, y, weights }),
             _ => dispatch(level, Forward::<true> { own, first, y, weights }),
@@ -139,13 +172,13 @@ pub fn causal_attention_backward(
 ) -> Result<()> {
     of.check(&[("qkv", qkv.len()), ("out", out.len())], &[("gradient", gradient.len())])?;
     let level = simd::level();
-    of.sequences().cut(out, 3 * of.width).into_par_iter().enumerate().for_each_init(
+    of.sequences().cut(out, 3 * of.width).into_par_iter().zip(of.cut_kept()).enumerate().for_each_init(
         Vec::new,
-        |weights, (at, out)| {
+        |weights, (at, (out, kept))| {
             let rows = of.sequences().at(at);
             let qkv = &qkv[rows.start * 3 * of.width..rows.end * 3 * of.width];
             let gradient = &gradient[rows.start * of.width..rows.end * of.width];
-            let own = Own { qkv, width: of.width, heads: of.heads };
+            let own = Own { qkv, width: of.width, heads: of.heads, kept };
             match level {
                 Level::Portable => dispatch(level, Backward::<false> { own, gradient, out, weights }),
                 _ => dispatch(level, Backward::<true> { own, gradient, out, weights }),
@@ -161,6 +194,7 @@ struct Own<'a> {
     qkv: &'a [f32],
     width: usize,
     heads: usize,
+    kept: Option<&'a [f32]>,
 }
 
 /// Which of the three of a row.
@@ -185,6 +219,13 @@ impl<'a> Own<'a> {
     #[inline(always)]
     fn get(self, row: usize, which: usize, head: usize) -> &'a [f32] {
         &self.qkv[self.place(row, which, head)]
+    }
+
+    /// The mask of row `i`'s weights.
+    #[inline(always)]
+    fn kept(self, i: usize, head: usize) -> Option<&'a [f32]> {
+        let begin = kept_of(self.rows(), 1) * head + kept_of(i, 1);
+        self.kept.map(|kept| &kept[begin..=begin + i])
     }
 
     /// Writes the weights of row `i` for those up to it.
@@ -239,6 +280,9 @@ impl<const FMA: bool> Kernel for Forward<'_, FMA> {
         for (i, y) in (first..).zip(y.chunks_exact_mut(own.width)) {
             for (head, y) in y.chunks_exact_mut(dim).enumerate() {
                 own.weigh::<FMA>(i, head, weights);
+                if let Some(kept) = own.kept(i, head) {
+                    weights.iter_mut().zip(kept).for_each(|(weight, kept)| *weight *= kept);
+                }
                 for (j, &weight) in weights[..=i].iter().enumerate() {
                     add_times::<FMA>(y, weight, own.get(j, VALUE, head));
                 }
@@ -269,16 +313,18 @@ impl<const FMA: bool> Kernel for Backward<'_, FMA> {
         for (i, gradient) in gradient.chunks_exact(own.width).enumerate() {
             for (head, g) in gradient.chunks_exact(dim).enumerate() {
                 own.weigh::<FMA>(i, head, weights);
+                let kept = own.kept(i, head);
+                let kept = |j: usize| kept.map_or(1.0, |kept| kept[j]);
                 let mut mean = 0.0;
                 for (j, (&weight, of_weight)) in weights[..=i].iter().zip(&mut *of_weights).enumerate() {
-                    *of_weight = dot::<FMA>(g, own.get(j, VALUE, head));
+                    *of_weight = kept(j) * dot::<FMA>(g, own.get(j, VALUE, head));
                     mean = madd::<FMA>(weight, *of_weight, mean);
                 }
                 for j in 0..=i {
                     let of_score = weights[j] * (of_weights[j] - mean) * scale;
                     add_times::<FMA>(&mut out[own.place(i, QUERY, head)], of_score, own.get(j, KEY, head));
                     add_times::<FMA>(&mut out[own.place(j, KEY, head)], of_score, own.get(i, QUERY, head));
-                    add_times::<FMA>(&mut out[own.place(j, VALUE, head)], weights[j], g);
+                    add_times::<FMA>(&mut out[own.place(j, VALUE, head)], kept(j) * weights[j], g);
                 }
             }
         }
@@ -289,7 +335,7 @@ impl<const FMA: bool> Kernel for Backward<'_, FMA> {
 pub fn causal_attention_reference(of: &CausalAttention<'_>, qkv: &[f64]) -> Vec<f64> {
     let (width, dim) = (of.width, of.width / of.heads);
     let mut y = vec![0.0; of.sequences().rows() * width];
-    for rows in (0..of.ends.len()).map(|at| of.sequences().at(at)) {
+    for (rows, kept) in (0..of.ends.len()).map(|at| of.sequences().at(at)).zip(of.cut_kept()) {
         for (i, head) in rows.clone().flat_map(|i| (0..of.heads).map(move |head| (i, head))) {
             let get = |row: usize, which: usize| &qkv[(3 * row + which) * width + head * dim..][..dim];
             let score = |j: usize| {
@@ -298,8 +344,12 @@ pub fn causal_attention_reference(of: &CausalAttention<'_>, qkv: &[f64]) -> Vec<
             };
             let all: f64 = (rows.start..=i).map(score).sum();
             for j in rows.start..=i {
+                // Rows before this one in the head, and heads before it, have their weights first.
+                let (row, n) = (i - rows.start, rows.len());
+                let place = head * n * (n + 1) / 2 + row * (row + 1) / 2 + (j - rows.start);
+                let weight = kept.map_or(1.0, |kept| f64::from(kept[place])) * score(j) / all;
                 for (at, v) in get(j, VALUE).iter().enumerate() {
-                    y[i * width + head * dim + at] += score(j) / all * v;
+                    y[i * width + head * dim + at] += weight * v;
                 }
             }
         }
@@ -319,10 +369,22 @@ mod tests {
     #[test]
     fn two_rows_by_hand() {
         // Keys are equal, so the second row takes the mean of both values; the first has nothing but its own.
-        let of = CausalAttention { ends: &[2], width: 1, heads: 1 };
+        let of = CausalAttention { ends: &[2], width: 1, heads: 1, kept: None };
         let mut y = [0.0; 2];
         causal_attention(&of, &[5.0, 1.0, 2.0, -3.0, 1.0, 4.0], &mut y).unwrap();
         assert_eq!(y, [2.0, 3.0]);
+        // The first row's weight is left out, the second's are 1/2 and 1/2, of which one counts twice and one not at all.
+        let kept = &[0.0, 2.0, 0.0][..];
+        causal_attention(
+            &CausalAttention { kept: Some(kept), ..of },
+            &[5.0, 1.0, 2.0, -3.0, 1.0, 4.0],
+            &mut y,
+        )
+        .unwrap();
+        assert_eq!(y, [0.0, 2.0]);
+        assert!(
+            causal_attention(&CausalAttention { kept: Some(&kept[1..]), ..of }, &[0.0; 6], &mut y).is_err()
+        );
         for heads in [0, 2] {
             assert!(causal_attention(&CausalAttention { heads, ..of }, &[0.0; 6], &mut y).is_err());
         }
@@ -342,7 +404,11 @@ mod tests {
                 (&[0, 2, 9, 40], 6, 3),
                 (&[33, 50], 32, 1),
             ] {
-                with_level(level, || agrees(&CausalAttention { ends, width, heads }));
+                let kept: Vec<f32> =
+                    (0..kept_len(ends, heads)).map(|at| if at * 7 % 5 < 2 { 0.0 } else { 1.5 }).collect();
+                let of = CausalAttention { ends, width, heads, kept: None };
+                with_level(level, || agrees(&of));
+                with_level(level, || agrees(&CausalAttention { kept: Some(&kept), ..of }));
             }
         }
     }
@@ -361,7 +427,7 @@ mod tests {
         }
         for at in 0..of.ends.len() {
             let rows = of.sequences().at(at);
-            let own = CausalAttention { ends: &[rows.len() as u32], ..*of };
+            let own = CausalAttention { ends: &[rows.len() as u32], kept: of.cut_kept()[at], ..*of };
             let mut alone = vec![0.0; rows.len() * of.width];
             causal_attention(&own, &qkv[rows.start * 3 * of.width..rows.end * 3 * of.width], &mut alone)
                 .unwrap();
@@ -369,6 +435,8 @@ mod tests {
         }
         let mut last = vec![1.0; of.ends.len() * of.width];
         causal_attention_last(of, &qkv, &mut last).unwrap();
+        let whole = CausalAttention { kept: None, ..*of };
+        causal_attention(&whole, &qkv, &mut y).unwrap();
         for (at, last) in last.chunks_exact(of.width).enumerate() {
             let rows = of.sequences().at(at);
             let expected = match rows.is_empty() {

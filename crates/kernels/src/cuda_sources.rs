@@ -76,6 +76,12 @@ pub struct KernelSource {
     pub source: std::result::Result<String, String>,
 }
 
+/// Returns the pretended chips: compute capability, 80 for 8.0, and the device that operations take it by. Where
+/// `RECMILL_RUN_CUDA` names a folder, kernels launched there run, on this machine's processor.
+pub fn chips() -> Vec<(u32, Device)> {
+    CHIPS.iter().enumerate().map(|(index, chip)| (chip.arch, pretend::device_of(index))).collect()
+}
+
 /// Returns the source of every kernel for every chip.
 ///
 /// # Errors

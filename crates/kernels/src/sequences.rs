@@ -8,7 +8,7 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sequences<'a>(pub(crate) &'a [u32]);
 
-impl Sequences<'_> {
+impl<'a> Sequences<'a> {
     /// The rows of all together.
     pub(crate) fn rows(self) -> usize {
         self.0.last().map_or(0, |&end| end as usize)
@@ -29,6 +29,11 @@ impl Sequences<'_> {
     pub(crate) fn at(self, at: usize) -> Range<usize> {
         let begin = if at == 0 { 0 } else { self.0[at - 1] as usize };
         begin..self.0[at] as usize
+    }
+
+    /// The number of rows of each sequence.
+    pub(crate) fn lengths(self) -> impl Iterator<Item = usize> + 'a {
+        (0..self.0.len()).map(move |at| self.at(at).len())
     }
 
     /// Cuts `values` of `width` a row into the sequences' own.

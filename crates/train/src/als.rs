@@ -15,8 +15,8 @@ use recmill_core::{
     models::{Als, AlsConfig, AlsSolver, AlsTerms, Retriever},
 };
 use recmill_kernels::{
-    AlsSystem, Device, Table, als_block, als_block_bytes, als_cg, als_cholesky, als_gram_bytes, als_loss,
-    als_penalty, gram,
+    AlsKept, AlsSystem, Device, Table, als_block, als_block_bytes, als_cg_keeping, als_cholesky,
+    als_gram_bytes, als_kept_bytes, als_loss, als_penalty, gram,
 };
 
 use crate::{
@@ -34,10 +34,24 @@ pub(crate) struct AlsLearner<'a> {
     items: Table,
     user_ridge: Vec<f32>,
     item_ridge: Vec<f32>,
+    /// What stays on a GPU of the users' rows and of the items'.
+    kept: [AlsKept; 2],
 }
 
 impl<'a> AlsLearner<'a> {
-    pub(crate) fn new(config: &'a AlsConfig, data: &'a Dataset, seed: u64, device: Device) -> Result<Self> {
+    /// Begins to learn; on a GPU the interactions stay there where they take `keep` bytes at most.
+    pub(crate) fn new(
+        config: &'a AlsConfig,
+        data: &'a Dataset,
+        seed: u64,
+        device: Device,
+        keep: u64,
+    ) -> Result<Self> {
+        let [users, items] = Self::kept_bytes(config, &Sizes::new(data, false));
+        let kept = match users + items <= keep {
+            true => [users, items].map(AlsKept::up_to),
+            false => Default::default(),
+        };
         let (dim, scale) = (config.factors, config.init_scale);
         let draw = |rows, stream, what| Normal { rows, dim, scale, seed, stream }.on(device, what);
         Ok(Self {
@@ -45,9 +59,21 @@ impl<'a> AlsLearner<'a> {
             items: draw(data.n_items(), Stream::ItemFactors, "item factors")?,
             user_ridge: ridge(config, data.by_user()),
             item_ridge: ridge(config, data.by_item()),
+            kept,
             config,
             data,
         })
+    }
+
+    /// Returns the bytes that the interactions take on a GPU where they stay there from one iteration to the next: of the
+    /// users' rows, and of the items'.
+    pub(crate) fn kept_bytes(config: &AlsConfig, sizes: &Sizes) -> [u64; 2] {
+        match config.solver {
+            AlsSolver::Cg => {
+                [sizes.n_users, sizes.n_items].map(|rows| als_kept_bytes(rows, sizes.n_interactions))
+            }
+            AlsSolver::Cholesky | AlsSolver::Block => [0, 0],
+        }
     }
 
     /// Returns the bytes of everything that [`AlsLearner`] allocates.
@@ -76,32 +102,32 @@ impl<'a> AlsLearner<'a> {
             )
     }
 
-    fn solve(&self, system: &AlsSystem<'_>, solution: &mut Table, solver: AlsSolver) -> Result<()> {
-        match solver {
-            AlsSolver::Cg => als_cg(system, solution, self.config.cg_steps)?,
-            AlsSolver::Cholesky => als_cholesky(system, solution)?,
-            AlsSolver::Block => als_block(system, solution, self.config.block_size)?,
-        }
-        Ok(())
-    }
-
     fn solve_users(&mut self, solver: AlsSolver) -> Result<()> {
-        let mut users = std::mem::replace(&mut self.users, empty(&self.items)?);
         let gram = weighted_gram(self.config, &self.items)?;
         let system = system(self.config, self.data.by_user(), &self.items, &gram, &self.user_ridge);
-        let solved = self.solve(&system, &mut users, solver);
-        self.users = users;
-        solved
+        solve(self.config, &system, &mut self.users, solver, &mut self.kept[0])
     }
 
     fn solve_items(&mut self) -> Result<()> {
-        let mut items = std::mem::replace(&mut self.items, empty(&self.users)?);
         let gram = weighted_gram(self.config, &self.users)?;
         let system = system(self.config, self.data.by_item(), &self.users, &gram, &self.item_ridge);
-        let solved = self.solve(&system, &mut items, self.config.solver);
-        self.items = items;
-        solved
+        solve(self.config, &system, &mut self.items, self.config.solver, &mut self.kept[1])
     }
+}
+
+fn solve(
+    config: &AlsConfig,
+    system: &AlsSystem<'_>,
+    solution: &mut Table,
+    solver: AlsSolver,
+    kept: &mut AlsKept,
+) -> Result<()> {
+    match solver {
+        AlsSolver::Cg => als_cg_keeping(system, solution, config.cg_steps, kept)?,
+        AlsSolver::Cholesky => als_cholesky(system, solution)?,
+        AlsSolver::Block => als_block(system, solution, config.block_size)?,
+    }
+    Ok(())
 }
 
 /// Returns the factors of `rows` with the factors of the other side fixed, solved exactly: what the last pass of a training
@@ -144,11 +170,6 @@ fn system<'s>(
 /// One ridge a row of `rows`, from how many pairs it has.
 fn ridge(config: &AlsConfig, rows: &Csr) -> Vec<f32> {
     (0..rows.n_rows()).map(|row| config.ridge(rows.range(row).len(), rows.n_columns())).collect()
-}
-
-/// Stands in for a table that is being solved.
-fn empty(like: &Table) -> Result<Table> {
-    Ok(Table::zeros(0, like.dim(), like.device(), "no factors")?)
 }
 
 impl Learner for AlsLearner<'_> {

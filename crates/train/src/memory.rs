@@ -81,6 +81,12 @@ impl MemoryPlan {
         Self { model, host, host_free: available_bytes(), device, on_device, device_free }
     }
 
+    /// Returns the bytes of a part of what training takes on the device.
+    pub(crate) fn part_on_device(&self, what: &str) -> u64 {
+        let parts = self.on_device.iter().flat_map(Prediction::parts);
+        parts.filter(|part| part.0 == what).map(|part| part.1).sum()
+    }
+
     /// Succeeds when the machine, and the device, have as much memory as training takes.
     ///
     /// # Errors

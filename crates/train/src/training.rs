@@ -129,7 +129,7 @@ impl<'a> Training<'a> {
         let plan = self.plan(validation.is_some());
         progress.planned(&plan);
         plan.memory.check()?;
-        let mut learner = self.learner()?;
+        let mut learner = self.learner(plan.memory.part_on_device(KEPT))?;
         let begun = (self.checkpoints.is_some() || self.resume.is_some())
             .then(|| Position::of_epochs(&self, validation.as_deref()));
         if let Some(start) = self.start {
@@ -166,11 +166,20 @@ impl<'a> Training<'a> {
         };
         let lists = 4 * sizes.n_items * factors as u64 + TOPK_BYTES_ON_GPU;
         let lists = if sizes.validated { lists } else { 0 };
-        Some(
-            learned
-                .add("lists to validate with", lists)
-                .add("a table in chunks that are bound at once", bound),
-        )
+        let needed = learned
+            .add("lists to validate with", lists)
+            .add("a table in chunks that are bound at once", bound);
+        let kept = self.keeps_on_device(sizes, &needed);
+        Some(needed.add(KEPT, kept))
+    }
+
+    /// Returns the bytes of what als keeps on a GPU from one iteration to the next, beside what it needs there: all
+    /// interactions, or nothing where they do not fit.
+    fn keeps_on_device(&self, sizes: &Sizes, needed: &Prediction) -> u64 {
+        let ModelConfig::Als(config) = self.config else { return 0 };
+        let kept = AlsLearner::kept_bytes(config, sizes).iter().sum::<u64>();
+        let free = recmill_kernels::memory::available(self.device);
+        if needed.bytes().saturating_add(kept) <= free { kept } else { 0 }
     }
 
     /// Refuses tables that kernels on the device cannot read by index.
@@ -183,13 +192,14 @@ impl<'a> Training<'a> {
         Ok(())
     }
 
-    fn learner(&self) -> Result<Box<dyn Learner + 'a>> {
+    /// Makes what learns; it may keep as many bytes of interactions on the device.
+    fn learner(&self, keep: u64) -> Result<Box<dyn Learner + 'a>> {
         let (data, seed, device) = (self.data, self.seed, self.device);
         if device != Device::Cpu && !trains_on_gpu(self.config) {
             return Err(recmill_kernels::Error::NotOnDevice { op: self.config.name(), device }.into());
         }
         Ok(match self.config {
-            ModelConfig::Als(config) => Box::new(AlsLearner::new(config, data, seed, device)?),
+            ModelConfig::Als(config) => Box::new(AlsLearner::new(config, data, seed, device, keep)?),
             ModelConfig::Bpr(config) => Box::new(PairwiseLearner::new(config, data, seed, device)?),
             ModelConfig::Lmf(config) => Box::new(PairwiseLearner::new(config, data, seed, device)?),
             ModelConfig::Warp(config) => Box::new(PairwiseLearner::new(config, data, seed, device)?),
@@ -207,6 +217,9 @@ impl<'a> Training<'a> {
         })
     }
 }
+
+/// What als keeps on a GPU from one iteration to the next.
+const KEPT: &str = "interactions that stay there";
 
 /// Returns the length of the vectors that lists are made of on a GPU; nothing where they are on the CPU.
 fn factors_of_lists(config: &ModelConfig) -> Option<usize> {

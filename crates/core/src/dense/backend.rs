@@ -128,6 +128,15 @@ pub struct Attention {
     pub ends: Arc<[u32]>,
     /// Heads, which share a row's values evenly.
     pub heads: usize,
+    /// What each weight is multiplied by after the softmax, in the order of `recmill_kernels::CausalAttention`; in training with dropout.
+    pub kept: Option<Arc<[f32]>>,
+}
+
+/// Attention of which some weights are dropped.
+#[cfg(test)]
+pub(super) fn some_dropped(ends: &[u32], heads: usize) -> Attention {
+    let kept = (0..recmill_kernels::kept_len(ends, heads)).map(|at| if at * 7 % 5 < 2 { 0.0 } else { 1.5 });
+    Attention { ends: ends.into(), heads, kept: Some(kept.collect()) }
 }
 
 /// Added to variances before their root is taken.

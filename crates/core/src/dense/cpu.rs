@@ -326,7 +326,8 @@ impl DenseBackend for Cpu {
     fn causal_attention(qkv: FlexTensor, of: &Attention) -> FlexTensor {
         let qkv = Values::new(qkv);
         let [rows, width] = qkv.dims();
-        let kernel = CausalAttention { ends: &of.ends, width: width / 3, heads: of.heads };
+        let kernel =
+            CausalAttention { ends: &of.ends, width: width / 3, heads: of.heads, kept: of.kept.as_deref() };
         let mut y = vec![0.0; rows * (width / 3)];
         match causal_attention(&kernel, qkv.get(), &mut y) {
             Ok(()) => made(y, [rows, width / 3]),
@@ -337,7 +338,8 @@ impl DenseBackend for Cpu {
     fn causal_attention_backward(qkv: FlexTensor, gradient: FlexTensor, of: &Attention) -> FlexTensor {
         let [qkv, gradient] = [qkv, gradient].map(Values::new);
         let [rows, width] = qkv.dims();
-        let kernel = CausalAttention { ends: &of.ends, width: width / 3, heads: of.heads };
+        let kernel =
+            CausalAttention { ends: &of.ends, width: width / 3, heads: of.heads, kept: of.kept.as_deref() };
         let mut out = vec![0.0; rows * width];
         match causal_attention_backward(&kernel, qkv.get(), gradient.get(), &mut out) {
             Ok(()) => made(out, [rows, width]),
@@ -348,7 +350,7 @@ impl DenseBackend for Cpu {
     fn attend_last(qkv: FlexTensor, heads: usize) -> FlexTensor {
         let qkv = Values::new(qkv);
         let [rows, width] = qkv.dims();
-        let kernel = CausalAttention { ends: &[rows as u32], width: width / 3, heads };
+        let kernel = CausalAttention { ends: &[rows as u32], width: width / 3, heads, kept: None };
         let mut y = vec![0.0; width / 3];
         match causal_attention_last(&kernel, qkv.get(), &mut y) {
             Ok(()) => made(y, [1, width / 3]),
@@ -546,7 +548,10 @@ fn remembered(state: &mut Option<Tensor<Cpu, 1>>, n: usize) -> FlexTensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{dense::sequences_by_definition::LOSSES, rankers::DenseOptimizer};
+    use crate::{
+        dense::{backend::some_dropped, sequences_by_definition::LOSSES},
+        rankers::DenseOptimizer,
+    };
 
     fn values(tensor: FlexTensor) -> Vec<f32> {
         Values::new(tensor).get().to_vec()
@@ -647,22 +652,23 @@ mod tests {
         }
         for (ends, width, heads) in [(&[3][..], 4, 2), (&[0, 2, 2, 9, 10], 6, 1), (&[40, 41], 8, 4)] {
             let rows = ends[ends.len() - 1] as usize;
-            let of = Attention { ends: ends.into(), heads };
             let (qkv, g) = (some([rows, 3 * width], 34), some([rows, width], 35));
-            close(
-                Cpu::causal_attention(qkv.clone(), &of),
-                sequences_by_definition::causal_attention::<Cpu>(qkv.clone(), &of),
-                "attention",
-            );
+            for of in [Attention { ends: ends.into(), heads, kept: None }, some_dropped(ends, heads)] {
+                close(
+                    Cpu::causal_attention(qkv.clone(), &of),
+                    sequences_by_definition::causal_attention::<Cpu>(qkv.clone(), &of),
+                    "attention",
+                );
+                close(
+                    Cpu::causal_attention_backward(qkv.clone(), g.clone(), &of),
+                    sequences_by_definition::causal_attention_backward::<Cpu>(qkv.clone(), g.clone(), &of),
+                    "attention backward",
+                );
+            }
             close(
                 Cpu::attend_last(qkv.clone(), heads),
                 sequences_by_definition::attend_last::<Cpu>(qkv.clone(), heads),
                 "attention of the last row",
-            );
-            close(
-                Cpu::causal_attention_backward(qkv.clone(), g.clone(), &of),
-                sequences_by_definition::causal_attention_backward::<Cpu>(qkv, g, &of),
-                "attention backward",
             );
         }
         let hidden = [vec![0, 2], vec![]];

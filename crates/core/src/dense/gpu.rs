@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use crate::dense::{
         Activation, Attention, BatchNormState, Cpu, DenseRule, OptimizerState,
-        backend::{primitive, tensor as wrap},
+        backend::{primitive, some_dropped, tensor as wrap},
         buffer_of, matrix_of,
         sequences_by_definition::LOSSES,
     };
@@ -230,8 +230,15 @@ mod tests {
         }
         for (ends, width, heads) in [(&[3][..], 4, 2), (&[0, 2, 2, 9, 10], 6, 1), (&[40, 41], 8, 4)] {
             let rows = ends[ends.len() - 1] as usize;
-            let of = Attention { ends: ends.into(), heads };
+            let of = Attention { ends: ends.into(), heads, kept: None };
             let qkv = || some::<B, 2>([rows, 3 * width], 34, device);
+            let dropped = some_dropped(ends, heads);
+            add("attention with dropout".into(), B::causal_attention(qkv(), &dropped));
+            let gradient = some::<B, 2>([rows, width], 35, device);
+            add(
+                "attention with dropout backward".into(),
+                B::causal_attention_backward(qkv(), gradient, &dropped),
+            );
             add("attention".into(), B::causal_attention(qkv(), &of));
             let gradient = some::<B, 2>([rows, width], 35, device);
             add("attention backward".into(), B::causal_attention_backward(qkv(), gradient, &of));

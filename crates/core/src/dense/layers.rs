@@ -1,6 +1,6 @@
 //! The layers that several models are made of, and where their first values come from.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::{
     module::{Module, Param, ParamId},
@@ -8,7 +8,7 @@ use burn::{
 };
 use rayon::prelude::*;
 use recmill_kernels::{
-    CandidateLoss, Candidates,
+    CandidateLoss, Candidates, kept_len,
     philox::{Draws, unit},
 };
 
@@ -147,6 +147,53 @@ impl Dropout {
             },
         );
         x.clone() * Tensor::from_data(TensorData::new(mask, [rows, width]), &x.device())
+    }
+
+    /// Draws what the weights of attention are multiplied by, as [`Attention`] has it, for sequences of `longest` rows at most;
+    /// nothing where none are dropped.
+    ///
+    /// `layer` tells the network's layers apart, those of [`Dropout::apply`] too.
+    pub fn of_attention(
+        &self,
+        ends: &[u32],
+        (heads, longest): (usize, usize),
+        share: f64,
+        layer: u64,
+    ) -> Option<Arc<[f32]>> {
+        if share <= 0.0 {
+            return None;
+        }
+        let (keep, larger) = ((1.0 - share) as f32, (1.0 / (1.0 - share)) as f32);
+        let draws = Draws::new(self.seed, DROPOUT + u64::from(self.epoch) * 1024 + layer);
+        let mut kept = vec![0.0f32; kept_len(ends, heads)];
+        let mut rest = &mut kept[..];
+        let begins = [0].into_iter().chain(ends.iter().map(|&end| end as usize));
+        let sequences: Vec<_> = begins
+            .zip(ends)
+            .map(|(begin, &end)| {
+                let samples = &self.samples[begin..end as usize];
+                let (own, after) =
+                    std::mem::take(&mut rest).split_at_mut(kept_len(&[samples.len() as u32], heads));
+                rest = after;
+                (own, samples)
+            })
+            .collect();
+        sequences.into_par_iter().for_each_init(
+            || vec![0; heads * longest],
+            |words, (own, samples)| {
+                let of_head = kept_len(&[samples.len() as u32], 1);
+                for (i, &sample) in samples.iter().enumerate() {
+                    draws.fill(sample * words.len() as u64, words);
+                    for (own, words) in own.chunks_exact_mut(of_head).zip(words.chunks_exact(longest)) {
+                        let own = &mut own[kept_len(&[i as u32], 1)..][..=i];
+                        for (kept, &word) in own.iter_mut().zip(words) {
+                            *kept = if unit(word) < keep { larger } else { 0.0 };
+                        }
+                    }
+                }
+            },
+        );
+        Some(kept.into())
     }
 }
 
@@ -355,4 +402,26 @@ pub fn pairwise_dots<B: DenseBackend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
 /// As [`DenseBackend::cross`], on burn's tensors.
 pub fn cross<B: DenseBackend>(x0: Tensor<B, 2>, u: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<B, 2> {
     tensor(B::cross(primitive(x0), primitive(u), primitive(x)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_of_attention_are_dropped_by_sample_whatever_the_batch() {
+        let dropout = |samples: &[u64]| Dropout { seed: 3, epoch: 1, samples: samples.to_vec() };
+        let samples: Vec<u64> = (0..70).map(|at| 1000 + at * 3).collect();
+        let together = dropout(&samples).of_attention(&[30, 30, 70], (2, 50), 0.25, 7).unwrap();
+        assert_eq!(together.len(), kept_len(&[30, 30, 70], 2));
+        let alone = dropout(&samples[30..]).of_attention(&[40], (2, 50), 0.25, 7).unwrap();
+        assert_eq!(together[kept_len(&[30], 2)..], alone[..]);
+        let [one, other] = [&alone[..820], &alone[820..]];
+        assert_ne!(one, other, "heads drop by themselves");
+        assert_ne!(alone, dropout(&samples[30..]).of_attention(&[40], (2, 50), 0.25, 8).unwrap());
+        assert!(together.iter().all(|&kept| kept == 0.0 || kept == 4.0 / 3.0));
+        let dropped = together.iter().filter(|&&kept| kept == 0.0).count() as f64 / together.len() as f64;
+        assert!((dropped - 0.25).abs() < 0.03, "{dropped}");
+        assert!(dropout(&samples).of_attention(&[70], (2, 70), 0.0, 7).is_none());
+    }
 }

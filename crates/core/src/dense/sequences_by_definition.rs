@@ -60,6 +60,8 @@ struct Padded<B: Backend> {
     is_row: Tensor<B, 2>,
     /// 0 where a place sees another, and lower than any score where not: `[1, 1, length, length]`.
     mask: Tensor<B, 4>,
+    /// What weights are multiplied by: `[sequences, heads, length, length]`.
+    kept: Option<Tensor<B, 4>>,
 }
 
 impl<B: Backend> Padded<B> {
@@ -94,6 +96,27 @@ impl<B: Backend> Padded<B> {
             place_of: whole(place_of),
             is_row: Tensor::from_data(TensorData::new(is_row, [places, 1]), device),
             mask: Tensor::from_data(mask, device),
+            kept: of.kept.as_deref().map(|kept| Self::pad_kept(kept, &lengths, of.heads, device)),
+        }
+    }
+
+    fn pad_kept(kept: &[f32], lengths: &[usize], heads: usize, device: &B::Device) -> Tensor<B, 4> {
+        let length = lengths.iter().copied().max().unwrap_or(0);
+        let mut padded = vec![0.0; lengths.len() * heads * length * length];
+        let mut kept = kept.iter().copied();
+        for (block, n) in lengths.iter().flat_map(|&n| std::iter::repeat_n(n, heads)).enumerate() {
+            for (i, j) in (0..n).flat_map(|i| (0..=i).map(move |j| (i, j))) {
+                padded[(block * length + i) * length + j] = kept.next().unwrap_or(0.0);
+            }
+        }
+        Tensor::from_data(TensorData::new(padded, [lengths.len(), heads, length, length]), device)
+    }
+
+    /// Weights as values are taken by them.
+    fn dropped(&self, weights: Tensor<B, 4>) -> Tensor<B, 4> {
+        match &self.kept {
+            Some(kept) => weights * kept.clone(),
+            None => weights,
         }
     }
 
@@ -132,12 +155,13 @@ pub(super) fn causal_attention<B: Backend>(qkv: FloatTensor<B>, of: &Attention) 
     }
     let padded = Padded::<B>::new(of, &qkv.device());
     let [q, k, v] = padded.parts(qkv);
-    primitive(padded.rows(padded.weights(q, k).matmul(v)))
+    primitive(padded.rows(padded.dropped(padded.weights(q, k)).matmul(v)))
 }
 
 pub(super) fn attend_last<B: DenseBackend>(qkv: FloatTensor<B>, heads: usize) -> FloatTensor<B> {
     let [rows, width] = tensor::<B, 2>(qkv.clone()).dims();
-    let attended = tensor::<B, 2>(B::causal_attention(qkv, &Attention { ends: [rows as u32].into(), heads }));
+    let whole = Attention { ends: [rows as u32].into(), heads, kept: None };
+    let attended = tensor::<B, 2>(B::causal_attention(qkv, &whole));
     primitive(attended.slice([rows - 1..rows, 0..width / 3]))
 }
 
@@ -155,12 +179,12 @@ pub(super) fn causal_attention_backward<B: Backend>(
     let scale = 1.0 / (q.dims()[3] as f32).sqrt();
     let gradient = padded.pad(tensor(gradient));
     let weights = padded.weights(q.clone(), k.clone());
-    let of_weights = gradient.clone().matmul(v.swap_dims(2, 3));
+    let of_weights = padded.dropped(gradient.clone().matmul(v.swap_dims(2, 3)));
     let mean = (weights.clone() * of_weights.clone()).sum_dim(3);
     let of_scores = weights.clone() * (of_weights - mean) * scale;
     let of_q = of_scores.clone().matmul(k);
     let of_k = of_scores.swap_dims(2, 3).matmul(q);
-    let of_v = weights.swap_dims(2, 3).matmul(gradient);
+    let of_v = padded.dropped(weights).swap_dims(2, 3).matmul(gradient);
     primitive(Tensor::cat([of_q, of_k, of_v].map(|part| padded.rows(part)).into(), 1))
 }
 

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Longer histories than `max_length` are learned from in windows, and answered from their newest part. What it learns from, and how it is
-//! asked, is in `sequences`. Dropout is behind the embedding and behind both halves of a block; the weights of attention themselves, which
-//! the paper's code drops, too, are not.
+//! asked, is in `sequences`. Dropout is behind the embedding and behind both halves of a block; the weights of attention have one of their own,
+//! which is the same in the paper's code and none here by default.
 //!
 //! Source: Kang, McAuley 2018, "Self-attentive sequential recommendation".
 
@@ -69,6 +69,9 @@ pub struct SasRecConfig {
     /// Share of values that are dropped in training. Small data want much: try 0.2 to 0.6.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().dropout))]
     pub dropout: f64,
+    /// Share of the weights of attention that are dropped in training, beside --dropout.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().attention_dropout))]
+    pub attention_dropout: f64,
     /// Step size of Adam.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().learning_rate))]
     pub learning_rate: f64,
@@ -100,6 +103,7 @@ impl Default for SasRecConfig {
             negatives_exponent: 0.75,
             gbce_calibration: 0.75,
             dropout: 0.5,
+            attention_dropout: 0.0,
             learning_rate: 0.001,
             batch_size: 128,
             iterations: 100,
@@ -121,6 +125,7 @@ impl SasRecConfig {
             problems.add("heads", "a divisor of factors", self.heads);
         }
         problems.dimension("feed_forward", self.feed_forward);
+        problems.share("attention_dropout", self.attention_dropout);
         problems.finish()
     }
 
@@ -178,6 +183,7 @@ impl SequenceConfig for SasRecConfig {
     }
 
     fn values_per_position(&self) -> usize {
-        (self.factors * 12 + self.feed_forward * 3) * (self.layers + 1)
+        let kept = if self.attention_dropout > 0.0 { self.heads * self.max_length * self.layers } else { 0 };
+        (self.factors * 12 + self.feed_forward * 3) * (self.layers + 1) + kept
     }
 }

@@ -50,6 +50,7 @@ pub(crate) struct Side<'a, R: Gpu> {
 }
 
 /// Some rows on the device.
+#[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) first: usize,
     pub(crate) n_rows: usize,
@@ -61,8 +62,21 @@ pub(crate) struct Block {
     /// Where each row's tasks begin, and the end: `[n_rows + 1]`.
     pub(crate) ends: Buffer<u32>,
     pub(crate) ridge: Buffer<f32>,
-    /// `[n_tasks, dim]`
-    pub(crate) partials: Buffer<f32>,
+}
+
+impl Block {
+    /// Returns the bytes that it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let words = 2 * self.columns.len() + self.tasks.len() + self.ends.len() + self.ridge.len();
+        4 * words as u64
+    }
+}
+
+/// Returns the bytes that all blocks of a side take at most.
+pub(crate) fn kept_bytes(n_rows: u64, nnz: u64) -> u64 {
+    let tasks = nnz / TASK as u64 + n_rows;
+    // Every block has one end more than rows; there are not more blocks than this.
+    8 * nnz + 12 * tasks + 8 * n_rows + 4 * (1 + n_rows)
 }
 
 /// What a pass makes of an entry with product `s`.
@@ -85,16 +99,21 @@ impl<'a, R: Gpu> Side<'a, R> {
         Ok(Self { op, queue, system, fixed, gram, dim: system.fixed.dim() })
     }
 
-    /// Cuts rows `0 .. n_rows` into blocks that end where a chunk of `chunk_rows` does, and have room for `vectors` numbers of
-    /// `dim` values a row beside the entries.
-    pub(crate) fn blocks(&self, chunk_rows: usize, vectors: usize) -> Result<Vec<(usize, usize)>> {
+    /// Cuts rows `first .. n_rows` into blocks that end where a chunk of `chunk_rows` does, and have room for `vectors` numbers
+    /// of `dim` values a row beside the entries.
+    pub(crate) fn blocks(
+        &self,
+        first: usize,
+        chunk_rows: usize,
+        vectors: usize,
+    ) -> Result<Vec<(usize, usize)>> {
         let device = self.system.fixed.device();
         let most = BLOCK_BYTES.min(memory::available(device) as usize / 2).max(1 << 20);
         let buffer = device.max_buffer_bytes()? as usize;
         let row_bytes = 4 * self.dim;
         let indptr = self.system.rows.indptr;
         let mut blocks = Vec::new();
-        let (mut first, n_rows) = (0, self.system.rows.n_rows());
+        let (mut first, n_rows) = (first, self.system.rows.n_rows());
         while first < n_rows {
             let chunk_end = n_rows.min((first / chunk_rows + 1) * chunk_rows);
             let mut end = first;
@@ -140,8 +159,12 @@ impl<'a, R: Gpu> Side<'a, R> {
             tasks: queue.upload(&tasks, "tasks of a block of rows")?,
             ends: queue.upload(&ends, "ends of a block's rows")?,
             ridge: queue.upload(&self.system.ridge[first..end], "ridges of a block of rows")?,
-            partials: queue.unwritten(n_tasks * self.dim, "partial sums of a block of rows")?,
         })
+    }
+
+    /// Makes room for what a pass over `block` writes: `[n_tasks, dim]`.
+    pub(crate) fn partials(&self, block: &Block) -> Result<Buffer<f32>> {
+        self.queue.unwritten(block.n_tasks * self.dim, "partial sums of a block of rows")
     }
 
     /// Goes once through the entries of `block`: `partials` are what its rows' vectors, rows `first ..` of `vectors`, give.
@@ -150,6 +173,7 @@ impl<'a, R: Gpu> Side<'a, R> {
         block: &Block,
         weigh: Weigh,
         (vectors, first): (&Buffer<f32>, usize),
+        partials: &Buffer<f32>,
     ) -> Result<()> {
         let (queue, op, width) = (self.queue, self.op, self.fixed.width);
         if block.n_tasks == 0 {
@@ -165,7 +189,7 @@ impl<'a, R: Gpu> Side<'a, R> {
             queue.arg(op, &block.values)?,
             queue.arg(op, &block.tasks)?,
             queue.vector_arg(op, vectors, width)?,
-            queue.vector_arg(op, &block.partials, width)?,
+            queue.vector_arg(op, partials, width)?,
             first as u32,
             block.n_tasks as u32,
             self.fixed.shift,

@@ -34,7 +34,7 @@ fn blocks<R: Gpu, F: RowFloat>(
 ) -> Result<Vec<f64>> {
     let side = Side::new(op, queue, system, fixed)?;
     let mut losses = Vec::with_capacity(system.rows.n_rows());
-    for range in side.blocks(solution.chunk_rows() as usize, 1)? {
+    for range in side.blocks(0, solution.chunk_rows() as usize, 1)? {
         let block = side.block(range)?;
         let (rows, first) = solution.chunk_of(block.first as u64);
         let Rows::F32(x) = rows else {

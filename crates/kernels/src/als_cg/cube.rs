@@ -15,7 +15,7 @@ use cubecl::prelude::*;
 
 use super::OP;
 use crate::{
-    AlsSystem, Buffer, Device, Error, Result, RowType, Rows, Table,
+    AlsKept, AlsSystem, Buffer, Device, Error, Result, RowType, Rows, Table,
     als::cube::{Block, Side, Weigh},
     buffer::cube::{Gpu, Queue, cubes},
     dense::cube::multiply,
@@ -32,6 +32,7 @@ pub(super) fn solve<R: Gpu>(
     system: &AlsSystem<'_>,
     solution: &Table,
     steps: usize,
+    kept: &mut AlsKept,
     device: Device,
 ) -> Result<()> {
     if system.rows.n_rows() == 0 {
@@ -39,11 +40,13 @@ pub(super) fn solve<R: Gpu>(
     }
     let queue = Queue::<R>::new(device)?;
     let fixed = Bound::new(OP, &queue, system.fixed)?;
-    with_row_type!(OP, system.fixed, F => solve_blocks::<R, F>(&queue, &fixed, system, solution, steps))
+    kept.begin(system, solution);
+    with_row_type!(OP, system.fixed, F => solve_blocks::<R, F>(&queue, &fixed, system, solution, steps, kept))
 }
 
 /// The vectors of a block's rows.
 struct State {
+    partials: Buffer<f32>,
     r: Buffer<f32>,
     p: Buffer<f32>,
     dense: Buffer<f32>,
@@ -58,34 +61,17 @@ fn solve_blocks<R: Gpu, F: RowFloat>(
     system: &AlsSystem<'_>,
     solution: &Table,
     steps: usize,
+    kept: &mut AlsKept,
 ) -> Result<()> {
     let side = Side::new(OP, queue, system, fixed)?;
-    let chunk_rows = solution.chunk_rows() as usize;
     let mut bad = Vec::new();
-    for range in side.blocks(chunk_rows, VECTORS)? {
+    for block in kept.blocks() {
+        bad.push((block.first, solve_block::<R, F>(&side, block, solution, steps)?));
+    }
+    for range in side.blocks(kept.end(), solution.chunk_rows() as usize, VECTORS)? {
         let block = side.block(range)?;
-        let (rows, first) = solution.chunk_of(block.first as u64);
-        let Rows::F32(x) = rows else {
-            let got = solution.row_type();
-            return Err(Error::RowType { op: OP, what: "solution", expected: RowType::F32, got });
-        };
-        let len = block.n_rows * side.dim;
-        let state = State {
-            r: queue.unwritten(len, "residuals of a block")?,
-            p: queue.unwritten(len, "directions of a block")?,
-            dense: queue.unwritten(len, "products of a block")?,
-            rho: queue.unwritten(block.n_rows, "square residuals of a block")?,
-            bad: queue.upload(&[NONE; 2], "rows that went wrong")?,
-        };
-        side.pass::<F>(&block, Weigh::Residual, (x, first))?;
-        multiply(OP, queue, (x, first), block.n_rows, (&side.gram, side.dim), &state.dense)?;
-        move_rows(&side, &block, &state, (x, first), true, steps == 0)?;
-        for step in 0..steps {
-            side.pass::<F>(&block, Weigh::Product, (&state.p, 0))?;
-            multiply(OP, queue, (&state.p, 0), block.n_rows, (&side.gram, side.dim), &state.dense)?;
-            move_rows(&side, &block, &state, (x, first), false, step + 1 == steps)?;
-        }
-        bad.push((block.first, state.bad));
+        bad.push((block.first, solve_block::<R, F>(&side, &block, solution, steps)?));
+        kept.offer(block);
     }
     // Looked at when everything has been launched, so that the device is not waited for between blocks.
     for (first, bad) in bad {
@@ -101,6 +87,39 @@ fn solve_blocks<R: Gpu, F: RowFloat>(
     Ok(())
 }
 
+/// Takes every step of a block's rows; what went wrong with them is in what is returned.
+fn solve_block<R: Gpu, F: RowFloat>(
+    side: &Side<'_, R>,
+    block: &Block,
+    solution: &Table,
+    steps: usize,
+) -> Result<Buffer<u32>> {
+    let queue = side.queue;
+    let (rows, first) = solution.chunk_of(block.first as u64);
+    let Rows::F32(x) = rows else {
+        let got = solution.row_type();
+        return Err(Error::RowType { op: OP, what: "solution", expected: RowType::F32, got });
+    };
+    let len = block.n_rows * side.dim;
+    let state = State {
+        partials: side.partials(block)?,
+        r: queue.unwritten(len, "residuals of a block")?,
+        p: queue.unwritten(len, "directions of a block")?,
+        dense: queue.unwritten(len, "products of a block")?,
+        rho: queue.unwritten(block.n_rows, "square residuals of a block")?,
+        bad: queue.upload(&[NONE; 2], "rows that went wrong")?,
+    };
+    side.pass::<F>(block, Weigh::Residual, (x, first), &state.partials)?;
+    multiply(OP, queue, (x, first), block.n_rows, (&side.gram, side.dim), &state.dense)?;
+    move_rows(side, block, &state, (x, first), true, steps == 0)?;
+    for step in 0..steps {
+        side.pass::<F>(block, Weigh::Product, (&state.p, 0), &state.partials)?;
+        multiply(OP, queue, (&state.p, 0), block.n_rows, (&side.gram, side.dim), &state.dense)?;
+        move_rows(side, block, &state, (x, first), false, step + 1 == steps)?;
+    }
+    Ok(state.bad)
+}
+
 fn move_rows<R: Gpu>(
     side: &Side<'_, R>,
     block: &Block,
@@ -114,7 +133,7 @@ fn move_rows<R: Gpu>(
         &queue.client,
         cubes(&queue.client, block.n_rows),
         CubeDim::new_1d(UNITS as u32),
-        queue.arg(OP, &block.partials)?,
+        queue.arg(OP, &state.partials)?,
         queue.arg(OP, &block.ends)?,
         queue.arg(OP, &block.ridge)?,
         queue.arg(OP, &state.dense)?,

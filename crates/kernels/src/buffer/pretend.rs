@@ -1,10 +1,12 @@
-//! CUDA devices that are not there: a kernel launched on one is written down as CUDA C++, and not run.
+//! CUDA devices that are not there: a kernel launched on one is written down as CUDA C++.
 //!
 //! An operation runs on such a device as it would on a real one, with the properties of that chip; so what is written down
 //! is what cubecl would give NVIDIA's compiler there. Buffers are bytes of this process: what is uploaded can be read back,
-//! what a kernel should have written is zero.
+//! what a kernel should have written is zero, unless kernels run (`run.rs`).
 //!
 //! The properties and options repeat those that cubecl-cuda 0.10 sets in `runtime.rs`.
+
+mod run;
 
 use std::{
     collections::HashSet,
@@ -93,6 +95,9 @@ pub(crate) struct Written {
     /// Bytes of shared memory that a group asks for at launch.
     pub(crate) shared_bytes: usize,
 }
+
+/// What a byte is that nobody has written, where kernels run: of no number and no index that there could be.
+const UNWRITTEN: u8 = 0xff;
 
 /// What has been written down since it was taken last.
 static WRITTEN: Mutex<Vec<Written>> = Mutex::new(Vec::new());
@@ -196,9 +201,31 @@ pub(crate) struct PretendServer {
     memory: MemoryManagement<BytesStorage>,
     timestamps: TimestampProfiler,
     utilities: Arc<ServerUtilities<Self>>,
+    runner: Option<run::Runner>,
 }
 
 impl PretendServer {
+    /// Runs a kernel over this process's memory.
+    fn run(
+        &mut self,
+        id: &KernelId,
+        count: CubeCount,
+        arguments: KernelArguments,
+    ) -> std::result::Result<(), String> {
+        let Some(runner) = &mut self.runner else { return Ok(()) };
+        let CubeCount::Static(x, y, z) = count else {
+            return Err("a number of groups that a kernel has computed".into());
+        };
+        let mut bytes_of = |Binding { memory, offset_start, offset_end, .. }| {
+            let resource = self.memory.get_resource(memory, offset_start, offset_end);
+            resource.map(|resource| resource.get_write_ptr_and_length().0).map_err(|error| error.to_string())
+        };
+        let KernelArguments { buffers, info, .. } = arguments;
+        let buffers: Vec<*mut u8> =
+            buffers.into_iter().map(&mut bytes_of).collect::<std::result::Result<_, _>>()?;
+        runner.run(id, (x, y, z), &buffers, &info.data, info.dynamic_metadata_offset)
+    }
+
     fn write_down(&self, kernel: &dyn CubeTask<CudaCompiler>, id: &KernelId, mode: ExecutionMode) -> Written {
         let properties = &self.utilities.properties;
         let compiled = opening(|| {
@@ -252,6 +279,8 @@ impl DeviceService for PretendServer {
             memory,
             timestamps: TimestampProfiler::default(),
             utilities: Arc::new(ServerUtilities::new(properties(chip), logger, (), policy)),
+            // One chip from the last to the first: what depends on the order of units is not the same on both.
+            runner: run::Runner::new(chip.arch == CHIPS[1].arch),
         }
     }
 
@@ -321,8 +350,9 @@ impl ComputeServer for PretendServer {
             self.memory.get_resource(memory.binding(), None, None)
         });
         // A page may have been somebody's before.
+        let unwritten = if self.runner.is_some() { UNWRITTEN } else { 0 };
         if let Ok(mut bytes) = bound {
-            bytes.write().fill(0);
+            bytes.write().fill(unwritten);
         }
     }
 
@@ -374,22 +404,30 @@ impl ComputeServer for PretendServer {
         Ok(ManagedResource::new(memory, resource))
     }
 
-    #[expect(unsafe_code, reason = "the trait's own signature; nothing is run")]
+    /// # Panics
+    /// Where a kernel that is to run does not, which makes the device a lost one.
+    #[expect(unsafe_code, reason = "the trait's own signature")]
     unsafe fn launch(
         &mut self,
         kernel: Self::Kernel,
-        _: CubeCount,
-        _: KernelArguments,
+        count: CubeCount,
+        arguments: KernelArguments,
         mode: ExecutionMode,
         _: StreamId,
     ) {
         let mut id = kernel.id();
         id.mode(mode);
+        let mut ran = Ok(());
         if !self.seen.contains(&id) {
             let written = self.write_down(&*kernel, &id, mode);
+            if let Some(runner) = &mut self.runner {
+                ran = runner.compile(id.clone(), &written);
+            }
             WRITTEN.lock().unwrap_or_else(PoisonError::into_inner).push(written);
-            self.seen.insert(id);
+            self.seen.insert(id.clone());
         }
+        let ran = ran.and_then(|()| self.run(&id, count, arguments));
+        assert!(ran.is_ok(), "{} does not run: {}", kernel.name(), ran.unwrap_err());
     }
 
     fn flush(&mut self, _: StreamId) -> std::result::Result<(), ServerError> {

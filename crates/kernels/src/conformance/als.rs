@@ -2,9 +2,9 @@
 
 use super::{Case, Comparison, Failure, Numbers, Outcome, largest, on_threads, refused, same_bits};
 use crate::{
-    AlsSystem, Device, Error, RowType, SparseRows, Table, als_block, als_block_reference, als_cg,
-    als_cg_reference, als_cholesky, als_cholesky::als_cholesky_in_batches, als_cholesky_reference, als_loss,
-    als_loss_reference, gram, gram_reference,
+    AlsKept, AlsSystem, Device, Error, RowType, SparseRows, Table, als_block, als_block_reference, als_cg,
+    als_cg_keeping, als_cg_reference, als_cholesky, als_cholesky::als_cholesky_in_batches,
+    als_cholesky_reference, als_loss, als_loss_reference, gram, gram_reference,
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -14,6 +14,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "als_cg/chunks, row types", run: |device| layouts(device, Solver::Cg) },
     Case { name: "als_cg/same bits alone and in a batch", run: |device| same_alone(device, Solver::Cg) },
     Case { name: "als_cg/long rows", run: |device| long_rows(device, Solver::Cg) },
+    Case { name: "als_cg/rows that stay on the device", run: kept_rows },
     Case { name: "als_cg/refusals", run: |device| refusals(device, Solver::Cg) },
     Case { name: "als_cholesky/sizes", run: |device| sizes(device, Solver::Cholesky) },
     Case { name: "als_cholesky/chunks, row types", run: |device| layouts(device, Solver::Cholesky) },
@@ -325,6 +326,31 @@ fn long_rows(device: Device, solver: Solver) -> Result<Outcome, Failure> {
         same_bits(|| format!("{what}, f16 rows"), &narrow.to_f32().map_err(other(what))?, &whole)?;
     }
     comparison.outcome()
+}
+
+/// Steps over rows of which all, the first chunks or none are kept, and over another's rows by the same memory, have the
+/// bits of steps that send everything.
+fn kept_rows(device: Device) -> Result<Outcome, Failure> {
+    let lengths: Vec<usize> = (0..60).map(|row| LENGTHS[row * 7 % LENGTHS.len()]).collect();
+    let what = &"200 x 20";
+    let problem = on_device!(Problem::new(&lengths, 200, 20, 16, device), what);
+    let twice = |problem: &Problem, kept: &mut AlsKept| -> crate::Result<Vec<f32>> {
+        let mut solution = problem.solution()?;
+        als_cg_keeping(&problem.system(), &mut solution, CG_STEPS, kept)?;
+        als_cg_keeping(&problem.system(), &mut solution, CG_STEPS, kept)?;
+        solution.to_f32()
+    };
+    let whole = on_device!(twice(&problem, &mut AlsKept::nothing()), what);
+    let other_problem = Problem::new(&lengths[..30], 200, 20, 16, device).map_err(other(what))?;
+    let of_other = twice(&other_problem, &mut AlsKept::nothing()).map_err(other(what))?;
+    for bytes in [0, 10_000, u64::MAX] {
+        let mut kept = AlsKept::up_to(bytes);
+        for (problem, expected) in [(&problem, &whole), (&other_problem, &of_other)] {
+            let got = twice(problem, &mut kept).map_err(other(what))?;
+            same_bits(|| format!("{what}, up to {bytes} bytes"), &got, expected)?;
+        }
+    }
+    Comparison::default().outcome()
 }
 
 /// Rows that are cut over several batches, and batches of one short row, have the bits of one batch.

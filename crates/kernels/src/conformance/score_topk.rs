@@ -10,6 +10,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "score_topk/sizes", run: sizes },
     Case { name: "score_topk/chunks, row types", run: layouts },
     Case { name: "score_topk/filters", run: filters },
+    Case { name: "score_topk/many rows of f16", run: many_halves },
     Case { name: "score_topk/same bits alone, in a batch, on any threads", run: same_alone },
     Case { name: "score_topk/refusals", run: refusals },
 ];
@@ -160,6 +161,54 @@ fn filters(device: Device) -> Result<Outcome, Failure> {
     let expected = score_topk_reference(&values, Filtered::DIM, None, &filtered.queries());
     for got in both {
         same(what, &got, &expected)?;
+    }
+    Ok(Outcome::Agrees { worst: 0.0 })
+}
+
+/// Rows of f16, several in each group of the first pass, under vectors of many magnitudes, biases and filters: what devices
+/// with matrix units take another way.
+fn many_halves(device: Device) -> Result<Outcome, Failure> {
+    let n_queries = 150;
+    for (rows, dim, k) in [(20_000, 40, 10), (9_001, 64, 150), (17_000, 7, 3)] {
+        let what = |bias: bool| format!("{rows} rows, dim {dim}, k {k}, bias {bias}");
+        let mut numbers = Numbers::new((rows * 13 + dim) as u64);
+        let table = numbers
+            .table(rows, dim, 1 << 20, Device::Cpu)
+            .and_then(|table| table.to_row_type(RowType::F16, "a conformance case"))
+            .and_then(|table| table.try_copy(device, "a conformance case"))
+            .map_err(other(what(false)))?;
+        let values = table.to_f32().map_err(other(what(false)))?;
+        let bias: Vec<f32> = (0..rows).map(|_| numbers.unit() * 0.01).collect();
+        let vectors: Vec<f32> = (0..n_queries * dim)
+            .map(|at| {
+                let magnitude = [1.0, 1e-6, 3e4, 0.0][at / dim % 4];
+                // Of more digits than two halves have.
+                magnitude * (numbers.unit() + numbers.unit() / 3e5)
+            })
+            .collect();
+        let exclude: Vec<u32> = (0..rows as u32).filter(|row| row % 5 < 2).collect();
+        let allow: Vec<u64> = (0..rows.div_ceil(64)).map(|_| numbers.bits()).collect();
+        let queries: Vec<_> = vectors
+            .chunks_exact(dim)
+            .enumerate()
+            .map(|(q, vector)| TopkQuery {
+                exclude: if q & 1 != 0 { &exclude } else { &[] },
+                allow: (q & 2 != 0).then_some(&allow),
+                tie_key: 3,
+                ..TopkQuery::new(vector, k)
+            })
+            .collect();
+        for bias in [None, Some(&bias[..])] {
+            let both = match answers(&table, bias, &queries) {
+                Err(Error::RowType { .. }) if device != Device::Cpu => continue,
+                both => both.map_err(other(what(bias.is_some())))?,
+            };
+            let Some(both) = both else { return Ok(Outcome::NotOnDevice) };
+            let expected = score_topk_reference(&values, dim, bias, &queries);
+            for got in both {
+                same(|| what(bias.is_some()), &got, &expected)?;
+            }
+        }
     }
     Ok(Outcome::Agrees { worst: 0.0 })
 }

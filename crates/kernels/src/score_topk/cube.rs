@@ -8,6 +8,9 @@
 //! 4. found[q]    = rows of groups with best >= limit whose own score is, and that the filters leave
 //! ```
 //!
+//! Where rows are of f16 and the device has matrix units, many queries' first pass is theirs (`cube_matrix.rs`): `best` is then near the
+//! largest score, and steps 2 to 4 allow for how near.
+//!
 //! The host sorts what was found by score, then hash, and keeps `k`. A query for which more rows are found than there is
 //! room for (many equal scores), or with a score that is no number, is answered from all its scores on the host: the same
 //! answer, slower. So are queries with candidates, whose candidates alone are scored.
@@ -35,8 +38,9 @@
 use cubecl::prelude::*;
 
 use super::{
-    OP, TopkAnswers, TopkQuery,
-    cube_rows::{finite_kernel, is_allowed, is_excluded, key, score_kernel, score_of},
+    OP, TopkAnswers, TopkQuery, cube_matrix,
+    cube_matrix::Operands,
+    cube_rows::{finite_kernel, is_allowed, is_excluded, key, lower, score_kernel, score_of},
     select, topk_of_scores,
 };
 use crate::{
@@ -105,7 +109,7 @@ pub(super) fn answer<R: Gpu>(
     let queue = Queue::<R>::new(device)?;
     let bound = Bound::new(OP, &queue, table)?;
     with_row_type!(OP, table, F => {
-        let scan = Scan::<R, F>::new(&queue, &bound, table, bias)?;
+        let scan = Scan::<R, F>::new(&queue, &bound, table, bias, queries.len())?;
         scan.answer(queries, out)
     })
 }
@@ -118,6 +122,8 @@ struct Scan<'a, R: Gpu, F> {
     dim: usize,
     bias: Buffer<f32>,
     has_bias: bool,
+    /// The longest row and the largest bias, where matrix units take the first pass.
+    near: Option<(f32, f32)>,
     row_type: std::marker::PhantomData<F>,
 }
 
@@ -134,11 +140,21 @@ impl<'a, R: Gpu, F: RowFloat> Scan<'a, R, F> {
         bound: &'a Bound<'a, R>,
         table: &Table,
         bias: Option<&[f32]>,
+        n_queries: usize,
     ) -> Result<Self> {
+        let rows = table.rows() as usize;
+        let near = match n_queries > SIDE && rows > 0 && cube_matrix::fits(queue, table) {
+            true => {
+                let largest = bias.unwrap_or(&[]).iter().fold(0.0f32, |most, bias| most.max(bias.abs()));
+                Some((cube_matrix::longest_row(queue, bound, rows)?, largest))
+            }
+            false => None,
+        };
         Ok(Self {
+            near,
             queue,
             table: bound,
-            rows: table.rows() as usize,
+            rows,
             dim: table.dim(),
             bias: queue.upload(bias.unwrap_or(&[0.0]), "biases of the rows")?,
             has_bias: bias.is_some(),
@@ -274,27 +290,19 @@ impl<'a, R: Gpu, F: RowFloat> Scan<'a, R, F> {
         let has_allow = run.allow.is_some();
 
         let best = queue.unwritten::<u32>(n * n_groups, "the best of each group")?;
-        let own_queries = if n > SIDE { 8 } else { 1 };
-        best_kernel::launch::<F, R>(
-            &queue.client,
-            CubeCount::Static(n_groups.div_ceil(TILE_ROWS) as u32, n.div_ceil(SIDE * own_queries) as u32, 1),
-            CubeDim::new_1d(UNITS as u32),
-            self.table.width,
-            self.table.args::<F, _>(OP)?,
-            queue.arg(OP, &self.bias)?,
-            queue.arg(OP, &vectors)?,
-            queue.arg(OP, &allow)?,
-            queue.arg(OP, &best)?,
-            self.rows as u32,
-            n as u32,
-            n_groups as u32,
-            self.table.shift,
-            self.has_bias,
-            has_allow,
-            self.dim,
-            self.table.row_vectors,
-            own_queries,
-        );
+        let operands = match self.near.filter(|_| n > SIDE) {
+            Some((row, bias)) => Operands::new(queue, queries, &run.at, row, bias)?,
+            None => None,
+        };
+        let exact = queue.upload(&[0.0f32], "no slack")?;
+        let (near, slack) = operands.as_ref().map_or((false, &exact), |operands| (true, &operands.slack));
+        if let Some(operands) = &operands {
+            let sizes = [self.rows, n, n_groups, self.dim];
+            let (bias, allow) = ((&self.bias, self.has_bias), (&allow, has_allow));
+            cube_matrix::best(queue, self.table, operands, bias, allow, &best, sizes)?;
+        } else {
+            self.exact_best(&vectors, (&allow, has_allow), &best, [n, n_groups])?;
+        }
         if n_excluded > 0 {
             exclude_kernel::launch::<F, R>(
                 &queue.client,
@@ -308,12 +316,14 @@ impl<'a, R: Gpu, F: RowFloat> Scan<'a, R, F> {
                 queue.arg(OP, &excluded)?,
                 queue.arg(OP, &owners)?,
                 queue.arg(OP, &ends)?,
+                queue.arg(OP, slack)?,
                 queue.arg(OP, &best)?,
                 self.rows as u32,
                 n_groups as u32,
                 self.table.shift,
                 self.has_bias,
                 has_allow,
+                near,
                 self.table.row_vectors,
             );
         }
@@ -327,12 +337,14 @@ impl<'a, R: Gpu, F: RowFloat> Scan<'a, R, F> {
             CubeDim::new_1d(QUERY_UNITS as u32),
             queue.arg(OP, &best)?,
             queue.arg(OP, &ks)?,
+            queue.arg(OP, slack)?,
             queue.arg(OP, &limits)?,
             queue.arg(OP, &lists)?,
             queue.arg(OP, &counts)?,
             n as u32,
             n_groups as u32,
             room as u32,
+            near,
         );
         let found_rows = queue.unwritten::<u32>(n * room, "rows found")?;
         let found_scores = queue.unwritten::<f32>(n * room, "scores found")?;
@@ -375,6 +387,39 @@ impl<'a, R: Gpu, F: RowFloat> Scan<'a, R, F> {
                 answers[at] = Some(found);
             }
         }
+        Ok(())
+    }
+
+    /// Writes the best of each group among exact scores.
+    fn exact_best(
+        &self,
+        vectors: &Buffer<f32>,
+        (allow, has_allow): (&Buffer<u32>, bool),
+        best: &Buffer<u32>,
+        [n, n_groups]: [usize; 2],
+    ) -> Result<()> {
+        let queue = self.queue;
+        let own_queries = if n > SIDE { 8 } else { 1 };
+        best_kernel::launch::<F, R>(
+            &queue.client,
+            CubeCount::Static(n_groups.div_ceil(TILE_ROWS) as u32, n.div_ceil(SIDE * own_queries) as u32, 1),
+            CubeDim::new_1d(UNITS as u32),
+            self.table.width,
+            self.table.args::<F, _>(OP)?,
+            queue.arg(OP, &self.bias)?,
+            queue.arg(OP, vectors)?,
+            queue.arg(OP, allow)?,
+            queue.arg(OP, best)?,
+            self.rows as u32,
+            n as u32,
+            n_groups as u32,
+            self.table.shift,
+            self.has_bias,
+            has_allow,
+            self.dim,
+            self.table.row_vectors,
+            own_queries,
+        );
         Ok(())
     }
 }
@@ -549,12 +594,14 @@ fn exclude_kernel<F: Float, N: Size>(
     excluded: &Array<u32>,
     owners: &Array<u32>,
     ends: &Array<u32>,
+    slack: &Array<f32>,
     best: &mut Array<u32>,
     rows: u32,
     n_groups: u32,
     shift: u32,
     #[comptime] has_bias: bool,
     #[comptime] has_allow: bool,
+    #[comptime] near: bool,
     #[comptime] row_vectors: usize,
 ) {
     if ABSOLUTE_POS < excluded.len() {
@@ -564,7 +611,11 @@ fn exclude_kernel<F: Float, N: Size>(
         let first = query * row_vectors * N::value();
         let place = query * n_groups as usize + group as usize;
         let own = score_of::<F, N>(table, bias, vectors, first, excluded_row, shift, has_bias, row_vectors);
-        if key(own) >= best[place] {
+        let mut most = own;
+        if comptime!(near) {
+            most = own + slack[query];
+        }
+        if key(most) >= best[place] {
             let (from, to) = (ends[query], ends[query + 1]);
             let mut left = 0u32.runtime();
             let members = rows.div_ceil(n_groups);
@@ -588,12 +639,14 @@ fn exclude_kernel<F: Float, N: Size>(
 fn limit_kernel(
     best: &Array<u32>,
     ks: &Array<u32>,
+    slack: &Array<f32>,
     limits: &mut Array<u32>,
     lists: &mut Array<u32>,
     counts: &mut Array<Atomic<u32>>,
     n_queries: u32,
     n_groups: u32,
     room: u32,
+    #[comptime] near: bool,
 ) {
     let mut shared = SharedMemory::<u32>::new(QUERY_UNITS);
     let query = CUBE_POS;
@@ -632,8 +685,14 @@ fn limit_kernel(
         }
         // Fewer groups than wanted have a row: all that have one.
         limit = u32::max(limit, 1);
+        // What a row's own score must reach, and what its group's best must.
+        let mut own_limit = limit;
+        if comptime!(near) {
+            own_limit = lower(limit, slack[query]);
+            limit = lower(own_limit, slack[query]);
+        }
         if unit == 0 {
-            limits[query] = limit;
+            limits[query] = own_limit;
         }
         let rounds = n_groups.div_ceil(QUERY_UNITS as u32);
         for round in 0..rounds {

@@ -21,6 +21,28 @@ pub(super) fn key(score: f32) -> u32 {
     key
 }
 
+/// The key of a score that is lower by `slack` than that of `limit`, and no less than what any row has; what is no number stays.
+#[cube]
+pub(super) fn lower(limit: u32, slack: f32) -> u32 {
+    let mut bits = limit ^ 0x8000_0000u32;
+    if limit < 0x8000_0000u32 {
+        bits = limit ^ 0xffff_ffffu32;
+    }
+    let mut lowered = limit;
+    // The keys of numbers: beside them there are 1, which all rows reach, and the highest of all.
+    if limit > 0x007f_ffffu32 && limit < 0xff80_0000u32 {
+        // By a little more, as the difference is rounded.
+        let score = f32::reinterpret(bits);
+        let less = score - slack * 1.01 - score.abs() * 2e-7;
+        lowered = key(less);
+        if lowered > limit {
+            // Past the lowest number there is nothing that a row could miss.
+            lowered = 1u32.runtime();
+        }
+    }
+    lowered
+}
+
 #[cube]
 pub(super) fn is_allowed(allow: &Array<u32>, row: u32, #[comptime] has_allow: bool) -> bool {
     if comptime!(has_allow) { (allow[(row / 32) as usize] >> (row % 32)) & 1 == 1 } else { true.runtime() }

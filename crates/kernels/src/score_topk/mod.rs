@@ -29,6 +29,8 @@ mod batch;
 #[cfg(feature = "gpu")]
 mod cube;
 #[cfg(feature = "gpu")]
+mod cube_matrix;
+#[cfg(feature = "gpu")]
 mod cube_rows;
 mod pass;
 mod portable;
@@ -384,6 +386,9 @@ pub(crate) fn instances() -> Vec<crate::cuda_sources::Instance> {
         (RowType::F32, 64, 256),
         (RowType::F32, 128, 256),
         (RowType::F16, 128, 256),
+        (RowType::F16, 64, 256),
+        (RowType::F16, 33, 256),
+        (RowType::F16, 128, 1),
         (RowType::F32, 128, 1),
         (RowType::F32, 33, 256),
     ]

@@ -6,8 +6,9 @@
 use recmill_core::Dataset;
 use recmill_kernels::{
     AlsSystem, Device, Direction, Measure, Mode, Negatives, Optimizer, PairwiseEpoch, PairwiseLoss,
-    PairwiseState, RatingEpoch, RatingFactors, RowIndices, SimilarityOptions, SparseRows, Table, TopkAnswers,
-    TopkPrepared, TopkQuery, TopkScratch, als_block, als_cg, als_cholesky, als_loss, gather_at, gram,
+    PairwiseState, RatingEpoch, RatingFactors, RowIndices, RowType, SimilarityOptions, SparseRows, Table,
+    TopkAnswers, TopkPrepared, TopkQuery, TopkScratch, als_block, als_cg, als_cholesky, als_loss, gather_at,
+    gram,
     negative::{Distribution, negative_on},
     pairwise_epoch,
     philox::{Draws, unit},
@@ -33,6 +34,7 @@ pub(super) const KERNELS: &[Kernel] = &[
     ("negative", negatives),
     ("score_topk", topk),
     ("score_topk_million", topk_of_a_million),
+    ("score_topk_million_f16", topk_of_a_million_halves),
     ("similarity", similar),
     ("spd_inverse", inverse),
 ];
@@ -287,17 +289,23 @@ fn negatives(ground: &Ground<'_>) -> Result<Measured> {
 }
 
 fn topk(ground: &Ground<'_>) -> Result<Measured> {
-    topk_of(ground, ground.data.n_items(), 4096)
+    topk_of(ground, ground.data.n_items(), 4096, RowType::F32)
 }
 
 fn topk_of_a_million(ground: &Ground<'_>) -> Result<Measured> {
-    topk_of(ground, 1_000_000, if ground.slow { 64 } else { 4096 })
+    topk_of(ground, 1_000_000, if ground.slow { 64 } else { 4096 }, RowType::F32)
 }
 
-fn topk_of(ground: &Ground<'_>, n_items: usize, n_queries: usize) -> Result<Measured> {
+/// Rows of half the bytes, whose first look matrix units take where there are some.
+fn topk_of_a_million_halves(ground: &Ground<'_>) -> Result<Measured> {
+    topk_of(ground, 1_000_000, if ground.slow { 64 } else { 4096 }, RowType::F16)
+}
+
+fn topk_of(ground: &Ground<'_>, n_items: usize, n_queries: usize, rows: RowType) -> Result<Measured> {
     const K: usize = 10;
     let d = ground.factors;
-    let (items, vectors) = (ground.table(n_items, 2)?, random_table(n_queries, d, 1)?.to_f32()?);
+    let (what, vectors) = ("a bench", random_table(n_queries, d, 1)?.to_f32()?);
+    let items = random_table(n_items, d, 2)?.to_row_type(rows, what)?.try_copy(ground.device, what)?;
     let prepared = TopkPrepared::new(&items)?;
     let queries: Vec<TopkQuery<'_>> =
         vectors.chunks_exact(d).map(|vector| TopkQuery::new(vector, K)).collect();
@@ -305,9 +313,9 @@ fn topk_of(ground: &Ground<'_>, n_items: usize, n_queries: usize) -> Result<Meas
     let seconds =
         ground.time(|| score_topk(&items, &prepared, None, &queries, &mut scratch, &mut answers))?;
     Ok(Measured {
-        shape: format!("{K} of {n_items} items for {n_queries} users, {d} factors"),
+        shape: format!("{K} of {n_items} items for {n_queries} users, {d} factors of {rows:?}"),
         seconds,
-        bytes: (4 * d * (n_items + n_queries)) as f64,
+        bytes: (rows.bytes() as usize * d * n_items + 4 * d * n_queries) as f64,
         operations: 2.0 * n_queries as f64 * n_items as f64 * d as f64,
         done: (n_queries as f64, "users"),
     })

@@ -15,6 +15,9 @@ use crate::{
     models::{SequenceNetwork, SequenceRows},
 };
 
+/// Where the layers begin whose dropout is that of weights of attention; there are fewer others.
+const OF_WEIGHTS: u64 = 512;
+
 /// Blocks of attention over the vectors of a history's items.
 #[derive(Module, Debug)]
 pub struct SasRecNetwork<B: Backend> {
@@ -24,6 +27,7 @@ pub struct SasRecNetwork<B: Backend> {
     norm: LayerNorm<B>,
     heads: usize,
     dropout: f64,
+    attention_dropout: f64,
 }
 
 #[derive(Module, Debug)]
@@ -57,6 +61,7 @@ impl<B: Backend> SasRecNetwork<B> {
             norm: LayerNorm::new(width, initial),
             heads: config.heads,
             dropout: config.dropout,
+            attention_dropout: config.attention_dropout,
         }
     }
 }
@@ -99,9 +104,14 @@ impl<B: DenseBackend> SequenceNetwork<B> for SasRecNetwork<B> {
         let places = TensorData::new(places, [items.dims()[0]]);
         let places = Tensor::<B, 1, Int>::from_data(places, &items.device());
         let x = self.placed(items, self.places.val().select(0, places));
-        let attention = Attention { ends: Arc::clone(&rows.ends), heads: self.heads };
+        let [longest, _] = self.places.dims();
+        let kept = |layer| {
+            let shape = (self.heads, longest);
+            training?.dropout.of_attention(&rows.ends, shape, self.attention_dropout, OF_WEIGHTS + layer)
+        };
         let mut x = dropped(x, 0);
         for (block, layer) in self.blocks.iter().zip((1..).step_by(2)) {
+            let attention = Attention { ends: Arc::clone(&rows.ends), heads: self.heads, kept: kept(layer) };
             let attended = block.out(attend(block.qkv(x.clone()), &attention));
             x = x + dropped(attended, layer);
             let more = block.feed_forward(x.clone());
