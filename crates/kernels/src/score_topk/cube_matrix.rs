@@ -141,7 +141,7 @@ impl Operands {
 /// A power of two above every value's magnitude, such that a share of it is a number.
 fn power_above(vector: &[f32]) -> f32 {
     let most = vector.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-    let exponent = (most.to_bits() >> 23).clamp(2, 252);
+    let exponent = (most.to_bits() >> 23).clamp(2, 253);
     f32::from_bits((exponent + 1) << 23)
 }
 
@@ -330,32 +330,26 @@ fn best_matrix_kernel<N: Size>(
             }
         }
         sync_cube();
-        let sums = zeros();
-        let sums_next = zeros();
-        let lower_sums = zeros();
-        let lower_sums_next = zeros();
-        #[unroll]
-        for step in 0..comptime!(depth / UNIT) {
-            let k = step * UNIT;
-            let right = operand(&row_tile, warp_row * stride + k, true, stride);
-            let right_next = operand(&row_tile, (warp_row + UNIT) * stride + k, true, stride);
-            let upper = operand(&high, warp_query * stride + k, false, stride);
-            cmma::execute::<f16, f16, f32, f32>(&upper, &right, &sums, &sums);
-            cmma::execute::<f16, f16, f32, f32>(&upper, &right_next, &sums_next, &sums_next);
-            let upper_rest = operand(&low, warp_query * stride + k, false, stride);
-            cmma::execute::<f16, f16, f32, f32>(&upper_rest, &right, &sums, &sums);
-            cmma::execute::<f16, f16, f32, f32>(&upper_rest, &right_next, &sums_next, &sums_next);
-            let lower = operand(&high, (warp_query + UNIT) * stride + k, false, stride);
-            cmma::execute::<f16, f16, f32, f32>(&lower, &right, &lower_sums, &lower_sums);
-            cmma::execute::<f16, f16, f32, f32>(&lower, &right_next, &lower_sums_next, &lower_sums_next);
-            let lower_rest = operand(&low, (warp_query + UNIT) * stride + k, false, stride);
-            cmma::execute::<f16, f16, f32, f32>(&lower_rest, &right, &lower_sums, &lower_sums);
-            cmma::execute::<f16, f16, f32, f32>(&lower_rest, &right_next, &lower_sums_next, &lower_sums_next);
+        // One half of the warp's queries after the other, which leaves registers for a second group on the processor.
+        for half in 0..comptime!(WARP_SIDE / UNIT) {
+            let query = warp_query + half * UNIT;
+            let sums = zeros();
+            let sums_next = zeros();
+            #[unroll]
+            for step in 0..comptime!(depth / UNIT) {
+                let k = step * UNIT;
+                let right = operand(&row_tile, warp_row * stride + k, true, stride);
+                let right_next = operand(&row_tile, (warp_row + UNIT) * stride + k, true, stride);
+                let left = operand(&high, query * stride + k, false, stride);
+                cmma::execute::<f16, f16, f32, f32>(&left, &right, &sums, &sums);
+                cmma::execute::<f16, f16, f32, f32>(&left, &right_next, &sums_next, &sums_next);
+                let rest = operand(&low, query * stride + k, false, stride);
+                cmma::execute::<f16, f16, f32, f32>(&rest, &right, &sums, &sums);
+                cmma::execute::<f16, f16, f32, f32>(&rest, &right_next, &sums_next, &sums_next);
+            }
+            put(&mut scores, &sums, query, warp_row);
+            put(&mut scores, &sums_next, query, warp_row + UNIT);
         }
-        put(&mut scores, &sums, warp_query, warp_row);
-        put(&mut scores, &sums_next, warp_query, warp_row + UNIT);
-        put(&mut scores, &lower_sums, warp_query + UNIT, warp_row);
-        put(&mut scores, &lower_sums_next, warp_query + UNIT, warp_row + UNIT);
         sync_cube();
         #[unroll]
         for j in 0..OWN_ROWS {
