@@ -9,12 +9,12 @@ use std::{process::ExitCode, time::Instant};
 
 use recmill_kernels::{
     conformance::{self, Outcome},
-    cuda_sources::chips,
+    cuda_sources::{check_runs, chips},
 };
 
 fn main() -> ExitCode {
-    if std::env::var_os("RECMILL_RUN_CUDA").is_none() {
-        println!("RECMILL_RUN_CUDA is to name a folder for compiled kernels");
+    if let Err(reason) = check_runs() {
+        println!("kernels cannot be tested here: {reason}");
         return ExitCode::from(2);
     }
     let only = std::env::args().nth(1).unwrap_or_default();

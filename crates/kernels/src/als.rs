@@ -119,11 +119,19 @@ impl AlsSystem<'_> {
 /// # Determinism
 /// The same bits for any number of threads: the rows' losses are summed in order.
 pub fn als_loss(system: &AlsSystem<'_>, solution: &Table) -> Result<f64> {
+    als_loss_keeping(system, solution, &mut AlsKept::nothing())
+}
+
+/// As [`als_loss`], in the same bits; on a GPU, what `kept` has of the system's rows is not sent again.
+///
+/// # Errors
+/// As [`als_loss`].
+pub fn als_loss_keeping(system: &AlsSystem<'_>, solution: &Table, kept: &mut AlsKept<'_>) -> Result<f64> {
     let op = "als_loss";
     system.check(op, solution)?;
     let losses = match solution.device() {
         Device::Cpu => loss::row_losses(op, system, solution),
-        device => on_gpu!(op, device, R => loss_cube::row_losses::<R>(op, system, solution, device)),
+        device => on_gpu!(op, device, R => loss_cube::row_losses::<R>(op, system, solution, kept, device)),
     }?;
     match losses.iter().position(|loss| !loss.is_finite()) {
         None => Ok(losses.iter().sum()),

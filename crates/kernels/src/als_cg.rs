@@ -47,7 +47,7 @@ pub fn als_cg_keeping(
     system: &AlsSystem<'_>,
     solution: &mut Table,
     steps: usize,
-    kept: &mut AlsKept,
+    kept: &mut AlsKept<'_>,
 ) -> Result<()> {
     system.check(OP, solution)?;
     match solution.device() {

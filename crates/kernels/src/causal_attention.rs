@@ -14,7 +14,7 @@
 //! | `qkv`, gradient | `[rows, 3 width]`  | f32  | queries, keys, values of all heads: `q` of head 0, of head 1, ..; then `k`; then `v` |
 //! | `y`, `g`        | `[rows, width]`    | f32  | the heads side by side, `d = width / heads` values each |
 //! | `ends`          | `[sequences]`      | u32  | sequence `s` is the rows from `ends[s - 1]` (0 for the first) to `ends[s]` |
-//! | `kept`          | see [`kept_len`]   | f32  | `m`: sequence after sequence, in one head after head, in one row after row, `i + 1` values |
+//! | `kept`          | see [`n_attention_weights`]   | f32  | `m`: sequence after sequence, in one head after head, in one row after row, `i + 1` values |
 //!
 //! Sequences lie behind each other without padding, so that a batch costs what it holds.
 //!
@@ -54,7 +54,7 @@ pub struct CausalAttention<'a> {
 }
 
 /// Returns how many weights there are: `heads n (n + 1) / 2` for a sequence of `n` rows.
-pub fn kept_len(ends: &[u32], heads: usize) -> usize {
+pub fn n_attention_weights(ends: &[u32], heads: usize) -> usize {
     Sequences(ends).lengths().map(|n| kept_of(n, heads)).sum()
 }
 
@@ -74,7 +74,7 @@ impl<'a> CausalAttention<'a> {
         }
         self.sequences().check(OP)?;
         if let Some(kept) = self.kept {
-            let (expected, got) = (kept_len(self.ends, self.heads), kept.len());
+            let (expected, got) = (n_attention_weights(self.ends, self.heads), kept.len());
             if got != expected {
                 return Err(Error::Shape { op: OP, what: "kept", expected, got });
             }
@@ -404,8 +404,9 @@ mod tests {
                 (&[0, 2, 9, 40], 6, 3),
                 (&[33, 50], 32, 1),
             ] {
-                let kept: Vec<f32> =
-                    (0..kept_len(ends, heads)).map(|at| if at * 7 % 5 < 2 { 0.0 } else { 1.5 }).collect();
+                let kept: Vec<f32> = (0..n_attention_weights(ends, heads))
+                    .map(|at| if at * 7 % 5 < 2 { 0.0 } else { 1.5 })
+                    .collect();
                 let of = CausalAttention { ends, width, heads, kept: None };
                 with_level(level, || agrees(&of));
                 with_level(level, || agrees(&CausalAttention { kept: Some(&kept), ..of }));

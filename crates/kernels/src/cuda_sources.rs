@@ -82,6 +82,14 @@ pub fn chips() -> Vec<(u32, Device)> {
     CHIPS.iter().enumerate().map(|(index, chip)| (chip.arch, pretend::device_of(index))).collect()
 }
 
+/// Succeeds where kernels run here and such as are wrong are found out.
+///
+/// # Errors
+/// What is missing, or which mistake passes.
+pub fn check_runs() -> std::result::Result<(), String> {
+    pretend::run::check()
+}
+
 /// Returns the source of every kernel for every chip.
 ///
 /// # Errors

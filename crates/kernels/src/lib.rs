@@ -57,8 +57,8 @@ mod spd_inverse;
 mod table;
 
 pub use als::{
-    AlsKept, AlsSystem, als_block_bytes, als_gram_bytes, als_kept_bytes, als_loss, als_loss_reference,
-    als_penalty,
+    AlsKept, AlsSystem, als_block_bytes, als_gram_bytes, als_kept_bytes, als_loss, als_loss_keeping,
+    als_loss_reference, als_penalty,
 };
 pub use als_block::{als_block, als_block_reference};
 pub use als_cg::{als_cg, als_cg_keeping, als_cg_reference};
@@ -77,7 +77,7 @@ pub use buffer::{Buffer, Mapped};
 pub use candidate_loss::{CandidateLoss, Candidates, candidate_loss, candidate_loss_reference};
 pub use causal_attention::{
     CausalAttention, causal_attention, causal_attention_backward, causal_attention_last,
-    causal_attention_reference, kept_len,
+    causal_attention_reference, n_attention_weights,
 };
 pub use dense_update::{DenseOptimizer, DenseStep, dense_update, dense_update_reference};
 pub use device::{About, Device, Features};

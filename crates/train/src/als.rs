@@ -16,7 +16,7 @@ use recmill_core::{
 };
 use recmill_kernels::{
     AlsKept, AlsSystem, Device, Table, als_block, als_block_bytes, als_cg_keeping, als_cholesky,
-    als_gram_bytes, als_kept_bytes, als_loss, als_penalty, gram,
+    als_gram_bytes, als_kept_bytes, als_loss_keeping, als_penalty, gram,
 };
 
 use crate::{
@@ -35,7 +35,7 @@ pub(crate) struct AlsLearner<'a> {
     user_ridge: Vec<f32>,
     item_ridge: Vec<f32>,
     /// What stays on a GPU of the users' rows and of the items'.
-    kept: [AlsKept; 2],
+    kept: [AlsKept<'a>; 2],
 }
 
 impl<'a> AlsLearner<'a> {
@@ -49,7 +49,10 @@ impl<'a> AlsLearner<'a> {
     ) -> Result<Self> {
         let [users, items] = Self::kept_bytes(config, &Sizes::new(data, false));
         let kept = match users + items <= keep {
-            true => [users, items].map(AlsKept::up_to),
+            true => [
+                AlsKept::up_to(sparse_rows(data.by_user()), users),
+                AlsKept::up_to(sparse_rows(data.by_item()), items),
+            ],
             false => Default::default(),
         };
         let (dim, scale) = (config.factors, config.init_scale);
@@ -120,7 +123,7 @@ fn solve(
     system: &AlsSystem<'_>,
     solution: &mut Table,
     solver: AlsSolver,
-    kept: &mut AlsKept,
+    kept: &mut AlsKept<'_>,
 ) -> Result<()> {
     match solver {
         AlsSolver::Cg => als_cg_keeping(system, solution, config.cg_steps, kept)?,
@@ -182,7 +185,10 @@ impl Learner for AlsLearner<'_> {
     fn loss(&mut self) -> Result<Option<f64>> {
         let gram = weighted_gram(self.config, &self.items)?;
         let system = system(self.config, self.data.by_user(), &self.items, &gram, &self.user_ridge);
-        Ok(Some(als_loss(&system, &self.users)? + als_penalty(&self.items, &self.item_ridge)?))
+        Ok(Some(
+            als_loss_keeping(&system, &self.users, &mut self.kept[0])?
+                + als_penalty(&self.items, &self.item_ridge)?,
+        ))
     }
 
     fn snapshot(&self) -> Result<Box<dyn Retriever>> {

@@ -135,7 +135,8 @@ pub struct Attention {
 /// Attention of which some weights are dropped.
 #[cfg(test)]
 pub(super) fn some_dropped(ends: &[u32], heads: usize) -> Attention {
-    let kept = (0..recmill_kernels::kept_len(ends, heads)).map(|at| if at * 7 % 5 < 2 { 0.0 } else { 1.5 });
+    let kept = (0..recmill_kernels::n_attention_weights(ends, heads))
+        .map(|at| if at * 7 % 5 < 2 { 0.0 } else { 1.5 });
     Attention { ends: ends.into(), heads, kept: Some(kept.collect()) }
 }
 

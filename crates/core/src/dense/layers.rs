@@ -8,7 +8,7 @@ use burn::{
 };
 use rayon::prelude::*;
 use recmill_kernels::{
-    CandidateLoss, Candidates, kept_len,
+    CandidateLoss, Candidates, n_attention_weights,
     philox::{Draws, unit},
 };
 
@@ -165,15 +165,15 @@ impl Dropout {
         }
         let (keep, larger) = ((1.0 - share) as f32, (1.0 / (1.0 - share)) as f32);
         let draws = Draws::new(self.seed, DROPOUT + u64::from(self.epoch) * 1024 + layer);
-        let mut kept = vec![0.0f32; kept_len(ends, heads)];
+        let mut kept = vec![0.0f32; n_attention_weights(ends, heads)];
         let mut rest = &mut kept[..];
         let begins = [0].into_iter().chain(ends.iter().map(|&end| end as usize));
         let sequences: Vec<_> = begins
             .zip(ends)
             .map(|(begin, &end)| {
                 let samples = &self.samples[begin..end as usize];
-                let (own, after) =
-                    std::mem::take(&mut rest).split_at_mut(kept_len(&[samples.len() as u32], heads));
+                let (own, after) = std::mem::take(&mut rest)
+                    .split_at_mut(n_attention_weights(&[samples.len() as u32], heads));
                 rest = after;
                 (own, samples)
             })
@@ -181,11 +181,11 @@ impl Dropout {
         sequences.into_par_iter().for_each_init(
             || vec![0; heads * longest],
             |words, (own, samples)| {
-                let of_head = kept_len(&[samples.len() as u32], 1);
+                let of_head = n_attention_weights(&[samples.len() as u32], 1);
                 for (i, &sample) in samples.iter().enumerate() {
                     draws.fill(sample * words.len() as u64, words);
                     for (own, words) in own.chunks_exact_mut(of_head).zip(words.chunks_exact(longest)) {
-                        let own = &mut own[kept_len(&[i as u32], 1)..][..=i];
+                        let own = &mut own[n_attention_weights(&[i as u32], 1)..][..=i];
                         for (kept, &word) in own.iter_mut().zip(words) {
                             *kept = if unit(word) < keep { larger } else { 0.0 };
                         }
@@ -413,9 +413,9 @@ mod tests {
         let dropout = |samples: &[u64]| Dropout { seed: 3, epoch: 1, samples: samples.to_vec() };
         let samples: Vec<u64> = (0..70).map(|at| 1000 + at * 3).collect();
         let together = dropout(&samples).of_attention(&[30, 30, 70], (2, 50), 0.25, 7).unwrap();
-        assert_eq!(together.len(), kept_len(&[30, 30, 70], 2));
+        assert_eq!(together.len(), n_attention_weights(&[30, 30, 70], 2));
         let alone = dropout(&samples[30..]).of_attention(&[40], (2, 50), 0.25, 7).unwrap();
-        assert_eq!(together[kept_len(&[30], 2)..], alone[..]);
+        assert_eq!(together[n_attention_weights(&[30], 2)..], alone[..]);
         let [one, other] = [&alone[..820], &alone[820..]];
         assert_ne!(one, other, "heads drop by themselves");
         assert_ne!(alone, dropout(&samples[30..]).of_attention(&[40], (2, 50), 0.25, 8).unwrap());

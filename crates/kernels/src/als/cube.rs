@@ -33,6 +33,9 @@ const TILE_BYTES: usize = 20 << 10;
 /// Bytes that a block's buffers take together, at most.
 const BLOCK_BYTES: usize = 1 << 30;
 
+/// Vectors a row that a solver holds beside a block's entries.
+const VECTORS: usize = 3;
+
 /// Returns the bytes that a side's solver holds on a GPU beside the factors, for rows of `dim` values: the largest block.
 pub(crate) fn block_bytes(n_rows: u64, nnz: u64, dim: u64) -> u64 {
     let tasks = nnz / TASK as u64 + n_rows;
@@ -61,13 +64,12 @@ pub(crate) struct Block {
     tasks: Buffer<u32>,
     /// Where each row's tasks begin, and the end: `[n_rows + 1]`.
     pub(crate) ends: Buffer<u32>,
-    pub(crate) ridge: Buffer<f32>,
 }
 
 impl Block {
     /// Returns the bytes that it takes.
     pub(crate) fn bytes(&self) -> u64 {
-        let words = 2 * self.columns.len() + self.tasks.len() + self.ends.len() + self.ridge.len();
+        let words = 2 * self.columns.len() + self.tasks.len() + self.ends.len();
         4 * words as u64
     }
 }
@@ -75,8 +77,8 @@ impl Block {
 /// Returns the bytes that all blocks of a side take at most.
 pub(crate) fn kept_bytes(n_rows: u64, nnz: u64) -> u64 {
     let tasks = nnz / TASK as u64 + n_rows;
-    // Every block has one end more than rows; there are not more blocks than this.
-    8 * nnz + 12 * tasks + 8 * n_rows + 4 * (1 + n_rows)
+    // Every block has one end more than rows, and at least one row.
+    8 * nnz + 12 * tasks + 8 * n_rows
 }
 
 /// What a pass makes of an entry with product `s`.
@@ -99,14 +101,9 @@ impl<'a, R: Gpu> Side<'a, R> {
         Ok(Self { op, queue, system, fixed, gram, dim: system.fixed.dim() })
     }
 
-    /// Cuts rows `first .. n_rows` into blocks that end where a chunk of `chunk_rows` does, and have room for `vectors` numbers
-    /// of `dim` values a row beside the entries.
-    pub(crate) fn blocks(
-        &self,
-        first: usize,
-        chunk_rows: usize,
-        vectors: usize,
-    ) -> Result<Vec<(usize, usize)>> {
+    /// Cuts rows `first .. n_rows` into blocks that end where a chunk of `chunk_rows` does, and have room for [`VECTORS`] of `dim`
+    /// values a row beside the entries.
+    pub(crate) fn blocks(&self, first: usize, chunk_rows: usize) -> Result<Vec<(usize, usize)>> {
         let device = self.system.fixed.device();
         let most = BLOCK_BYTES.min(memory::available(device) as usize / 2).max(1 << 20);
         let buffer = device.max_buffer_bytes()? as usize;
@@ -122,7 +119,7 @@ impl<'a, R: Gpu> Side<'a, R> {
                 let entries = (indptr[end + 1] - indptr[first]) as usize;
                 tasks += ((indptr[end + 1] - indptr[end]) as usize).div_ceil(TASK);
                 bytes =
-                    8 * entries + tasks * (row_bytes + 12) + (end + 1 - first) * (vectors * row_bytes + 8);
+                    8 * entries + tasks * (row_bytes + 12) + (end + 1 - first) * (VECTORS * row_bytes + 8);
                 let largest = (4 * entries).max(tasks * row_bytes).max((end + 1 - first) * row_bytes);
                 if end > first && (bytes > most || largest > buffer) {
                     break;
@@ -158,8 +155,13 @@ impl<'a, R: Gpu> Side<'a, R> {
             values: queue.upload(&rows.values[entries], "values of a block of rows")?,
             tasks: queue.upload(&tasks, "tasks of a block of rows")?,
             ends: queue.upload(&ends, "ends of a block's rows")?,
-            ridge: queue.upload(&self.system.ridge[first..end], "ridges of a block of rows")?,
         })
+    }
+
+    /// Copies the ridges of a block's rows to the device.
+    pub(crate) fn ridge(&self, block: &Block) -> Result<Buffer<f32>> {
+        let rows = block.first..block.first + block.n_rows;
+        self.queue.upload(&self.system.ridge[rows], "ridges of a block of rows")
     }
 
     /// Makes room for what a pass over `block` writes: `[n_tasks, dim]`.

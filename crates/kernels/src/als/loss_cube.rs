@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::{AlsSystem, cube::Side};
+use super::{AlsKept, AlsSystem, cube::Side};
 use crate::{
     Buffer, Device, Error, Result, RowType, Rows, Table,
     buffer::cube::{Gpu, Queue, cubes},
@@ -15,6 +15,7 @@ pub(super) fn row_losses<R: Gpu>(
     op: &'static str,
     system: &AlsSystem<'_>,
     solution: &Table,
+    kept: &mut AlsKept<'_>,
     device: Device,
 ) -> Result<Vec<f64>> {
     if system.rows.n_rows() == 0 {
@@ -22,7 +23,7 @@ pub(super) fn row_losses<R: Gpu>(
     }
     let queue = Queue::<R>::new(device)?;
     let fixed = Bound::new(op, &queue, system.fixed)?;
-    with_row_type!(op, system.fixed, F => blocks::<R, F>(op, &queue, &fixed, system, solution))
+    with_row_type!(op, system.fixed, F => blocks::<R, F>(op, &queue, &fixed, system, solution, kept))
 }
 
 fn blocks<R: Gpu, F: RowFloat>(
@@ -31,24 +32,25 @@ fn blocks<R: Gpu, F: RowFloat>(
     fixed: &Bound<'_, R>,
     system: &AlsSystem<'_>,
     solution: &Table,
+    kept: &mut AlsKept<'_>,
 ) -> Result<Vec<f64>> {
     let side = Side::new(op, queue, system, fixed)?;
     let mut losses = Vec::with_capacity(system.rows.n_rows());
-    for range in side.blocks(0, solution.chunk_rows() as usize, 1)? {
-        let block = side.block(range)?;
+    side.each_block(solution, kept, |block| {
         let (rows, first) = solution.chunk_of(block.first as u64);
         let Rows::F32(x) = rows else {
             let got = solution.row_type();
             return Err(Error::RowType { op, what: "solution", expected: RowType::F32, got });
         };
-        let of_entries = side.losses::<F>(&block, (x, first))?;
-        let own = own_losses(&side, &block.ridge, (x, first), block.n_rows)?;
+        let of_entries = side.losses::<F>(block, (x, first))?;
+        let own = own_losses(&side, &side.ridge(block)?, (x, first), block.n_rows)?;
         let ends = block.ends.to_vec()?;
         losses.extend(own.iter().zip(ends.windows(2)).map(|(&own, ends)| {
             let tasks = &of_entries[ends[0] as usize..ends[1] as usize];
             tasks.iter().fold(f64::from(own), |sum, &loss| sum + f64::from(loss))
         }));
-    }
+        Ok(())
+    })?;
     Ok(losses)
 }
 

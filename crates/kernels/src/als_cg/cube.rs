@@ -23,8 +23,6 @@ use crate::{
 };
 
 const UNITS: usize = 64;
-/// Vectors a row that a block holds beside its entries.
-const VECTORS: usize = 3;
 /// No row.
 const NONE: u32 = u32::MAX;
 
@@ -32,7 +30,7 @@ pub(super) fn solve<R: Gpu>(
     system: &AlsSystem<'_>,
     solution: &Table,
     steps: usize,
-    kept: &mut AlsKept,
+    kept: &mut AlsKept<'_>,
     device: Device,
 ) -> Result<()> {
     if system.rows.n_rows() == 0 {
@@ -40,12 +38,12 @@ pub(super) fn solve<R: Gpu>(
     }
     let queue = Queue::<R>::new(device)?;
     let fixed = Bound::new(OP, &queue, system.fixed)?;
-    kept.begin(system, solution);
     with_row_type!(OP, system.fixed, F => solve_blocks::<R, F>(&queue, &fixed, system, solution, steps, kept))
 }
 
 /// The vectors of a block's rows.
 struct State {
+    ridge: Buffer<f32>,
     partials: Buffer<f32>,
     r: Buffer<f32>,
     p: Buffer<f32>,
@@ -61,18 +59,14 @@ fn solve_blocks<R: Gpu, F: RowFloat>(
     system: &AlsSystem<'_>,
     solution: &Table,
     steps: usize,
-    kept: &mut AlsKept,
+    kept: &mut AlsKept<'_>,
 ) -> Result<()> {
     let side = Side::new(OP, queue, system, fixed)?;
     let mut bad = Vec::new();
-    for block in kept.blocks() {
+    side.each_block(solution, kept, |block| {
         bad.push((block.first, solve_block::<R, F>(&side, block, solution, steps)?));
-    }
-    for range in side.blocks(kept.end(), solution.chunk_rows() as usize, VECTORS)? {
-        let block = side.block(range)?;
-        bad.push((block.first, solve_block::<R, F>(&side, &block, solution, steps)?));
-        kept.offer(block);
-    }
+        Ok(())
+    })?;
     // Looked at when everything has been launched, so that the device is not waited for between blocks.
     for (first, bad) in bad {
         let bad = bad.to_vec()?;
@@ -102,6 +96,7 @@ fn solve_block<R: Gpu, F: RowFloat>(
     };
     let len = block.n_rows * side.dim;
     let state = State {
+        ridge: side.ridge(block)?,
         partials: side.partials(block)?,
         r: queue.unwritten(len, "residuals of a block")?,
         p: queue.unwritten(len, "directions of a block")?,
@@ -135,7 +130,7 @@ fn move_rows<R: Gpu>(
         CubeDim::new_1d(UNITS as u32),
         queue.arg(OP, &state.partials)?,
         queue.arg(OP, &block.ends)?,
-        queue.arg(OP, &block.ridge)?,
+        queue.arg(OP, &state.ridge)?,
         queue.arg(OP, &state.dense)?,
         queue.arg(OP, x)?,
         queue.arg(OP, &state.r)?,

@@ -6,7 +6,7 @@
 //!
 //! The properties and options repeat those that cubecl-cuda 0.10 sets in `runtime.rs`.
 
-mod run;
+pub(crate) mod run;
 
 use std::{
     collections::HashSet,

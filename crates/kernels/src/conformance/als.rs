@@ -4,7 +4,7 @@ use super::{Case, Comparison, Failure, Numbers, Outcome, largest, on_threads, re
 use crate::{
     AlsKept, AlsSystem, Device, Error, RowType, SparseRows, Table, als_block, als_block_reference, als_cg,
     als_cg_keeping, als_cg_reference, als_cholesky, als_cholesky::als_cholesky_in_batches,
-    als_cholesky_reference, als_loss, als_loss_reference, gram, gram_reference,
+    als_cholesky_reference, als_loss, als_loss_keeping, als_loss_reference, gram, gram_reference,
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -334,20 +334,22 @@ fn kept_rows(device: Device) -> Result<Outcome, Failure> {
     let lengths: Vec<usize> = (0..60).map(|row| LENGTHS[row * 7 % LENGTHS.len()]).collect();
     let what = &"200 x 20";
     let problem = on_device!(Problem::new(&lengths, 200, 20, 16, device), what);
-    let twice = |problem: &Problem, kept: &mut AlsKept| -> crate::Result<Vec<f32>> {
+    let twice = |problem: &Problem, kept: &mut AlsKept<'_>| -> crate::Result<(Vec<f32>, f64)> {
         let mut solution = problem.solution()?;
         als_cg_keeping(&problem.system(), &mut solution, CG_STEPS, kept)?;
         als_cg_keeping(&problem.system(), &mut solution, CG_STEPS, kept)?;
-        solution.to_f32()
+        Ok((solution.to_f32()?, als_loss_keeping(&problem.system(), &solution, kept)?))
     };
     let whole = on_device!(twice(&problem, &mut AlsKept::nothing()), what);
     let other_problem = Problem::new(&lengths[..30], 200, 20, 16, device).map_err(other(what))?;
     let of_other = twice(&other_problem, &mut AlsKept::nothing()).map_err(other(what))?;
     for bytes in [0, 10_000, u64::MAX] {
-        let mut kept = AlsKept::up_to(bytes);
+        let mut kept = AlsKept::up_to(problem.rows(), bytes);
         for (problem, expected) in [(&problem, &whole), (&other_problem, &of_other)] {
             let got = twice(problem, &mut kept).map_err(other(what))?;
-            same_bits(|| format!("{what}, up to {bytes} bytes"), &got, expected)?;
+            same_bits(|| format!("{what}, up to {bytes} bytes"), &got.0, &expected.0)?;
+            let losses = [got.1, expected.1].map(|loss| loss as f32);
+            same_bits(|| format!("{what}, loss, up to {bytes} bytes"), &losses[..1], &losses[1..])?;
         }
     }
     Comparison::default().outcome()

@@ -40,7 +40,7 @@ use cubecl::prelude::*;
 use super::{
     OP, TopkAnswers, TopkQuery, cube_matrix,
     cube_matrix::Operands,
-    cube_rows::{finite_kernel, is_allowed, is_excluded, key, lower, score_kernel, score_of},
+    cube_rows::{check_kernel, is_allowed, is_excluded, key, lower, score_kernel, score_of, write_best},
     select, topk_of_scores,
 };
 use crate::{
@@ -72,21 +72,24 @@ const QUERY_UNITS: usize = 128;
 /// No row.
 const NONE: u32 = u32::MAX;
 
-/// Returns the first row of `table` that is not finite.
-pub(super) fn first_not_finite<R: Gpu>(table: &Table, device: Device) -> Result<Option<u64>> {
+/// Returns the largest norm of the rows of `table`, rounded up; infinite where single precision does not hold its square.
+///
+/// # Errors
+/// [`Error::NotFinite`] naming the first row with NaN or infinity.
+pub(super) fn check_rows<R: Gpu>(table: &Table, device: Device) -> Result<f64> {
     let queue = Queue::<R>::new(device)?;
     let bound = Bound::new(OP, &queue, table)?;
-    let bad = queue.upload(&[NONE], "the first row that is not finite")?;
+    let found = queue.upload(&[NONE, 0], "the first row that is not finite, and the largest norm")?;
     let rows = table.rows() as usize;
     if rows > 0 {
         with_row_type!(OP, table, F => {
-            finite_kernel::launch::<F, R>(
+            check_kernel::launch::<F, R>(
                 &queue.client,
                 cubes(&queue.client, rows.div_ceil(UNITS)),
                 CubeDim::new_1d(UNITS as u32),
                 bound.width,
                 bound.args::<F, _>(OP)?,
-                queue.arg(OP, &bad)?,
+                queue.arg(OP, &found)?,
                 rows as u32,
                 bound.shift,
                 bound.row_vectors,
@@ -94,12 +97,17 @@ pub(super) fn first_not_finite<R: Gpu>(table: &Table, device: Device) -> Result<
             Ok(())
         })?;
     }
-    Ok(bad.to_vec()?.first().filter(|&&row| row != NONE).map(|&row| u64::from(row)))
+    let found = found.to_vec()?;
+    match found[0] {
+        NONE => Ok(f64::from(f32::from_bits(found[1])).sqrt() * 1.001),
+        row => Err(Error::NotFinite { op: OP, what: "table", row: row.into() }),
+    }
 }
 
 /// Answers every query, which has been checked, in their order.
 pub(super) fn answer<R: Gpu>(
     table: &Table,
+    largest_norm: f64,
     bias: Option<&[f32]>,
     queries: &[TopkQuery<'_>],
     out: &mut TopkAnswers,
@@ -109,7 +117,7 @@ pub(super) fn answer<R: Gpu>(
     let queue = Queue::<R>::new(device)?;
     let bound = Bound::new(OP, &queue, table)?;
     with_row_type!(OP, table, F => {
-        let scan = Scan::<R, F>::new(&queue, &bound, table, bias, queries.len())?;
+        let scan = Scan::<R, F>::new(&queue, &bound, table, largest_norm, bias)?;
         scan.answer(queries, out)
     })
 }
@@ -122,8 +130,8 @@ struct Scan<'a, R: Gpu, F> {
     dim: usize,
     bias: Buffer<f32>,
     has_bias: bool,
-    /// The longest row and the largest bias, where matrix units take the first pass.
-    near: Option<(f32, f32)>,
+    /// The largest norm of a row and the largest bias, where matrix units take many queries' first pass.
+    near: Option<(f64, f64)>,
     row_type: std::marker::PhantomData<F>,
 }
 
@@ -139,22 +147,18 @@ impl<'a, R: Gpu, F: RowFloat> Scan<'a, R, F> {
         queue: &'a Queue<R>,
         bound: &'a Bound<'a, R>,
         table: &Table,
+        largest_norm: f64,
         bias: Option<&[f32]>,
-        n_queries: usize,
     ) -> Result<Self> {
-        let rows = table.rows() as usize;
-        let near = match n_queries > SIDE && rows > 0 && cube_matrix::fits(queue, table) {
-            true => {
-                let largest = bias.unwrap_or(&[]).iter().fold(0.0f32, |most, bias| most.max(bias.abs()));
-                Some((cube_matrix::longest_row(queue, bound, rows)?, largest))
-            }
-            false => None,
-        };
+        let near = cube_matrix::fits(queue, table).then(|| {
+            let largest_bias = bias.unwrap_or(&[]).iter().fold(0.0f32, |most, bias| most.max(bias.abs()));
+            (largest_norm, f64::from(largest_bias))
+        });
         Ok(Self {
             near,
             queue,
             table: bound,
-            rows,
+            rows: table.rows() as usize,
             dim: table.dim(),
             bias: queue.upload(bias.unwrap_or(&[0.0]), "biases of the rows")?,
             has_bias: bias.is_some(),
@@ -291,11 +295,11 @@ impl<'a, R: Gpu, F: RowFloat> Scan<'a, R, F> {
 
         let best = queue.unwritten::<u32>(n * n_groups, "the best of each group")?;
         let operands = match self.near.filter(|_| n > SIDE) {
-            Some((row, bias)) => Operands::new(queue, queries, &run.at, row, bias)?,
+            Some(largest) => Operands::new(queue, queries, &run.at, largest)?,
             None => None,
         };
-        let exact = queue.upload(&[0.0f32], "no slack")?;
-        let (near, slack) = operands.as_ref().map_or((false, &exact), |operands| (true, &operands.slack));
+        // Exact scores have no slack, and kernels for them read none.
+        let (near, slack) = operands.as_ref().map_or((false, &vectors), |operands| (true, &operands.slack));
         if let Some(operands) = &operands {
             let sizes = [self.rows, n, n_groups, self.dim];
             let (bias, allow) = ((&self.bias, self.has_bias), (&allow, has_allow));
@@ -571,17 +575,8 @@ fn best_kernel<F: Float, N: Size>(
             }
         }
     }
-    #[unroll]
-    for i in 0..own_queries {
-        #[unroll]
-        for j in 0..OWN_ROWS {
-            let query = first_query + unit_query + i;
-            let group = first_group as usize + unit_row + j;
-            if query < n_queries as usize && group < n_groups as usize {
-                best[query * n_groups as usize + group] = keys[i * OWN_ROWS + j];
-            }
-        }
-    }
+    let (query, group) = (first_query + unit_query, first_group as usize + unit_row);
+    write_best(best, &keys, query, group, n_queries as usize, n_groups as usize, own_queries, OWN_ROWS);
 }
 
 /// Pass 2. A unit has one excluded row. Several of one group come to the same best, in whatever order.

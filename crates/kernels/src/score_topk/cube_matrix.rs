@@ -24,11 +24,11 @@ use half::f16;
 
 use super::{
     OP, TopkQuery,
-    cube_rows::{is_allowed, key},
+    cube_rows::{is_allowed, key, write_best},
 };
 use crate::{
     Buffer, Result, RowType, Table,
-    buffer::cube::{Gpu, Queue, cubes},
+    buffer::cube::{Gpu, Queue},
     table::bound::{Bound, load_row},
 };
 
@@ -74,24 +74,6 @@ pub(super) fn fits<R: Gpu>(queue: &Queue<R>, table: &Table) -> bool {
         && shared_bytes(table.dim()) <= properties.hardware.max_shared_memory_size
 }
 
-/// Returns the largest length of a row, or a little more.
-pub(super) fn longest_row<R: Gpu>(queue: &Queue<R>, table: &Bound<'_, R>, rows: usize) -> Result<f32> {
-    let most = queue.zeros::<u32>(1, "the longest row")?;
-    longest_kernel::launch::<R>(
-        &queue.client,
-        cubes(&queue.client, rows.div_ceil(UNITS)),
-        CubeDim::new_1d(UNITS as u32),
-        table.width,
-        table.args::<f16, _>(OP)?,
-        queue.arg(OP, &most)?,
-        rows as u32,
-        table.shift,
-        table.row_vectors,
-    );
-    let square = most.to_vec()?.first().map_or(0.0, |&bits| f32::from_bits(bits));
-    Ok(square.sqrt() * 1.001)
-}
-
 /// Queries as the pass takes them.
 pub(super) struct Operands {
     /// `[queries, depth]`: `h`, and `l` behind all of it.
@@ -108,8 +90,7 @@ impl Operands {
         queue: &Queue<R>,
         queries: &[TopkQuery<'_>],
         at: &[usize],
-        longest_row: f32,
-        largest_bias: f32,
+        (largest_norm, largest_bias): (f64, f64),
     ) -> Result<Option<Self>> {
         let dim = at.first().map_or(0, |&at| queries[at].vector.len());
         let depth = depth(dim);
@@ -125,7 +106,7 @@ impl Operands {
                 *low = f16::from_f32(share - high.to_f32());
             }
             scales.push(scale);
-            slack.push(slack_of(queries[at].vector, scale, longest_row, largest_bias));
+            slack.push(slack_of(queries[at].vector, scale, largest_norm, largest_bias));
         }
         if slack.iter().any(|slack| !slack.is_finite()) {
             return Ok(None);
@@ -145,17 +126,17 @@ fn power_above(vector: &[f32]) -> f32 {
     f32::from_bits((exponent + 1) << 23)
 }
 
-fn slack_of(query: &[f32], scale: f32, longest_row: f32, largest_bias: f32) -> f32 {
+fn slack_of(query: &[f32], scale: f32, largest_norm: f64, largest_bias: f64) -> f32 {
     let dim = query.len() as f64;
     let length = query.iter().map(|&q| f64::from(q) * f64::from(q)).sum::<f64>().sqrt();
-    let (row, scale, bias) = (f64::from(longest_row), f64::from(scale), f64::from(largest_bias));
     let [cut, rounded] = [-23, -24].map(|power| 2f64.powi(power));
-    let sums = (2.0 * dim * cut + (dim + 2.0) * rounded) * length * row + (dim + 2.0) * cut * bias;
-    if length * row + bias > 1e37 {
+    let sums =
+        (2.0 * dim * cut + (dim + 2.0) * rounded) * length * largest_norm + (dim + 2.0) * cut * largest_bias;
+    if length * largest_norm + largest_bias > 1e37 {
         // A near score may be no number where the exact one is.
         return f32::INFINITY;
     }
-    let halves = scale * row * dim.sqrt() * rounded / 2.0;
+    let halves = f64::from(scale) * largest_norm * dim.sqrt() * rounded / 2.0;
     (1.01 * (sums + halves)) as f32
 }
 
@@ -191,29 +172,6 @@ pub(super) fn best<R: Gpu>(
         table.row_vectors,
     );
     Ok(())
-}
-
-#[cube(launch)]
-fn longest_kernel<N: Size>(
-    table: &Sequence<Array<Vector<f16, N>>>,
-    most: &mut Array<Atomic<u32>>,
-    rows: u32,
-    shift: u32,
-    #[comptime] row_vectors: usize,
-) {
-    let row = ABSOLUTE_POS as u32;
-    if row < rows {
-        let mut square = 0.0;
-        for at in 0..row_vectors {
-            let values = load_row::<f16, N>(table, row, at, shift, row_vectors);
-            #[unroll]
-            for lane in 0..N::value() {
-                square = fma(values[lane], values[lane], square);
-            }
-        }
-        // Numbers that are not negative have the order of their bits.
-        most[0].fetch_max(u32::reinterpret(square));
-    }
 }
 
 /// A warp's sums of 16 queries by 16 rows.
@@ -373,17 +331,8 @@ fn best_matrix_kernel<N: Size>(
             }
         }
     }
-    #[unroll]
-    for i in 0..OWN_QUERIES {
-        #[unroll]
-        for j in 0..OWN_ROWS {
-            let query = first_query + unit_query + i;
-            let group = first_group as usize + unit_row + j;
-            if query < n_queries && group < n_groups as usize {
-                best[query * n_groups as usize + group] = keys[i * OWN_ROWS + j];
-            }
-        }
-    }
+    let (query, group) = (first_query + unit_query, first_group as usize + unit_row);
+    write_best(best, &keys, query, group, n_queries, n_groups as usize, OWN_QUERIES, OWN_ROWS);
 }
 
 /// Writes sums to their place among a tile's scores.
@@ -430,7 +379,7 @@ mod tests {
                 f64::from(scale) * (high.to_f64() + low.to_f64())
             })
             .sum();
-        let slack = slack_of(&query, scale, (row.len() as f32).sqrt(), 0.0);
+        let slack = slack_of(&query, scale, (row.len() as f64).sqrt(), 0.0);
         assert!((exact - near).abs() < f64::from(slack), "{exact} {near} {slack}");
         assert!(slack < 1e-3, "{slack}");
     }

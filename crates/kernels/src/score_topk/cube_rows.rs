@@ -94,10 +94,33 @@ pub(super) fn score_of<F: Float, N: Size>(
     score
 }
 
+/// Writes a unit's keys, of `own_queries` queries from `query` on by `own_rows` groups from `group` on.
+#[cube]
+pub(super) fn write_best(
+    best: &mut Array<u32>,
+    keys: &Array<u32>,
+    query: usize,
+    group: usize,
+    n_queries: usize,
+    n_groups: usize,
+    #[comptime] own_queries: usize,
+    #[comptime] own_rows: usize,
+) {
+    #[unroll]
+    for i in 0..own_queries {
+        #[unroll]
+        for j in 0..own_rows {
+            if query + i < n_queries && group + j < n_groups {
+                best[(query + i) * n_groups + group + j] = keys[i * own_rows + j];
+            }
+        }
+    }
+}
+
 #[cube(launch)]
-pub(super) fn finite_kernel<F: Float, N: Size>(
+pub(super) fn check_kernel<F: Float, N: Size>(
     table: &Sequence<Array<Vector<F, N>>>,
-    bad: &mut Array<Atomic<u32>>,
+    found: &mut Array<Atomic<u32>>,
     rows: u32,
     shift: u32,
     #[comptime] row_vectors: usize,
@@ -105,15 +128,20 @@ pub(super) fn finite_kernel<F: Float, N: Size>(
     let row = ABSOLUTE_POS as u32;
     if row < rows {
         let mut wild = false;
+        let mut square = 0.0;
         for at in 0..row_vectors {
             let values = load_row::<F, N>(table, row, at, shift, row_vectors);
             #[unroll]
             for lane in 0..N::value() {
                 wild = wild || u32::reinterpret(values[lane]) & 0x7f80_0000 == 0x7f80_0000;
+                square = fma(values[lane], values[lane], square);
             }
         }
         if wild {
-            bad[0].fetch_min(row);
+            found[0].fetch_min(row);
+        } else {
+            // Numbers that are not negative have the order of their bits.
+            found[1].fetch_max(u32::reinterpret(square));
         }
     }
 }

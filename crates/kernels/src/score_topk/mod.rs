@@ -199,7 +199,7 @@ pub fn score_topk(
             for (row, query) in queries.iter().enumerate() {
                 check_query(prepared.rows, prepared.dim, query, row as u64)?;
             }
-            on_gpu!(OP, device, R => cube::answer::<R>(table, bias, queries, out, device))
+            on_gpu!(OP, device, R => cube::answer::<R>(table, prepared.max_norm, bias, queries, out, device))
         }
     }
 }

@@ -94,20 +94,12 @@ impl TopkPrepared {
         Self::check(table).map(|(prepared, _)| prepared)
     }
 
-    /// Derives nothing: a GPU scores from the table alone, once every row of it is finite.
+    /// Derives the largest norm alone: a GPU scores from the table, once every row of it is finite.
     fn on_gpu(table: &Table) -> Result<Self> {
         check_table(table)?;
         let device = table.device();
-        match on_gpu!(OP, device, R => super::cube::first_not_finite::<R>(table, device))? {
-            Some(row) => Err(Error::NotFinite { op: OP, what: "table", row }),
-            None => Ok(Self {
-                rows: table.rows() as usize,
-                dim: table.dim(),
-                max_norm: f64::INFINITY,
-                sorted: None,
-                int8: None,
-            }),
-        }
+        let max_norm = on_gpu!(OP, device, R => super::cube::check_rows::<R>(table, device))?;
+        Ok(Self { rows: table.rows() as usize, dim: table.dim(), max_norm, sorted: None, int8: None })
     }
 
     /// Returns the norm of every row, all of them finite.
