@@ -86,7 +86,7 @@ def _factors(attributes: dict[str, Any]) -> Recommender:
         params = {name: attributes[name] for name in kept if attributes.get(name) is not None}
         return AlternatingLeastSquares(factors=users.shape[1], **params)._replace(users, items)
     if "verify_negative_samples" in attributes and np.all(users[:, -1] == 1):
-        kept = ("learning_rate", "regularization", "iterations", "num_threads")
+        kept = ("learning_rate", "regularization", "iterations", "num_threads", "verify_negative_samples")
         params = {name: attributes[name] for name in kept if attributes.get(name) is not None}
         model = BayesianPersonalizedRanking(factors=users.shape[1] - 1, **params)
         return model._replace(users[:, :-1], items[:, :-1], items[:, -1])

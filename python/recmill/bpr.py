@@ -31,7 +31,7 @@ class BayesianPersonalizedRanking(BiasedFactorRecommender):
     num_threads
         0 for as many as there are processors.
     verify_negative_samples
-        As in implicit; an item that the user has had is never drawn as one that they have not, so only ``True`` is known.
+        Whether what the user has had is left out of the negatives, as in implicit.
     random_state
         A whole number for the same model each time.
     device
@@ -49,6 +49,7 @@ class BayesianPersonalizedRanking(BiasedFactorRecommender):
     """
 
     kind = "bpr"
+    _renamed = {"verify_negatives": "verify_negative_samples"}
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class BayesianPersonalizedRanking(BiasedFactorRecommender):
             "regularization": as_number(self.regularization, "regularization"),
             "iterations": as_count(self.iterations, "iterations"),
             "negatives": as_choice(self.negatives, "negatives", ("uniform", "popularity")),
+            "verify_negatives": bool(self.verify_negative_samples),
             "optimizer": as_choice(self.optimizer, "optimizer", ("sgd", "adagrad")),
             "item_bias": True,
         }

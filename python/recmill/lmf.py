@@ -44,6 +44,8 @@ class LogisticMatrixFactorization(BiasedFactorRecommender):
         How the items that a user did not take are drawn: ``uniform`` or ``popularity``.
     optimizer
         ``sgd`` or ``adagrad``.
+    verify_negatives
+        Whether what the user has had is left out of the items that are drawn.
 
     Attributes
     ----------
@@ -77,6 +79,7 @@ class LogisticMatrixFactorization(BiasedFactorRecommender):
         use_gpu: bool = False,
         negatives: str = "popularity",
         optimizer: str = "adagrad",
+        verify_negatives: bool = True,
     ):
         self.factors = factors
         self.learning_rate = learning_rate
@@ -90,6 +93,7 @@ class LogisticMatrixFactorization(BiasedFactorRecommender):
         self.use_gpu = use_gpu
         self.negatives = negatives
         self.optimizer = optimizer
+        self.verify_negatives = verify_negatives
 
     def _config(self) -> dict[str, Any]:
         check_dtype(self.dtype)
@@ -109,6 +113,7 @@ class LogisticMatrixFactorization(BiasedFactorRecommender):
             "iterations": as_count(self.iterations, "iterations"),
             "negatives_per_positive": as_count(self.neg_prop, "neg_prop"),
             "negatives": as_choice(self.negatives, "negatives", ("uniform", "popularity")),
+            "verify_negatives": bool(self.verify_negatives),
             "optimizer": as_choice(self.optimizer, "optimizer", ("sgd", "adagrad")),
         }
 

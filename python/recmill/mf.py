@@ -53,6 +53,8 @@ class MatrixFactorization(_Factors):
         Items that are drawn for each step, beside those of the batch.
     negatives, negatives_exponent
         How they are drawn: ``uniform``, or ``popularity`` to a power.
+    verify_negatives
+        Whether what the user has had is left out of the negatives.
     iterations
         Epochs at most.
     holdout
@@ -103,6 +105,7 @@ class MatrixFactorization(_Factors):
         n_negatives: int = 1024,
         negatives: str = "uniform",
         negatives_exponent: float = 0.75,
+        verify_negatives: bool = True,
         init_scale: float = 0.1,
         holdout: float = 1.0,
         refit: bool = False,
@@ -125,6 +128,7 @@ class MatrixFactorization(_Factors):
         self.n_negatives = n_negatives
         self.negatives = negatives
         self.negatives_exponent = negatives_exponent
+        self.verify_negatives = verify_negatives
         self.init_scale = init_scale
         self.holdout = holdout
         self.refit = refit
@@ -151,6 +155,8 @@ class Warp(_Factors):
         Items that are drawn at most for an interaction.
     negatives, negatives_exponent
         How they are drawn: ``uniform``, or ``popularity`` to a power.
+    verify_negatives
+        Whether what the user has had is left out of the negatives.
     optimizer
         ``sgd`` or ``adagrad``.
     item_bias
@@ -182,6 +188,7 @@ class Warp(_Factors):
         max_draws: int = 16,
         negatives: str = "uniform",
         negatives_exponent: float = 0.5,
+        verify_negatives: bool = True,
         optimizer: str = "adagrad",
         item_bias: bool = False,
         init_scale: float = 0.1,
@@ -196,6 +203,7 @@ class Warp(_Factors):
         self.max_draws = max_draws
         self.negatives = negatives
         self.negatives_exponent = negatives_exponent
+        self.verify_negatives = verify_negatives
         self.optimizer = optimizer
         self.item_bias = item_bias
         self.init_scale = init_scale

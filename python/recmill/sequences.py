@@ -37,6 +37,8 @@ class SASRec(PlainRecommender):
         Items that are drawn for each batch; not with ``loss="softmax"``.
     negatives, negatives_exponent
         How they are drawn: ``uniform``, or ``popularity`` to a power.
+    verify_negatives
+        Whether what the user has had is left out of the negatives.
     gbce_calibration
         How far ``gbce`` corrects, from 0 to 1.
     iterations
@@ -83,6 +85,7 @@ class SASRec(PlainRecommender):
         n_negatives: int = 2048,
         negatives: str = "uniform",
         negatives_exponent: float = 0.75,
+        verify_negatives: bool = True,
         gbce_calibration: float = 0.75,
         attention_dropout: float = 0.0,
         batch_size: int = 128,
@@ -105,6 +108,7 @@ class SASRec(PlainRecommender):
         self.n_negatives = n_negatives
         self.negatives = negatives
         self.negatives_exponent = negatives_exponent
+        self.verify_negatives = verify_negatives
         self.gbce_calibration = gbce_calibration
         self.attention_dropout = attention_dropout
         self.batch_size = batch_size
@@ -140,6 +144,8 @@ class GRU4Rec(PlainRecommender):
         Items that are drawn for each batch; not with ``loss="softmax"``.
     negatives, negatives_exponent
         How they are drawn: ``uniform``, or ``popularity`` to a power.
+    verify_negatives
+        Whether what the user has had is left out of the negatives.
     gbce_calibration
         How far ``gbce`` corrects, from 0 to 1.
     iterations
@@ -183,6 +189,7 @@ class GRU4Rec(PlainRecommender):
         n_negatives: int = 2048,
         negatives: str = "uniform",
         negatives_exponent: float = 0.75,
+        verify_negatives: bool = True,
         gbce_calibration: float = 0.75,
         batch_size: int = 128,
         init_scale: float = 0.16,
@@ -203,6 +210,7 @@ class GRU4Rec(PlainRecommender):
         self.n_negatives = n_negatives
         self.negatives = negatives
         self.negatives_exponent = negatives_exponent
+        self.verify_negatives = verify_negatives
         self.gbce_calibration = gbce_calibration
         self.batch_size = batch_size
         self.init_scale = init_scale

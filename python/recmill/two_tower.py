@@ -40,6 +40,8 @@ class TwoTower(_Factors):
         Items that are drawn for each step, beside those of the batch.
     negatives, negatives_exponent
         How they are drawn: ``uniform``, or ``popularity`` to a power.
+    verify_negatives
+        Whether what the user has had is left out of the negatives.
     hard_negatives
         Candidates for each user of a batch that scored highest before the epoch and are not theirs.
     iterations
@@ -95,6 +97,7 @@ class TwoTower(_Factors):
         n_negatives: int = 1024,
         negatives: str = "uniform",
         negatives_exponent: float = 0.75,
+        verify_negatives: bool = True,
         hard_negatives: int = 0,
         init_scale: float = 0.1,
         holdout: float = 1.0,
@@ -116,6 +119,7 @@ class TwoTower(_Factors):
         self.n_negatives = n_negatives
         self.negatives = negatives
         self.negatives_exponent = negatives_exponent
+        self.verify_negatives = verify_negatives
         self.hard_negatives = hard_negatives
         self.init_scale = init_scale
         self.holdout = holdout

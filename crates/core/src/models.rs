@@ -25,6 +25,7 @@ mod two_tower;
 mod warp;
 
 pub use als::{Als, AlsConfig, AlsSolver, AlsTerms, AlsWeighting};
+use bpr::not_theirs;
 pub use bpr::{Bpr, BprConfig, Negatives, Optimizer};
 pub use config::{ConfigProblem, ModelConfig, Precision, Problems, open};
 pub use ease::{Ease, EaseConfig};

@@ -21,11 +21,34 @@ use crate::{Error, NotFinite, Result, data::sparse_rows};
 /// The streams of the drawn items, one an epoch, far from those of the first values.
 const DRAWN: u64 = 1 << 39;
 
+/// What is drawn, as configurations have it.
+pub(crate) struct Drawn {
+    pub(crate) n_negatives: usize,
+    pub(crate) negatives: Negatives,
+    pub(crate) exponent: f64,
+    /// What the user has had is hidden from their positions.
+    pub(crate) verify: bool,
+}
+
+/// [`Drawn`] of a configuration.
+macro_rules! drawn {
+    ($config:expr) => {
+        $crate::candidates::Drawn {
+            n_negatives: $config.n_negatives,
+            negatives: $config.negatives,
+            exponent: $config.negatives_exponent,
+            verify: $config.verify_negatives,
+        }
+    };
+}
+pub(crate) use drawn;
+
 /// How candidates are chosen.
 pub(crate) struct Choosing<'a> {
     data: &'a Dataset,
     seed: u64,
     n_negatives: usize,
+    verify: bool,
     distribution: Distribution,
     /// The chance of each item to be drawn once.
     drawn: Option<Vec<f32>>,
@@ -120,13 +143,8 @@ impl Choice {
 }
 
 impl<'a> Choosing<'a> {
-    pub(crate) fn new(
-        data: &'a Dataset,
-        seed: u64,
-        n_negatives: usize,
-        negatives: Negatives,
-        exponent: f64,
-    ) -> Result<Self> {
+    pub(crate) fn new(data: &'a Dataset, seed: u64, drawn: &Drawn) -> Result<Self> {
+        let Drawn { n_negatives, negatives, exponent, verify } = *drawn;
         let by_user = sparse_rows(data.by_user());
         let shares = |exponent: f32| {
             let mut weights = popularity(by_user, data.n_items(), exponent);
@@ -139,27 +157,26 @@ impl<'a> Choosing<'a> {
             Some(weights) => Distribution::Weighted(AliasTable::new(weights)?),
             None => Distribution::Uniform(data.n_items() as u32),
         };
-        Ok(Self { data, seed, n_negatives, distribution, drawn, frequency: shares(1.0) })
+        Ok(Self { data, seed, n_negatives, verify, distribution, drawn, frequency: shares(1.0) })
     }
 
     /// As [`Choosing::choose`] with all items for candidates.
     pub(crate) fn all(&self, next: &[u32], owners: &[(u32, usize)]) -> Choice {
         let n_items = self.data.n_items();
-        let (groups, users) = groups(owners);
-        let of = |&user: &u32| self.data.by_user().row(user as usize).0.to_vec();
+        let (groups, hidden) = self.hidden(owners, Some);
         Choice {
             items: (0..n_items as u32).collect(),
             bias: vec![0.0; n_items],
             targets: next.to_vec(),
             groups,
-            hidden: users.iter().map(of).collect(),
+            hidden,
             drawn: 0,
             common: n_items,
         }
     }
 
     /// Chooses for positions whose items are `next`, runs of which belong to `owners`: a user and how many. The owners' own items
-    /// are no negatives of theirs. Where `in_batch`, the batch's items are candidates of all its positions, and the bias is
+    /// are no negatives of theirs where that is verified. Where `in_batch`, the batch's items are candidates of all its positions, and the bias is
     /// -ln of how often an item is expected among the candidates; otherwise only the drawn ones are.
     pub(crate) fn choose(
         &self,
@@ -211,13 +228,25 @@ impl<'a> Choosing<'a> {
             -expected.clamp(1e-9, 1.0).ln()
         }));
         choice.common = if in_batch.is_some() { choice.items.len() } else { choice.drawn };
-        let (groups, users) = groups(owners);
-        choice.groups = groups;
-        choice.hidden.extend(users.iter().map(|&user| {
-            let had = self.data.by_user().row(user as usize).0;
-            had.iter().filter_map(|item| column_of.get(item).copied()).collect::<Vec<_>>()
-        }));
+        (choice.groups, choice.hidden) = self.hidden(owners, |item| column_of.get(&item).copied());
         choice
+    }
+
+    /// Returns the group of each position, one a user, and the candidates that are hidden from each group.
+    fn hidden(
+        &self,
+        owners: &[(u32, usize)],
+        column_of: impl Fn(u32) -> Option<u32>,
+    ) -> (Vec<u32>, Vec<Vec<u32>>) {
+        if !self.verify {
+            return (Vec::new(), Vec::new());
+        }
+        let (groups, users) = groups(owners);
+        let hidden = users.iter().map(|&user| {
+            let had = self.data.by_user().row(user as usize).0;
+            had.iter().filter_map(|&item| column_of(item)).collect()
+        });
+        (groups, hidden.collect())
     }
 }
 
@@ -250,7 +279,8 @@ mod tests {
         // User 0 has items 0 and 1, user 1 has item 2.
         let by_user = Csr::new(6, vec![0, 2, 3], vec![0, 1, 2], vec![1.0; 3]).unwrap();
         let data = Dataset::new(ids(2), ids(6), by_user, None, vec![0, 1, 0]).unwrap();
-        let choosing = Choosing::new(&data, 0, 0, Negatives::Uniform, 1.0).unwrap();
+        let drawn = |verify| Drawn { n_negatives: 0, negatives: Negatives::Uniform, exponent: 1.0, verify };
+        let choosing = Choosing::new(&data, 0, &drawn(true)).unwrap();
         // Hard for user 0 are 2 and 5, for user 1 it is 5.
         let listed = Listed::new(vec![0, 2, 3], vec![2, 5, 5], &[2, 1], 6);
         let choice = choosing.choose_among(&[1], &[(0, 1)], Some(&listed), 1, 0);
@@ -262,5 +292,10 @@ mod tests {
         }
         assert_eq!(choice.candidates().hidden, [vec![0]], "what the user has had");
         assert_eq!(choosing.choose(&[1], &[(0, 1)], true, 1, 0).items, [1]);
+        assert_eq!(choosing.all(&[1], &[(0, 1)]).candidates().hidden, [vec![0, 1]]);
+        let as_they_come = Choosing::new(&data, 0, &drawn(false)).unwrap();
+        let choice = as_they_come.choose_among(&[1], &[(0, 1)], Some(&listed), 1, 0);
+        assert!(choice.candidates().hidden.is_empty() && choice.candidates().groups.is_empty());
+        assert!(as_they_come.all(&[1], &[(0, 1)]).candidates().hidden.is_empty());
     }
 }

@@ -19,7 +19,7 @@ use recmill_kernels::{Buffer, Device, RowType, SparseStep, Table, gather};
 
 use crate::{
     Learner, Prediction, Result,
-    candidates::Choosing,
+    candidates::{Choosing, drawn},
     data::{Sizes, liked},
     factors::{Normal, Stream, copy, on_cpu, take_over},
     gradient::Order,
@@ -80,8 +80,7 @@ struct MfLearner<'a, B: DeviceBackend> {
 impl<'a, B: DeviceBackend> MfLearner<'a, B> {
     fn new(config: &'a MfConfig, data: &'a Dataset, seed: u64, device: Device) -> Result<Self> {
         let liked = liked(data)?;
-        let choosing =
-            Choosing::new(data, seed, config.n_negatives, config.negatives, config.negatives_exponent)?;
+        let choosing = Choosing::new(data, seed, &drawn!(config))?;
         let (dim, scale) = (config.factors, config.init_scale);
         let draw = |rows, stream, what| Normal { rows, dim, scale, seed, stream }.on(device, what);
         let users = draw(data.n_users(), Stream::UserFactors, "user factors")?;

@@ -114,7 +114,11 @@ impl<'a, B: DeviceBackend> NeuMfLearner<'a, B> {
         let mut pairs = Pairs::default();
         for sample in samples {
             let (user, item) = self.liked[sample as usize];
-            let had = self.data.by_user().row(user as usize).0;
+            let own = [item];
+            let had = match self.config.verify_negatives {
+                true => self.data.by_user().row(user as usize).0,
+                false => &own,
+            };
             let drawn = (0..n).map(|at| negative::one(had, &all, sample * n + at, draws));
             for (at, (item, observed)) in
                 (0..).zip([(item, true)].into_iter().chain(drawn.flatten().map(|item| (item, false))))

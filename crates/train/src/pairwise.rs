@@ -1,4 +1,5 @@
-//! How bpr, lmf and warp learn: an epoch holds every interaction against items drawn from those the user does not have.
+//! How bpr, lmf and warp learn: an epoch holds every interaction against drawn items, which the user does not have
+//! unless those are asked for.
 //!
 //! The kernel cuts users and items into blocks by the data alone and runs disjoint cells in parallel, so that the bits do
 //! not depend on the number of threads; with `hogwild` threads race instead. Only interactions of positive value count,
@@ -11,8 +12,8 @@ use recmill_core::{
     models::{Bpr, BprConfig, Lmf, LmfConfig, Negatives, Optimizer, Retriever, Warp, WarpConfig},
 };
 use recmill_kernels::{
-    self as kernels, Buffer, Device, Mode, PairwiseEpoch, PairwiseLoss, PairwiseState, Table, pairwise_epoch,
-    pairwise_epoch_bytes,
+    self as kernels, Buffer, Device, Mode, OnPositive, PairwiseEpoch, PairwiseLoss, PairwiseState, Table,
+    pairwise_epoch, pairwise_epoch_bytes,
 };
 
 use crate::{
@@ -32,6 +33,7 @@ pub(crate) struct Settings {
     per_positive: u32,
     negatives: Negatives,
     negatives_exponent: f64,
+    verify_negatives: bool,
     optimizer: Optimizer,
     item_bias: bool,
     hogwild: bool,
@@ -57,6 +59,7 @@ macro_rules! settings {
             per_positive: $per_positive,
             negatives: $config.negatives,
             negatives_exponent: $config.negatives_exponent,
+            verify_negatives: $config.verify_negatives,
             optimizer: $config.optimizer,
             item_bias: $config.item_bias,
             hogwild: $config.hogwild,
@@ -112,11 +115,8 @@ impl Settings {
             Negatives::Uniform => 0.0,
             Negatives::Popularity => self.negatives_exponent as f32,
         };
-        kernels::Negatives {
-            popularity_exponent,
-            per_positive: self.per_positive,
-            ..kernels::Negatives::default()
-        }
+        let on_positive = if self.verify_negatives { OnPositive::Redraw } else { OnPositive::Keep };
+        kernels::Negatives { popularity_exponent, per_positive: self.per_positive, on_positive }
     }
 }
 

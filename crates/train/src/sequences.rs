@@ -24,7 +24,7 @@ use recmill_kernels::{Device, SparseStep, Table, gather};
 
 use crate::{
     Error, Learner, Prediction, Result,
-    candidates::{Choice, Choosing},
+    candidates::{Choice, Choosing, drawn},
     data::Sizes,
     factors::{Normal, Stream, copy, on_cpu, take_over, take_over_network},
     gradient::{DenseGradients, Order},
@@ -99,8 +99,7 @@ impl<'a, C: SequenceConfig, B: DeviceBackend> SequenceLearner<'a, C, B> {
         if windows.is_empty() {
             return Err(Error::NoData { what: "users with two events of positive value" });
         }
-        let (negatives, exponent) = (settings.negatives, settings.negatives_exponent);
-        let choosing = Choosing::new(data, seed, settings.n_negatives, negatives, exponent)?;
+        let choosing = Choosing::new(data, seed, &drawn!(settings))?;
         let (rows, dim, scale) = (data.n_items(), settings.factors, settings.init_scale);
         let drawn = Normal { rows, dim, scale, seed, stream: Stream::ItemFactors };
         let items = drawn.on(device, "item factors")?;

@@ -21,7 +21,7 @@ use recmill_kernels::{Buffer, CandidateLoss, Device, Table};
 use self::side::{At, SideLearner};
 use crate::{
     Learner, Prediction, Result,
-    candidates::{Choosing, Listed},
+    candidates::{Choosing, Listed, drawn},
     data::{Sizes, liked},
     factors::{copy, on_cpu},
     gradient::Order,
@@ -97,8 +97,7 @@ impl<'a, B: DeviceBackend> TwoTowerLearner<'a, B> {
         for &(user, item) in &liked {
             (known_users[user as usize], known_items[item as usize]) = (true, true);
         }
-        let choosing =
-            Choosing::new(data, seed, config.n_negatives, config.negatives, config.negatives_exponent)?;
+        let choosing = Choosing::new(data, seed, &drawn!(config))?;
         let on = B::device(device)?;
         let mut initial = Initial::new(seed, &on);
         let mut side = |side, described, known| {

@@ -146,6 +146,28 @@ fn the_same_seed_gives_the_same_bytes_on_1_2_and_5_threads() {
     }
 }
 
+#[test]
+fn what_a_user_has_had_is_a_negative_of_theirs_only_where_that_is_asked_for() {
+    // All have had all, each in another order: there are no negatives but their own.
+    let orders: Vec<Vec<usize>> = (0..16).map(|user| (0..8).map(|at| (user + at) % 8).collect()).collect();
+    let data = examples::walks(8, &orders);
+    let mut found = 0;
+    for config in all_models() {
+        let first_loss = |verify: bool| {
+            let mut json = serde_json::to_value(&config).unwrap();
+            *json.get_mut("verify_negatives")? = verify.into();
+            *json.get_mut("iterations")? = 1.into();
+            let config = serde_json::from_value(json).unwrap();
+            let trained = Training::new(&config, &data).run(None, &AtomicBool::new(false), &mut ()).unwrap();
+            trained.epochs[0].loss
+        };
+        let (Some(verified), Some(as_they_come)) = (first_loss(true), first_loss(false)) else { continue };
+        assert_ne!(verified, as_they_come, "{}", config.objective());
+        found += 1;
+    }
+    assert!(found >= 8, "{found}");
+}
+
 /// Finds the second epoch the best.
 struct TheSecond(u32);
 

@@ -44,6 +44,11 @@ impl Negatives {
     }
 }
 
+/// Says within an objective what is no negative of a user.
+pub(crate) fn not_theirs(verify_negatives: bool) -> &'static str {
+    if verify_negatives { ", without those of u" } else { "" }
+}
+
 /// How a gradient becomes a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
@@ -90,6 +95,11 @@ pub struct BprConfig {
     /// Power of an item's interactions, with --negatives popularity. 0 is uniform, 1 in proportion.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().negatives_exponent))]
     pub negatives_exponent: f64,
+    /// Leaves out, of the negatives, what the user has had. With `=false` they are as they come, which keeps a model from being too
+    /// sure of what it was shown; try it where users have had much of the catalogue.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = Self::default().verify_negatives, action = clap::ArgAction::Set))]
+    pub verify_negatives: bool,
     /// How a gradient becomes a step.
     #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t = Self::default().optimizer))]
     pub optimizer: Optimizer,
@@ -120,6 +130,7 @@ impl Default for BprConfig {
             iterations: 320,
             negatives: Negatives::Popularity,
             negatives_exponent: 0.5,
+            verify_negatives: true,
             optimizer: Optimizer::Adagrad,
             item_bias: false,
             hogwild: false,
@@ -151,8 +162,11 @@ impl BprConfig {
         let drawn = self.negatives.drawn(self.negatives_exponent);
         format!(
             "minimise sum over observed (u, i) and drawn j of -ln sigmoid(s_ui - s_uj) + lambda / 2 * (|x_u|^2 + |y_i|^2 \
-             + |y_j|^2{}); s_ui = x_u . y_i{}; j drawn {drawn} among items u did not take; lambda = {}",
-            bias.1, bias.0, self.regularization
+             + |y_j|^2{}); s_ui = x_u . y_i{}; j drawn {drawn}{}; lambda = {}",
+            bias.1,
+            bias.0,
+            not_theirs(self.verify_negatives),
+            self.regularization
         )
     }
 }

@@ -107,7 +107,7 @@ impl Negatives {
 }
 
 /// Writes the `x` that minimises `Σ_i mean_j -ln σ(x·(y_i - y_j) + b_i - b_j) + n regularization / 2 |x|²` over the `n`
-/// items `i` of positive value in the history and the negatives `j` that are not in it.
+/// items `i` of positive value in the history and the negatives `j`, which where they are verified are not in it.
 ///
 /// The second derivative of the loss is at most 1/4, so steps with that in place of the true curvature always descend
 /// (Böhning, Lindsay 1988); the matrix is factorized once, and a step costs a pass over the pairs' margins.
@@ -118,12 +118,12 @@ pub(crate) fn pairwise(
     scratch: &mut SolveScratch,
     x: &mut [f32],
 ) -> Result<()> {
-    let FoldIn { items, bias, negatives } = *into;
+    let FoldIn { items, bias, negatives, verify_negatives } = *into;
     let dim = items.dim();
     x.fill(0.0);
     scratch.reset(dim);
     let SolveScratch { matrix, right, row, positives, margins, weights } = scratch;
-    let taken = |item| has(history, item);
+    let taken = |item| verify_negatives && has(history, item);
     let free = negatives.items.iter().filter(|&&item| !taken(item)).count() as f64;
     let n = liked(history).count();
     if n == 0 || free == 0.0 {
@@ -166,8 +166,8 @@ pub(crate) fn pairwise(
 }
 
 /// Writes the `x` that minimises `Σ_i -ln σ(s_i) + n per_positive mean_j -ln σ(-s_j) + n (1 + per_positive) regularization
-/// / 2 |x|²` with `s = x·y + b`, over the `n` items `i` of positive value in the history and the negatives `j` that are not
-/// in it; by steps as [`pairwise`] does.
+/// / 2 |x|²` with `s = x·y + b`, over the `n` items `i` of positive value in the history and the negatives `j`, which where
+/// they are verified are not in it; by steps as [`pairwise`] does.
 pub(crate) fn logistic(
     into: &FoldIn<'_>,
     regularization: f64,
@@ -176,14 +176,14 @@ pub(crate) fn logistic(
     scratch: &mut SolveScratch,
     x: &mut [f32],
 ) -> Result<()> {
-    let FoldIn { items, bias, negatives } = *into;
+    let FoldIn { items, bias, negatives, verify_negatives } = *into;
     let dim = items.dim();
     x.fill(0.0);
     scratch.reset(dim);
     let SolveScratch { matrix, right, positives, .. } = scratch;
     let free = || {
         let rows = negatives.rows.chunks_exact(dim).zip(&negatives.bias).zip(&negatives.items);
-        rows.filter(|&(_, &item)| !has(history, item)).map(|((y, &bias), _)| (y, bias))
+        rows.filter(|&(_, &item)| !(verify_negatives && has(history, item))).map(|((y, &bias), _)| (y, bias))
     };
     let (n, n_free) = (liked(history).count() as f64, free().count() as f64);
     if n == 0.0 || n_free == 0.0 {
@@ -381,13 +381,10 @@ mod tests {
         let (rows, bias) = (numbers(1, N_ITEMS * DIM), numbers(2, N_ITEMS));
         let items = Table::from_f32(&rows, DIM, Device::Cpu, "a test").unwrap();
         let negatives = Negatives::gather(&items, &bias, 12).unwrap();
-        let into = FoldIn { items: &items, bias: &bias, negatives: &negatives };
         // One of the history stands for the catalogue too, and one is disliked.
         let history =
             [(0, 1.0), (4, 2.0), (7, -1.0), (21, 1.0)].map(|(item, value)| (ItemIndex(item), value));
         let liked = [0usize, 4, 21];
-        let free: Vec<usize> =
-            (0..12).map(|at| at * N_ITEMS / 12).filter(|item| ![0, 4, 7, 21].contains(item)).collect();
         let score = |x: &[f64], item: usize| {
             let y = &rows[item * DIM..][..DIM];
             x.iter().zip(y).map(|(x, y)| x * f64::from(*y)).sum::<f64>() + f64::from(bias[item])
@@ -397,19 +394,26 @@ mod tests {
         let mut x = [0.0; DIM];
         let (lambda, per_positive) = (0.05, 3.0);
 
-        pairwise(&into, lambda, &history, &mut SolveScratch::default(), &mut x).unwrap();
-        assert_minimum(&x, |x| {
-            let pairs = liked.iter().flat_map(|&i| free.iter().map(move |&j| (i, j)));
-            let mean = pairs.map(|(i, j)| loss(score(x, i) - score(x, j))).sum::<f64>() / free.len() as f64;
-            mean + 3.0 * lambda / 2.0 * norm(x)
-        });
+        for verify_negatives in [true, false] {
+            let into = FoldIn { items: &items, bias: &bias, negatives: &negatives, verify_negatives };
+            let had = |item: &usize| verify_negatives && [0, 4, 7, 21].contains(item);
+            let free: Vec<usize> = (0..12).map(|at| at * N_ITEMS / 12).filter(|item| !had(item)).collect();
 
-        logistic(&into, lambda, per_positive, &history, &mut SolveScratch::default(), &mut x).unwrap();
-        assert_minimum(&x, |x| {
-            let positive: f64 = liked.iter().map(|&i| loss(score(x, i))).sum();
-            let negative: f64 = free.iter().map(|&j| loss(-score(x, j))).sum();
-            let weight = 3.0 * per_positive / free.len() as f64;
-            positive + weight * negative + 3.0 * (1.0 + per_positive) * lambda / 2.0 * norm(x)
-        });
+            pairwise(&into, lambda, &history, &mut SolveScratch::default(), &mut x).unwrap();
+            assert_minimum(&x, |x| {
+                let pairs = liked.iter().flat_map(|&i| free.iter().map(move |&j| (i, j)));
+                let mean =
+                    pairs.map(|(i, j)| loss(score(x, i) - score(x, j))).sum::<f64>() / free.len() as f64;
+                mean + 3.0 * lambda / 2.0 * norm(x)
+            });
+
+            logistic(&into, lambda, per_positive, &history, &mut SolveScratch::default(), &mut x).unwrap();
+            assert_minimum(&x, |x| {
+                let positive: f64 = liked.iter().map(|&i| loss(score(x, i))).sum();
+                let negative: f64 = free.iter().map(|&j| loss(-score(x, j))).sum();
+                let weight = 3.0 * per_positive / free.len() as f64;
+                positive + weight * negative + 3.0 * (1.0 + per_positive) * lambda / 2.0 * norm(x)
+            });
+        }
     }
 }

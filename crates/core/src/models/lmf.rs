@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Negatives, Optimizer, Precision, Problems,
     fold_in::{SolveScratch, logistic},
+    not_theirs,
     pair_factors::{FoldIn, PairConfig, PairModel, pair_fields},
 };
 use crate::{ItemIndex, Result};
@@ -51,6 +52,11 @@ pub struct LmfConfig {
     /// Power of an item's interactions, with --negatives popularity. 0 is uniform, 1 in proportion.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().negatives_exponent))]
     pub negatives_exponent: f64,
+    /// Leaves out, of the negatives, what the user has had. With `=false` they are as they come, which keeps a model from being too
+    /// sure of what it was shown; try it where users have had much of the catalogue.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = Self::default().verify_negatives, action = clap::ArgAction::Set))]
+    pub verify_negatives: bool,
     /// How a gradient becomes a step.
     #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t = Self::default().optimizer))]
     pub optimizer: Optimizer,
@@ -82,6 +88,7 @@ impl Default for LmfConfig {
             negatives_per_positive: 4,
             negatives: Negatives::Popularity,
             negatives_exponent: 0.5,
+            verify_negatives: true,
             optimizer: Optimizer::Adagrad,
             item_bias: true,
             hogwild: false,
@@ -115,11 +122,12 @@ impl LmfConfig {
         let bias = if self.item_bias { (" + b_i", " + b^2") } else { ("", "") };
         format!(
             "minimise sum over observed (u, i) of -ln sigmoid(s_ui) and over {} drawn j for each of -ln sigmoid(-s_uj), each \
-             + lambda / 2 * (|x|^2 + |y|^2{}); s_ui = x_u . y_i{}; j drawn {} among items u did not take; lambda = {}",
+             + lambda / 2 * (|x|^2 + |y|^2{}); s_ui = x_u . y_i{}; j drawn {}{}; lambda = {}",
             self.negatives_per_positive,
             bias.1,
             bias.0,
             self.negatives.drawn(self.negatives_exponent),
+            not_theirs(self.verify_negatives),
             self.regularization
         )
     }

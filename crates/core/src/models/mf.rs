@@ -1,7 +1,8 @@
 //! MF: matrix factorization that learns to tell each of a user's items from many others at once.
 //!
 //! A user's score for an item is `u · v_i`. With cosine similarity both vectors have length `τ^-½`, so that a score is a cosine over the
-//! temperature `τ`; what is stored are those vectors. For each interaction of a batch, `c` goes over the candidates that the user has not:
+//! temperature `τ`; what is stored are those vectors. For each interaction of a batch, `c` goes over the candidates, which are without the user's own items
+//! unless those are asked for:
 //!
 //! ```text
 //! sampled-softmax   ln Σ_c exp(s_uc - ln q_c) - s_ui + ln q_i      c: the batch's items and `n_negatives` drawn ones
@@ -35,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Negatives, Precision, Problems,
     fold_in::{SolveScratch, pairwise},
+    not_theirs,
     pair_factors::{FoldIn, PairConfig, PairModel, pair_fields},
 };
 use crate::{ItemIndex, Result};
@@ -116,6 +118,11 @@ pub struct MfConfig {
     /// Power of an item's interactions, with --negatives popularity. 0 is uniform, 1 in proportion.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().negatives_exponent))]
     pub negatives_exponent: f64,
+    /// Leaves out, of the negatives, what the user has had. With `=false` they are as they come, which keeps a model from being too
+    /// sure of what it was shown; try it where users have had much of the catalogue.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = Self::default().verify_negatives, action = clap::ArgAction::Set))]
+    pub verify_negatives: bool,
     /// Epochs at most: each visits every interaction once.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().iterations))]
     pub iterations: usize,
@@ -144,6 +151,7 @@ impl Default for MfConfig {
             n_negatives: 1024,
             negatives: Negatives::Uniform,
             negatives_exponent: 0.75,
+            verify_negatives: true,
             iterations: 100,
             init_scale: 0.1,
             precision: Precision::F32,
@@ -246,8 +254,8 @@ impl MfConfig {
             }
         };
         format!(
-            "minimise the mean over observed (u, i) of {loss}; s_ui = {score}; c: {candidates}, without those of u; \
-             lambda = {}{popularity}{propagated}",
+            "minimise the mean over observed (u, i) of {loss}; s_ui = {score}; c: {candidates}{}; lambda = {}{popularity}{propagated}",
+            not_theirs(self.verify_negatives),
             self.regularization
         )
     }

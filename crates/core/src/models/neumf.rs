@@ -38,6 +38,7 @@ use scoring::{Catalogue, Layers};
 use super::{
     Precision, Problems, Retriever, dense,
     factors::{FactorItems, once},
+    not_theirs,
 };
 use crate::{
     Batch, Error, Parameter, Parameters, Query, Result, Workspace,
@@ -73,9 +74,14 @@ pub struct NeuMfConfig {
     /// Interactions a step, each with its negatives.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().batch_size))]
     pub batch_size: usize,
-    /// Items that are drawn for each interaction, all alike, of those that the user has not.
+    /// Items that are drawn for each interaction, all alike.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().n_negatives))]
     pub n_negatives: usize,
+    /// Leaves out, of the negatives, what the user has had. With `=false` they are as they come, which keeps a model from being too
+    /// sure of what it was shown; try it where users have had much of the catalogue.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = Self::default().verify_negatives, action = clap::ArgAction::Set))]
+    pub verify_negatives: bool,
     /// Epochs at most: each visits every interaction once.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().iterations))]
     pub iterations: usize,
@@ -98,6 +104,7 @@ impl Default for NeuMfConfig {
             regularization: 0.0,
             batch_size: 512,
             n_negatives: 4,
+            verify_negatives: true,
             iterations: 50,
             init_scale: 0.1,
             precision: Precision::F32,
@@ -147,9 +154,13 @@ impl NeuMfConfig {
             _ => "p_u * q_i ; ".to_owned(),
         };
         format!(
-            "minimise the mean over observed (u, i), and {} drawn uniform j each, without those of u, of ln(1 + exp(-s_ui)) and \
+            "minimise the mean over observed (u, i), and {} drawn uniform j each{}, of ln(1 + exp(-s_ui)) and \
              ln(1 + exp(s_uj)); s_ui = h . [{product}MLP(p'_u, q'_i)] + b, hidden = {:?}, dropout = {}; lambda = {}",
-            self.n_negatives, self.hidden, self.dropout, self.regularization
+            self.n_negatives,
+            not_theirs(self.verify_negatives),
+            self.hidden,
+            self.dropout,
+            self.regularization
         )
     }
 }

@@ -18,6 +18,8 @@ pub struct FoldIn<'a> {
     pub(crate) items: &'a Table,
     pub(crate) bias: &'a [f32],
     pub(crate) negatives: &'a Negatives,
+    /// Leaves out of them what is in the history.
+    pub(crate) verify_negatives: bool,
 }
 
 /// The configuration of a [`PairModel`].
@@ -27,6 +29,9 @@ pub trait PairConfig: Clone + Send + Sync {
 
     /// Number type of the stored factors.
     fn precision(&self) -> Precision;
+
+    /// Returns whether negatives leave out what the user has had.
+    fn verify_negatives(&self) -> bool;
 
     /// Lists everything that is wrong with the values.
     ///
@@ -56,6 +61,10 @@ macro_rules! pair_fields {
 
         fn precision(&self) -> $crate::models::Precision {
             self.precision
+        }
+
+        fn verify_negatives(&self) -> bool {
+            self.verify_negatives
         }
 
         fn check(&self) -> $crate::Result<()> {
@@ -174,7 +183,12 @@ impl<C: PairConfig> Retriever for PairModel<C> {
                 Query::User(user) => self.users.read_row(u64::from(user.0), vector)?,
                 Query::History(history) => {
                     let negatives = self.items.negatives(FOLD_IN_NEGATIVES)?;
-                    let into = FoldIn { items: self.items.table(), bias: self.items.bias(), negatives };
+                    let into = FoldIn {
+                        items: self.items.table(),
+                        bias: self.items.bias(),
+                        negatives,
+                        verify_negatives: self.config.verify_negatives(),
+                    };
                     let history = scratch.history.fill(history);
                     self.config.fold_in(&into, history, &mut scratch.solve, vector)?;
                 }

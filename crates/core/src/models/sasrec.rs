@@ -63,6 +63,11 @@ pub struct SasRecConfig {
     /// Power of an item's interactions, with --negatives popularity. 0 is uniform, 1 in proportion.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().negatives_exponent))]
     pub negatives_exponent: f64,
+    /// Leaves out, of the negatives, what the user has had. With `=false` they are as they come, which keeps a model from being too
+    /// sure of what it was shown; try it where users have had much of the catalogue.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = Self::default().verify_negatives, action = clap::ArgAction::Set))]
+    pub verify_negatives: bool,
     /// How far gbce corrects: 0 is bce, 1 makes scores calibrated over the whole catalogue.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().gbce_calibration))]
     pub gbce_calibration: f64,
@@ -101,6 +106,7 @@ impl Default for SasRecConfig {
             n_negatives: 2048,
             negatives: Negatives::Uniform,
             negatives_exponent: 0.75,
+            verify_negatives: true,
             gbce_calibration: 0.75,
             dropout: 0.5,
             attention_dropout: 0.0,

@@ -13,7 +13,8 @@
 //! gbce              as bce, the first term times β                        β = α (t (1 - 1/α) + 1/α),  α = |c| / n_items
 //! ```
 //!
-//! `ln q_c` corrects for how likely an item is to be among the candidates; what the user has had is no negative for them, with no loss.
+//! `ln q_c` corrects for how likely an item is to be among the candidates; what the user has had is no negative for them, with no loss,
+//! unless that is asked for.
 //!
 //! There is nothing of a user in a model: everybody is answered from their history, also who came after training, and the newest event
 //! counts at once. Histories have no padding: a batch costs the positions that it has.
@@ -31,7 +32,7 @@ use burn::{module::Module, tensor::Tensor};
 use recmill_kernels::{Buffer, CandidateLoss, Device, Table};
 use serde::{Deserialize, Serialize};
 
-use super::{Negatives, Precision, Problems, Retriever, Session, Sessions, factors::FactorItems};
+use super::{Negatives, Precision, Problems, Retriever, Session, Sessions, factors::FactorItems, not_theirs};
 use crate::{
     Batch, Error, ItemIndex, Parameter, Parameters, Query, Result, Workspace,
     dense::{Cpu, DenseBackend, InTraining, Initial, buffer_of, load_parameters, matrix_of, put_parameters},
@@ -113,6 +114,7 @@ pub struct SequenceSettings {
     pub n_negatives: usize,
     pub negatives: Negatives,
     pub negatives_exponent: f64,
+    pub verify_negatives: bool,
     pub gbce_calibration: f64,
     pub dropout: f64,
     pub learning_rate: f64,
@@ -133,6 +135,7 @@ macro_rules! sequence_settings {
             n_negatives: $config.n_negatives,
             negatives: $config.negatives,
             negatives_exponent: $config.negatives_exponent,
+            verify_negatives: $config.verify_negatives,
             gbce_calibration: $config.gbce_calibration,
             dropout: $config.dropout,
             learning_rate: $config.learning_rate,
@@ -194,7 +197,8 @@ impl SequenceSettings {
             ),
         };
         format!(
-            "minimise the mean over positions of {loss}; loss = {}, {network}, max_length = {}, dropout = {}",
+            "minimise the mean over positions of {loss}{}; loss = {}, {network}, max_length = {}, dropout = {}",
+            not_theirs(self.verify_negatives),
             self.loss.name(),
             self.max_length,
             self.dropout

@@ -44,6 +44,7 @@ use super::{
     Negatives, Precision, Problems, Retriever, Similarity,
     fold_in::{SolveScratch, pairwise},
     mf::FOLD_IN_REGULARIZATION,
+    not_theirs,
     pair_factors::{FoldIn, PairConfig, PairModel, pair_fields},
 };
 use crate::{
@@ -93,6 +94,11 @@ pub struct TwoTowerConfig {
     /// Power of an item's interactions, with --negatives popularity. 0 is uniform, 1 in proportion.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().negatives_exponent))]
     pub negatives_exponent: f64,
+    /// Leaves out, of the negatives, what the user has had. With `=false` they are as they come, which keeps a model from being too
+    /// sure of what it was shown; try it where users have had much of the catalogue.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = Self::default().verify_negatives, action = clap::ArgAction::Set))]
+    pub verify_negatives: bool,
     /// Candidates for each user of a batch that scored highest before the epoch and are not theirs, from the second epoch on. Costs lists for
     /// all users an epoch.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().hard_negatives))]
@@ -123,6 +129,7 @@ impl Default for TwoTowerConfig {
             n_negatives: 1024,
             negatives: Negatives::Uniform,
             negatives_exponent: 0.75,
+            verify_negatives: true,
             hard_negatives: 0,
             iterations: 100,
             init_scale: 0.1,
@@ -182,10 +189,11 @@ impl TwoTowerConfig {
         };
         format!(
             "minimise the mean over observed (u, i) of ln sum over c of exp(s_uc - ln q_c) - s_ui + ln q_i; s_ui = {score}; x, y: {tower}; \
-             c: the items of {} interactions, {} drawn {}{hard}, without those of u; lambda = {}",
+             c: the items of {} interactions, {} drawn {}{hard}{}; lambda = {}",
             self.batch_size,
             self.n_negatives,
             self.negatives.drawn(self.negatives_exponent),
+            not_theirs(self.verify_negatives),
             self.regularization
         )
     }

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Negatives, Optimizer, Precision, Problems,
     fold_in::{SolveScratch, pairwise},
+    not_theirs,
     pair_factors::{FoldIn, PairConfig, PairModel, pair_fields},
 };
 use crate::{ItemIndex, Result};
@@ -54,6 +55,11 @@ pub struct WarpConfig {
     /// Power of an item's interactions, with --negatives popularity. 0 is uniform, 1 in proportion.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().negatives_exponent))]
     pub negatives_exponent: f64,
+    /// Leaves out, of the negatives, what the user has had. With `=false` they are as they come, which keeps a model from being too
+    /// sure of what it was shown; try it where users have had much of the catalogue.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = Self::default().verify_negatives, action = clap::ArgAction::Set))]
+    pub verify_negatives: bool,
     /// How a gradient becomes a step.
     #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t = Self::default().optimizer))]
     pub optimizer: Optimizer,
@@ -85,6 +91,7 @@ impl Default for WarpConfig {
             max_draws: 16,
             negatives: Negatives::Uniform,
             negatives_exponent: 0.5,
+            verify_negatives: true,
             optimizer: Optimizer::Adagrad,
             item_bias: false,
             hogwild: false,
@@ -118,12 +125,13 @@ impl WarpConfig {
         let bias = if self.item_bias { (" + b_i", " + b_i^2 + b_j^2") } else { ("", "") };
         format!(
             "minimise sum over observed (u, i) of H(rank) / H(n) * max(0, 1 - s_ui + s_uj) + lambda / 2 * (|x_u|^2 + |y_i|^2 \
-             + |y_j|^2{}); s_ui = x_u . y_i{}; j the first of {} drawn {} among items u did not take with s_uj > s_ui - 1, \
+             + |y_j|^2{}); s_ui = x_u . y_i{}; j the first of {} drawn {}{} with s_uj > s_ui - 1, \
              rank = (n - 1) / draws; lambda = {}",
             bias.1,
             bias.0,
             self.max_draws,
             self.negatives.drawn(self.negatives_exponent),
+            not_theirs(self.verify_negatives),
             self.regularization
         )
     }
