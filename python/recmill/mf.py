@@ -39,7 +39,7 @@ class MatrixFactorization(_Factors):
     margin, negative_weight
         With ``loss="contrastive"``: the cosine up to which a drawn item is no loss, and what their mean counts.
     popularity_weight
-        What the logarithm of an item's interactions counts in its score, which cosines leave out.
+        What the logarithm of an item's interactions counts in its score, which cosines leave out; in learning, too.
     propagation_layers
         How many steps along the interactions vectors are averaged over in each step of learning (LightGCN); 0 for none. With
         some, batches should be large: 8192 and more.

@@ -69,7 +69,7 @@ pub(crate) fn measure(
     tell_of_bad_rows(&bad, files);
     if measured.unknown > 0 {
         note!(
-            "{}: {} with a label that is no class of the model, which are wrong in `accuracy` and count in no other metric; those out of scope are labelled `{}`",
+            "{}: {} with a label that is no class of the model, which are wrong in every metric but logloss and out_of_scope_recall; those out of scope are labelled `{}`",
             files.join(", "),
             counted(measured.unknown, "text"),
             classifier.config().out_of_scope

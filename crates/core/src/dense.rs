@@ -27,7 +27,7 @@ pub use gru::Gru;
 pub use guarded::guarded;
 pub use layers::{
     BatchNorm, Dropout, InTraining, Initial, LayerNorm, Linear, Mlp, MlpOptions, against, attend,
-    attend_last, beside, cross, pairwise_dots, product, second_order,
+    attend_last, beside, cross, linear_parameters, mlp_parameters, pairwise_dots, product, second_order,
 };
 pub use optimizer::{DenseRule, OptimizerState};
 pub use parameters::{copy_values, load_parameters, put_parameters};

@@ -18,6 +18,8 @@ pub struct Sizes {
     pub n_interactions: u64,
     /// Rows of the tables of what is known of users and items besides.
     pub described_rows: u64,
+    /// Columns of users and of items that have vectors, and those that are numbers.
+    pub described_columns: [(u64, u64); 2],
     /// Threads that work at once.
     pub n_threads: u64,
     /// Whether each epoch is validated, which takes copies of the parameters.
@@ -32,6 +34,7 @@ impl Sizes {
             n_items: data.n_items() as u64,
             n_interactions: data.by_user().nnz() as u64,
             described_rows: 0,
+            described_columns: [(0, 0); 2],
             n_threads: rayon::current_num_threads() as u64,
             validated,
         }

@@ -49,6 +49,7 @@ pub(crate) fn predict(config: &MfConfig, sizes: &Sizes) -> Prediction {
     };
     Prediction::default()
         .add("factors", tables)
+        .add("item biases", (1 + sizes.copies()) * 4 * sizes.n_items)
         .add("the optimizer's state", 2 * tables)
         .add("copies of the factors", (sizes.copies() + 1) * tables)
         .add("interactions", 8 * sizes.n_interactions)
@@ -58,12 +59,11 @@ pub(crate) fn predict(config: &MfConfig, sizes: &Sizes) -> Prediction {
 
 /// Returns the bytes of it that are on a GPU, where one computes.
 pub(crate) fn predict_on_gpu(config: &MfConfig, sizes: &Sizes) -> Prediction {
-    predict(config, sizes).without(&["copies of the factors", "interactions"])
+    predict(config, sizes).without(&["item biases", "copies of the factors", "interactions"])
 }
 
 struct MfLearner<'a, B: DeviceBackend> {
     config: &'a MfConfig,
-    data: &'a Dataset,
     seed: u64,
     device: Device,
     /// The interactions that count: user and item.
@@ -71,6 +71,8 @@ struct MfLearner<'a, B: DeviceBackend> {
     choosing: Choosing<'a>,
     users: LearnedTable,
     items: LearnedTable,
+    /// What is added to each item's score.
+    item_bias: Vec<f32>,
     propagation: Option<Propagation>,
     /// The rows are a model's as they are: nothing has been learned since.
     restored: bool,
@@ -89,12 +91,14 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
             0 => None,
             layers => Some(Propagation::new(layers, &liked, &users, &items)?),
         };
+        let mut n_users = vec![0u64; data.n_items()];
+        liked.iter().for_each(|&(_, item)| n_users[item as usize] += 1);
         Ok(Self {
+            item_bias: n_users.into_iter().map(|n| config.item_bias(n)).collect(),
             propagation,
             restored: false,
             backend: std::marker::PhantomData,
             config,
-            data,
             seed,
             device,
             liked,
@@ -109,7 +113,10 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
         let (users, next): (Vec<u32>, Vec<u32>) = pairs.iter().copied().unzip();
         let owners: Vec<(u32, usize)> = users.iter().map(|&user| (user, 1)).collect();
         let in_batch = self.config.loss == MfLoss::SampledSoftmax;
-        let choice = self.choosing.choose(&next, &owners, in_batch, epoch, batch);
+        let mut choice = self.choosing.choose(&next, &owners, in_batch, epoch, batch);
+        for (bias, &item) in choice.bias.iter_mut().zip(&choice.items) {
+            *bias += self.item_bias[item as usize];
+        }
         let propagated = match &self.propagation {
             Some(propagation) => Some(propagation.of::<B>(&self.users.table, &self.items.table)?),
             None => None,
@@ -152,10 +159,7 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
             };
             Ok(Table::from_rows(table.rows(), table.dim(), RowType::F32, what, fill)?)
         };
-        let mut n_users = vec![0u64; self.data.n_items()];
-        self.liked.iter().for_each(|&(_, item)| n_users[item as usize] += 1);
-        let bias = n_users.into_iter().map(|n| self.config.item_bias(n)).collect();
-        let bias = Buffer::from_vec(bias, "item biases")?;
+        let bias = Buffer::from_slice(&self.item_bias, Device::Cpu, "item biases")?;
         let (users, items) = (scaled(users, "user factors")?, scaled(items, "item factors")?);
         Ok(Box::new(Mf::new(self.config.clone(), users, items, bias)?))
     }
@@ -198,7 +202,7 @@ impl<B: DeviceBackend> Learner for MfLearner<'_, B> {
         for (batch, first) in (0..n).step_by(self.config.batch_size).enumerate() {
             let places = first..(first + self.config.batch_size as u64).min(n);
             let pairs: Vec<_> = places.map(|place| self.liked[order.sample(place) as usize]).collect();
-            loss += self.step(&pairs, epoch, batch as u64)?;
+            loss += self.step(&pairs, epoch, batch as u64).map_err(|error| error.diverged_in(epoch))?;
         }
         Ok(Some(loss / n as f64))
     }

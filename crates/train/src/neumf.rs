@@ -47,6 +47,7 @@ pub(crate) fn predict(config: &NeuMfConfig, sizes: &Sizes) -> Prediction {
     let tables = 4 * (sizes.n_users + sizes.n_items) * length;
     let pairs = (config.batch_size as u64).min(sizes.n_interactions) * (1 + config.n_negatives as u64);
     let hidden: u64 = config.hidden.iter().map(|&width| width as u64).sum();
+    let network = config.n_parameters();
     Prediction::default()
         .add("vectors", tables)
         .add("the optimizer's state", 2 * tables)
@@ -55,13 +56,20 @@ pub(crate) fn predict(config: &NeuMfConfig, sizes: &Sizes) -> Prediction {
             "what lists keep of the items",
             sizes.copies() * 4 * sizes.n_items * config.prepared_length() as u64,
         )
+        .add("the network, its gradients and optimizer", 16 * network)
+        .add("copies of the network", sizes.copies() * 4 * network)
         .add("interactions", 8 * sizes.n_interactions)
         .add("a batch", 4 * pairs * (10 * length + 4 * hidden))
 }
 
 /// Returns the bytes of it that are on a GPU, where one computes.
 pub(crate) fn predict_on_gpu(config: &NeuMfConfig, sizes: &Sizes) -> Prediction {
-    predict(config, sizes).without(&["copies of the vectors", "what lists keep of the items", "interactions"])
+    predict(config, sizes).without(&[
+        "copies of the vectors",
+        "copies of the network",
+        "what lists keep of the items",
+        "interactions",
+    ])
 }
 
 struct NeuMfLearner<'a, B: DeviceBackend> {
@@ -197,7 +205,7 @@ impl<B: DeviceBackend> Learner for NeuMfLearner<'_, B> {
             let places = first..(first + self.config.batch_size as u64).min(n);
             let pairs = self.pairs(places.map(|place| order.sample(place)), epoch);
             n_pairs += pairs.users.len();
-            loss += self.step(pairs, epoch)?;
+            loss += self.step(pairs, epoch).map_err(|error| error.diverged_in(epoch))?;
         }
         Ok(Some(loss / n_pairs as f64))
     }

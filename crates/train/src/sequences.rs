@@ -50,10 +50,13 @@ pub(crate) fn predict(config: &impl SequenceConfig, sizes: &Sizes) -> Prediction
         SequenceLoss::Softmax => sizes.n_items,
         _ => positions.min(sizes.n_items) + settings.n_negatives as u64,
     };
+    let network = config.n_parameters();
     Prediction::default()
         .add("item factors", table)
         .add("the optimizer's state", 2 * table)
         .add("copies of the item factors", sizes.copies() * table)
+        .add("the network, its gradients and optimizer", 16 * network)
+        .add("copies of the network", sizes.copies() * 4 * network)
         .add("histories", 8 * sizes.n_interactions)
         .add("a batch", 4 * positions * config.values_per_position() as u64)
         .add(
@@ -65,7 +68,7 @@ pub(crate) fn predict(config: &impl SequenceConfig, sizes: &Sizes) -> Prediction
 
 /// Returns the bytes of it that are on a GPU, where one computes.
 pub(crate) fn predict_on_gpu(config: &impl SequenceConfig, sizes: &Sizes) -> Prediction {
-    predict(config, sizes).without(&["copies of the item factors", "histories"])
+    predict(config, sizes).without(&["copies of the item factors", "copies of the network", "histories"])
 }
 
 /// A run of a user's history: events that each have a next one.
@@ -190,7 +193,8 @@ impl<C: SequenceConfig, B: DeviceBackend> Learner for SequenceLearner<'_, C, B> 
                 .map(|place| order.sample(place))
                 .map(|sample| (sample, self.windows[sample as usize]))
                 .collect();
-            let (sum, n) = self.step(&windows, epoch, batch as u64)?;
+            let step = self.step(&windows, epoch, batch as u64);
+            let (sum, n) = step.map_err(|error| error.diverged_in(epoch))?;
             loss += sum;
             positions += n;
         }

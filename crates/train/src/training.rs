@@ -76,7 +76,11 @@ impl<'a> Training<'a> {
     pub fn plan(&self, validated: bool) -> Plan {
         let table_rows = |described: &&Described| EmbeddingTables::rows(described.features());
         let described_rows = self.users.iter().chain(&self.items).map(table_rows).sum();
-        let sizes = Sizes { described_rows, ..Sizes::new(self.data, validated) };
+        let described_columns = [self.users, self.items].map(|described| {
+            let features = described.map(Described::features);
+            features.map_or((0, 0), |of| (of.fields().len() as u64, of.numeric().len() as u64))
+        });
+        let sizes = Sizes { described_rows, described_columns, ..Sizes::new(self.data, validated) };
         Plan {
             model: self.config.name(),
             epochs: epochs(self.config),

@@ -53,10 +53,14 @@ pub(crate) fn predict(config: &TwoTowerConfig, sizes: &Sizes) -> Prediction {
         + config.n_negatives as u64;
     let width: u64 = config.hidden.iter().map(|&width| width as u64).sum();
     let scores = (batch * candidates).min(SCORES_AT_ONCE as u64);
+    let of_side = |(fields, numbers): (u64, u64)| config.n_parameters(fields as usize, numbers as usize);
+    let network: u64 = sizes.described_columns.into_iter().map(of_side).sum();
     Prediction::default()
         .add("embeddings", tables)
         .add("the optimizer's state", 2 * tables)
         .add("copies of the embeddings, and vectors", (sizes.copies() + 1) * (tables + 2 * vectors))
+        .add("the network, its gradients and optimizer", 16 * network)
+        .add("copies of the network", sizes.copies() * 4 * network)
         .add("interactions", 8 * sizes.n_interactions)
         .add("hard negatives", 4 * sizes.n_users * config.hard_negatives as u64)
         .add("a batch", 8 * scores + (batch + candidates) * 4 * (12 * config.factors as u64 + 3 * width))
@@ -66,6 +70,7 @@ pub(crate) fn predict(config: &TwoTowerConfig, sizes: &Sizes) -> Prediction {
 pub(crate) fn predict_on_gpu(config: &TwoTowerConfig, sizes: &Sizes) -> Prediction {
     predict(config, sizes).without(&[
         "copies of the embeddings, and vectors",
+        "copies of the network",
         "interactions",
         "hard negatives",
     ])
@@ -194,7 +199,7 @@ impl<B: DeviceBackend> Learner for TwoTowerLearner<'_, B> {
         for (batch, first) in (0..n).step_by(self.config.batch_size).enumerate() {
             let places = first..(first + self.config.batch_size as u64).min(n);
             let samples: Vec<u64> = places.map(|place| order.sample(place)).collect();
-            loss += self.step(&samples, epoch, batch as u64)?;
+            loss += self.step(&samples, epoch, batch as u64).map_err(|error| error.diverged_in(epoch))?;
         }
         Ok(Some(loss / n as f64))
     }

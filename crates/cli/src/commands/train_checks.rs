@@ -177,9 +177,11 @@ fn negatives(config: &ModelConfig) -> Option<Negatives> {
     match config {
         ModelConfig::Bpr(config) => Some(config.negatives),
         ModelConfig::Lmf(config) => Some(config.negatives),
+        ModelConfig::Warp(config) => Some(config.negatives),
         ModelConfig::Mf(config) => Some(config.negatives),
         ModelConfig::SasRec(config) => Some(config.negatives),
         ModelConfig::Gru4Rec(config) => Some(config.negatives),
+        ModelConfig::TwoTower(config) => Some(config.negatives),
         _ => None,
     }
 }

@@ -67,6 +67,17 @@ pub struct Linear<B: Backend> {
     bias: Option<Param<Tensor<B, 1>>>,
 }
 
+/// Returns the number of parameters of a [`Linear`] layer with biases.
+pub fn linear_parameters(inputs: usize, outputs: usize) -> u64 {
+    (inputs as u64 + 1) * outputs as u64
+}
+
+/// Returns the number of parameters of an [`Mlp`] without batch norm.
+pub fn mlp_parameters(inputs: usize, hidden: &[usize]) -> u64 {
+    let widths = [inputs].into_iter().chain(hidden.iter().copied());
+    widths.zip(hidden).map(|(inputs, &outputs)| linear_parameters(inputs, outputs)).sum()
+}
+
 impl<B: Backend> Linear<B> {
     /// Draws weights of variance `1 / (3 inputs)` and biases from as narrow a range (LeCun et al. 1998; what PyTorch does).
     pub fn new(inputs: usize, outputs: usize, initial: &mut Initial<'_, B>) -> Self {

@@ -308,6 +308,22 @@ impl Problems {
         }
     }
 
+    /// Adds one unless `value` is a power that any number of interactions can be taken to.
+    pub fn exponent(&mut self, field: &'static str, value: f64) {
+        if !(0.0..=4.0).contains(&value) {
+            self.add(field, "from 0 to 4", value);
+        }
+    }
+
+    /// Adds one unless `value` is a length that vectors can begin with: that of much longer ones has no square in single precision.
+    pub fn init_scale(&mut self, field: &'static str, value: f64) {
+        if value > 1000.0 {
+            self.add(field, "above 0 and at most 1000", format_args!("{value:?}"));
+        } else {
+            self.positive(field, value);
+        }
+    }
+
     /// Adds one when `value` is 0.
     pub fn at_least_one(&mut self, field: &'static str, value: usize) {
         if value == 0 {

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     Result,
-    dense::{DenseBackend, Initial},
+    dense::{DenseBackend, Initial, linear_parameters},
 };
 
 /// Hyper-parameters of [`Gru4Rec`].
@@ -176,6 +176,14 @@ impl SequenceConfig for Gru4RecConfig {
 
     fn reads_at_most(&self) -> Option<usize> {
         None
+    }
+
+    fn n_parameters(&self) -> u64 {
+        let inputs = [self.factors].into_iter().chain(std::iter::repeat(self.hidden)).take(self.layers);
+        let gates = 3 * self.hidden;
+        let layers =
+            inputs.map(|inputs| linear_parameters(inputs, gates) + linear_parameters(self.hidden, gates));
+        layers.sum::<u64>() + linear_parameters(self.hidden, self.factors)
     }
 
     fn values_per_position(&self) -> usize {

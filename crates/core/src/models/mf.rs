@@ -10,8 +10,8 @@
 //! contrastive       1 - s_ui + w Σ_c max(0, s_uc - m) / |c|        the same; s: cosines, τ = 1
 //! ```
 //!
-//! A cosine cannot say that all like an item. So `w ln(1 + n_i)` is added to the score where it is a cosine over `τ` learned by a softmax, for
-//! an item of `n_i` interactions: after training, which does not know of it.
+//! A cosine cannot say that all like an item. So where it is a cosine over `τ` learned by a softmax, `w ln(1 + n_i)` is part of the score of an
+//! item of `n_i` interactions, in learning, too: the vectors then have to say only what its popularity does not.
 //!
 //! With propagation (LightGCN) a vector of the model is the mean of what was learned for the row itself and of what its neighbours along the
 //! interactions come to, up to `L` steps away, at every step of learning; `n` counts a row's interactions:
@@ -92,7 +92,7 @@ pub struct MfConfig {
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().negative_weight))]
     pub negative_weight: f64,
     /// What the logarithm of an item's interactions counts in its score, which cosines leave out; with --loss sampled-softmax and
-    /// --similarity cosine. Try 0 to 0.5: more where the popular is right more often.
+    /// --similarity cosine. Try 0 to 1: more where the popular is right more often.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().popularity_weight))]
     pub popularity_weight: f64,
     /// How many steps along the interactions vectors are averaged over, in each step of learning (LightGCN); 0 for none. Try 1 to 3. A
@@ -192,9 +192,9 @@ impl MfConfig {
             MfLoss::SampledSoftmax if self.n_negatives == 0 => {}
             _ => problems.dimension("n_negatives", self.n_negatives),
         }
-        problems.not_negative("negatives_exponent", self.negatives_exponent);
+        problems.exponent("negatives_exponent", self.negatives_exponent);
         problems.at_least_one("iterations", self.iterations);
-        problems.positive("init_scale", self.init_scale);
+        problems.init_scale("init_scale", self.init_scale);
         problems.finish()
     }
 
@@ -242,7 +242,7 @@ impl MfConfig {
             }
         };
         let popularity = match self.item_bias(1) > 0.0 {
-            true => format!("; scores are s_ui + {} ln(1 + n_i)", self.popularity_weight),
+            true => format!(" + {} ln(1 + n_i)", self.popularity_weight),
             false => String::new(),
         };
         let propagated = match self.propagation_layers {
@@ -254,7 +254,7 @@ impl MfConfig {
             }
         };
         format!(
-            "minimise the mean over observed (u, i) of {loss}; s_ui = {score}; c: {candidates}{}; lambda = {}{popularity}{propagated}",
+            "minimise the mean over observed (u, i) of {loss}; s_ui = {score}{popularity}; c: {candidates}{}; lambda = {}{propagated}",
             not_theirs(self.verify_negatives),
             self.regularization
         )

@@ -43,8 +43,8 @@ use super::{
 use crate::{
     Batch, Error, Parameter, Parameters, Query, Result, Workspace,
     dense::{
-        Activation, Cpu, DenseBackend, InTraining, Initial, Linear, Mlp, MlpOptions, beside, load_parameters,
-        put_parameters,
+        Activation, Cpu, DenseBackend, InTraining, Initial, Linear, Mlp, MlpOptions, beside,
+        linear_parameters, load_parameters, mlp_parameters, put_parameters,
     },
 };
 
@@ -133,8 +133,14 @@ impl NeuMfConfig {
         problems.at_least_one("batch_size", self.batch_size);
         problems.dimension("n_negatives", self.n_negatives);
         problems.at_least_one("iterations", self.iterations);
-        problems.positive("init_scale", self.init_scale);
+        problems.init_scale("init_scale", self.init_scale);
         problems.finish()
+    }
+
+    /// Returns the number of the network's parameters.
+    pub fn n_parameters(&self) -> u64 {
+        let last = self.hidden.last().copied().unwrap_or(0);
+        mlp_parameters(2 * self.mlp_factors, &self.hidden) + linear_parameters(self.factors + last, 1)
     }
 
     /// Returns the length of a user's and an item's row: both vectors, one behind the other.
@@ -368,5 +374,21 @@ impl Retriever for NeuMf {
         parameters.insert("item_vectors", Parameter::Table(precision.store(self.items.table())?));
         put_parameters(&self.network, &mut parameters)?;
         Ok(parameters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+
+    use super::*;
+
+    #[test]
+    fn parameters_are_counted_without_the_network() {
+        for (factors, mlp_factors, hidden) in [(0, 3, vec![5]), (4, 3, vec![5, 2, 7])] {
+            let config = NeuMfConfig { factors, mlp_factors, hidden, ..NeuMfConfig::default() };
+            let network = NeuMfNetwork::<Cpu>::new(&config, &mut Initial::new(0, &Default::default()));
+            assert_eq!(network.num_params() as u64, config.n_parameters(), "{config:?}");
+        }
     }
 }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     Result,
-    dense::{DenseBackend, Initial},
+    dense::{DenseBackend, Initial, linear_parameters},
 };
 
 /// Hyper-parameters of [`SasRec`].
@@ -186,6 +186,15 @@ impl SequenceConfig for SasRecConfig {
 
     fn reads_at_most(&self) -> Option<usize> {
         Some(self.max_length)
+    }
+
+    fn n_parameters(&self) -> u64 {
+        let (width, hidden) = (self.factors, self.feed_forward);
+        let norm = 2 * width as u64;
+        let attention = linear_parameters(width, 3 * width) + linear_parameters(width, width);
+        let feed_forward = linear_parameters(width, hidden) + linear_parameters(hidden, width);
+        let block = 2 * norm + attention + feed_forward;
+        self.max_length as u64 * width as u64 + self.layers as u64 * block + norm
     }
 
     fn values_per_position(&self) -> usize {

@@ -157,7 +157,7 @@ impl SequenceSettings {
         }
         problems.dimension("max_length", self.max_length);
         problems.dimension("n_negatives", self.n_negatives);
-        problems.not_negative("negatives_exponent", self.negatives_exponent);
+        problems.exponent("negatives_exponent", self.negatives_exponent);
         if !(0.0..=1.0).contains(&self.gbce_calibration) {
             problems.add("gbce_calibration", "from 0 to 1", self.gbce_calibration);
         }
@@ -165,7 +165,7 @@ impl SequenceSettings {
         problems.adam_step("learning_rate", self.learning_rate);
         problems.at_least_one("batch_size", self.batch_size);
         problems.at_least_one("iterations", self.iterations);
-        problems.positive("init_scale", self.init_scale);
+        problems.init_scale("init_scale", self.init_scale);
     }
 
     /// Returns what the kernels compute for a catalogue of `n_items`, of which `drawn` are negatives.
@@ -225,6 +225,9 @@ pub trait SequenceConfig: Clone + std::fmt::Debug + Send + Sync + 'static {
 
     /// Returns how many of a history's newest events a state depends on; `None` where it depends on all.
     fn reads_at_most(&self) -> Option<usize>;
+
+    /// Returns the number of the network's parameters.
+    fn n_parameters(&self) -> u64;
 
     /// Returns how many values a pass forward and backward has in memory for each position, about.
     fn values_per_position(&self) -> usize;
@@ -452,7 +455,25 @@ pub(super) fn counted(n: usize, thing: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::SasRecConfig;
+    use crate::models::{Gru4RecConfig, SasRecConfig};
+
+    #[test]
+    fn parameters_are_counted_without_the_network() {
+        fn agrees<C: SequenceConfig>(config: &C) {
+            let network = config.network::<Cpu>(&mut Initial::new(0, &Default::default()));
+            assert_eq!(network.num_params() as u64, config.n_parameters(), "{config:?}");
+        }
+        for layers in [0, 1, 3] {
+            agrees(&SasRecConfig {
+                layers,
+                factors: 6,
+                feed_forward: 5,
+                max_length: 7,
+                ..SasRecConfig::default()
+            });
+            agrees(&Gru4RecConfig { layers, factors: 6, hidden: 5, ..Gru4RecConfig::default() });
+        }
+    }
 
     #[test]
     fn gbce_is_bce_without_calibration_and_weighs_the_right_one_less_with_it() {

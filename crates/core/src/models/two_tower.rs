@@ -49,7 +49,7 @@ use super::{
 };
 use crate::{
     Batch, Error, ItemIndex, Parameters, Result, Side, Workspace,
-    dense::MlpOptions,
+    dense::{MlpOptions, linear_parameters, mlp_parameters},
     features::{Described, Features},
 };
 
@@ -158,15 +158,25 @@ impl TwoTowerConfig {
                 problems.add(field, "at most 65536", n);
             }
         }
-        problems.not_negative("negatives_exponent", self.negatives_exponent);
+        problems.exponent("negatives_exponent", self.negatives_exponent);
         problems.at_least_one("iterations", self.iterations);
-        problems.positive("init_scale", self.init_scale);
+        problems.init_scale("init_scale", self.init_scale);
         problems.finish()
     }
 
     /// Returns the length that vectors are scaled to; none with [`Similarity::Dot`].
     pub fn length(&self) -> Option<f64> {
         (self.similarity == Similarity::Cosine).then(|| self.temperature.sqrt().recip())
+    }
+
+    /// Returns the number of the parameters of one side's network, which looks up a vector for each of `fields` columns and the id and
+    /// has `numbers` beside.
+    pub fn n_parameters(&self, fields: usize, numbers: usize) -> u64 {
+        let inputs = (fields + 1) * self.factors + numbers;
+        match self.hidden.last() {
+            Some(&last) => mlp_parameters(inputs, &self.hidden) + linear_parameters(last, self.factors),
+            None => (numbers * self.factors) as u64,
+        }
     }
 
     fn between(&self) -> MlpOptions {

@@ -10,8 +10,8 @@
 //! | out_of_scope_recall        | share of the texts out of scope that are turned away                                      |
 //! | out_of_scope_precision     | share of the texts turned away that are out of scope                                      |
 //!
-//! A text whose label is no class of the model, nor the one for texts out of scope, is in scope and guessed wrongly; it does not
-//! count for logloss.
+//! A text whose label is no class of the model, nor the one for texts out of scope, is in scope and guessed wrongly, or
+//! wrongly turned away; it does not count for logloss.
 
 use std::collections::BTreeMap;
 

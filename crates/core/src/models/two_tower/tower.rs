@@ -332,3 +332,19 @@ impl Tower {
         vectors_of(config, (&self.rows, &self.embedding, &self.network), described, ids)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_counted_without_the_network() {
+        for hidden in [vec![], vec![5], vec![5, 2, 7]] {
+            let config = TwoTowerConfig { factors: 3, hidden, ..TwoTowerConfig::default() };
+            let device = Default::default();
+            let initial = &mut Initial::new(0, &device);
+            let network = TowerNetwork::<Cpu>::new(&config, &TowerRows::new(None), Side::Users, initial);
+            assert_eq!(network.num_params() as u64, config.n_parameters(0, 0), "{config:?}");
+        }
+    }
+}
