@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use recmill_core::{
     Answer, AnswerSource, Error as Core, Recommender, Side,
     data::{Attributes, OnBadRow, Predicate, ReadOptions},
-    directory::{ModelDirectory, Verify},
+    directory::{self, ModelDirectory, Verify},
 };
 
 use crate::{
@@ -27,6 +27,18 @@ pub(crate) struct Model {
     pub(crate) recommender: Recommender,
     /// Columns of the items that were added, where some were.
     added: Option<RecordBatch>,
+}
+
+/// Succeeds where a model of `kind` may be written to `out`, and says so where there is one of another kind: whoever reads the directory
+/// gets the new one.
+pub(crate) fn check_destination(out: &Path, kind: &str) -> Result<()> {
+    directory::check_destination(out)?;
+    if let Ok(there) = ModelDirectory::open(out, Verify::Quick)
+        && there.kind() != kind
+    {
+        note!("{} holds a model of {}; its next version will be one of {kind}", out.display(), there.kind());
+    }
+    Ok(())
 }
 
 impl Model {

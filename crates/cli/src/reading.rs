@@ -54,6 +54,11 @@ fn nothing_left(error: Error, options: &ReadOptions) -> Failure {
     }
 }
 
+/// Takes an id as it is typed: without spaces around it, as ids of files are read.
+pub(crate) fn typed_id(text: &str) -> std::result::Result<String, std::convert::Infallible> {
+    Ok(text.trim().to_owned())
+}
+
 /// Whether the values of what was read are the data's, and not 1 for each row for want of any.
 pub(crate) fn has_values(report: &ReadReport, options: &ReadOptions) -> bool {
     options.event_weights.is_some() || report.columns.iter().any(|used| used.role == "value")

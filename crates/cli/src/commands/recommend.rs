@@ -13,7 +13,7 @@ use crate::{
     newcomers::Newcomers,
     output::{self, Out, count, counted, note, seconds},
     progress::Bar,
-    reading::not_an_input,
+    reading::{not_an_input, typed_id},
     user_lists::{ListFormat, ListOutput, ListWriter, UserFile, UserList},
 };
 
@@ -33,7 +33,7 @@ pub(crate) struct Recommend {
     /// Model directory, or one of its versions such as model/versions/7.
     model: PathBuf,
     /// A user's id; repeat it for several users.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = typed_id)]
     user: Vec<String>,
     /// File of users: one id a line, or a CSV file with a user_id column; - reads standard input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["user", "history_items"])]
@@ -42,7 +42,7 @@ pub(crate) struct Recommend {
     #[arg(long, conflicts_with_all = ["user", "history_items", "users_file"])]
     all_users: bool,
     /// Items that the user has had, instead of what the model has of them; for users that came after training.
-    #[arg(long, value_name = "ID,ID,...", value_delimiter = ',')]
+    #[arg(long, value_name = "ID,ID,...", value_delimiter = ',', value_parser = typed_id)]
     history_items: Vec<String>,
     #[command(flatten)]
     newcomers: Newcomers,
@@ -50,10 +50,10 @@ pub(crate) struct Recommend {
     #[arg(long, short, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
     /// Items that must not be in a list.
-    #[arg(long, value_name = "ID,ID,...", value_delimiter = ',')]
+    #[arg(long, value_name = "ID,ID,...", value_delimiter = ',', value_parser = typed_id)]
     exclude: Vec<String>,
     /// The only items that may be in a list.
-    #[arg(long, value_name = "ID,ID,...", value_delimiter = ',')]
+    #[arg(long, value_name = "ID,ID,...", value_delimiter = ',', value_parser = typed_id)]
     allow_items: Option<Vec<String>>,
     /// Condition on the item columns that were given in training, such as "genre = 'comedy' and year >= 1990".
     #[arg(long, value_name = "CONDITION")]

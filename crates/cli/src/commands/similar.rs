@@ -11,6 +11,7 @@ use crate::{
     failure::{Failure, Result},
     model::Model,
     output::{self, Out, note},
+    reading::typed_id,
     user_lists::Scored,
 };
 
@@ -20,7 +21,7 @@ pub(crate) struct Similar {
     /// Model directory, or one of its versions such as model/versions/7.
     model: PathBuf,
     /// The item's id.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = typed_id)]
     item: String,
     /// Columns of items that came after training, as training's --items: --item may be one of them, and they are found beside the known ones.
     #[arg(long, value_name = "FILE")]

@@ -3,7 +3,6 @@
 use recmill_core::{
     Dataset,
     data::ReadReport,
-    directory,
     models::{
         AlsSolver, Gru4RecConfig, MfLoss, ModelConfig, Negatives, SasRecConfig, SequenceLoss, Similarity,
     },
@@ -15,6 +14,7 @@ use crate::{
     arguments::Given,
     commands::train_flags::TrainFlags,
     failure::{Failure, Result},
+    model::check_destination,
     output::{count, counted, note},
 };
 
@@ -58,6 +58,10 @@ pub(super) fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<(Device,
         ))
         .hint("--valid-metric takes metrics of lists such as ndcg@10 or recall@20; svd predicts values"));
     }
+    let length = flags.valid_metric.as_deref().and_then(|metric| metric.split_once('@'));
+    if length.is_some_and(|(_, k)| k.parse() == Ok(0u64)) {
+        return Err(Failure::usage("--valid-metric measures lists of at least 1 item, such as ndcg@10"));
+    }
     if flags.patience == Some(0) {
         return Err(Failure::usage("--patience must be at least 1, not `0`"));
     }
@@ -73,7 +77,7 @@ pub(super) fn check(flags: &TrainFlags, config: &ModelConfig) -> Result<(Device,
         )));
     }
     if let Some(out) = &flags.out {
-        directory::check_destination(out)?;
+        check_destination(out, config.name())?;
     }
     Ok(chosen)
 }

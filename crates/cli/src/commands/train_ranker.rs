@@ -33,6 +33,7 @@ use crate::{
     failure::{Failure, Result},
     feature_flags::{self, FeatureFlags, FileFlags},
     interrupt,
+    model::check_destination,
     output::{Out, bytes, count, counted, note, seconds, warning},
     progress::Bar,
     ranking,
@@ -234,7 +235,7 @@ fn train(flags: &RankFlags, given: &Given, config: &RankerConfig, resume: Option
         note!("{whose} has no products of bf16 (avx512_bf16): f32 is used");
     }
     if let Some(out) = &flags.out {
-        directory::check_destination(out)?;
+        check_destination(out, config.name())?;
     }
     let started = Instant::now();
     let read = flags.reading.options();

@@ -31,6 +31,7 @@ use crate::{
     failure::{Failure, Result},
     feature_flags::FileFlags,
     interrupt,
+    model::check_destination,
     output::{Out, bytes, count, counted, note, seconds, warning},
     progress::Bar,
     ranking, texts,
@@ -167,7 +168,7 @@ impl OneText {
 fn train(flags: &TextFlags, config: &TextConfig) -> Result<()> {
     let device = texts::device(flags.device)?;
     if let Some(out) = &flags.out {
-        directory::check_destination(out)?;
+        check_destination(out, TextConfig::NAME)?;
     }
     let started = Instant::now();
     let read = flags.reading.options();

@@ -109,7 +109,7 @@ pub struct MfConfig {
     /// Interactions a step; with --loss sampled-softmax their items are candidates of each other.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().batch_size))]
     pub batch_size: usize,
-    /// Items that are drawn for each step, beside those of the batch.
+    /// Items that are drawn for each step, beside those of the batch; 0 for none, with --loss sampled-softmax.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().n_negatives))]
     pub n_negatives: usize,
     /// How they are drawn.
