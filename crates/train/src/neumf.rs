@@ -56,7 +56,7 @@ pub(crate) fn predict(config: &NeuMfConfig, sizes: &Sizes) -> Prediction {
             "what lists keep of the items",
             sizes.copies() * 4 * sizes.n_items * config.prepared_length() as u64,
         )
-        .add("the network, its gradients and optimizer", 16 * network)
+        .add("the network and its optimizer", 16 * network)
         .add("copies of the network", sizes.copies() * 4 * network)
         .add("interactions", 8 * sizes.n_interactions)
         .add("a batch", 4 * pairs * (10 * length + 4 * hidden))

@@ -55,7 +55,7 @@ pub(crate) fn predict(config: &impl SequenceConfig, sizes: &Sizes) -> Prediction
         .add("item factors", table)
         .add("the optimizer's state", 2 * table)
         .add("copies of the item factors", sizes.copies() * table)
-        .add("the network, its gradients and optimizer", 16 * network)
+        .add("the network and its optimizer", 16 * network)
         .add("copies of the network", sizes.copies() * 4 * network)
         .add("histories", 8 * sizes.n_interactions)
         .add("a batch", 4 * positions * config.values_per_position() as u64)

@@ -59,7 +59,7 @@ pub(crate) fn predict(config: &TwoTowerConfig, sizes: &Sizes) -> Prediction {
         .add("embeddings", tables)
         .add("the optimizer's state", 2 * tables)
         .add("copies of the embeddings, and vectors", (sizes.copies() + 1) * (tables + 2 * vectors))
-        .add("the network, its gradients and optimizer", 16 * network)
+        .add("the network and its optimizer", 16 * network)
         .add("copies of the network", sizes.copies() * 4 * network)
         .add("interactions", 8 * sizes.n_interactions)
         .add("hard negatives", 4 * sizes.n_users * config.hard_negatives as u64)
