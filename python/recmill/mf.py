@@ -99,7 +99,7 @@ class MatrixFactorization(_Factors):
         *,
         margin: float = 0.4,
         negative_weight: float = 150.0,
-        popularity_weight: float = 0.2,
+        popularity_weight: float = 0.6,
         propagation_layers: int = 0,
         batch_size: int = 2048,
         n_negatives: int = 1024,

@@ -132,10 +132,10 @@ impl From<Train> for Failure {
                 if RankerModel::NAMES.contains(&model) => Failure::failed(message)
                 .hint("a smaller --embedding-dim or --hidden, a larger --min-count, fewer --hash-buckets or --table-precision f16 take less"),
             Train::TooLargeForDevice { .. } => {
-                Failure::failed(message).hint("fewer --factors take less; --device cpu has the main memory, another device may have more of its own")
+                Failure::failed(message).hint("fewer --factors, and narrower layers where there are some, take less; --device cpu has the main memory, another device may have more of its own")
             }
             Train::TooLarge { .. } => {
-                Failure::failed(message).hint("fewer --factors, or fewer users and items by --min-user-interactions and --min-item-interactions")
+                Failure::failed(message).hint("fewer --factors, narrower layers where there are some, or fewer users and items by --min-user-interactions and --min-item-interactions")
             }
             Train::Diverged { .. } => Failure::failed(message)
                 .hint("a smaller --learning-rate usually helps"),

@@ -56,7 +56,7 @@ fn nothing_left(error: Error, options: &ReadOptions) -> Failure {
 
 /// Takes an id as it is typed: without spaces around it, as ids of files are read.
 pub(crate) fn typed_id(text: &str) -> std::result::Result<String, std::convert::Infallible> {
-    Ok(text.trim().to_owned())
+    Ok(text.trim_ascii().to_owned())
 }
 
 /// Whether the values of what was read are the data's, and not 1 for each row for want of any.

@@ -19,7 +19,7 @@ pub struct Sizes {
     /// Rows of the tables of what is known of users and items besides.
     pub described_rows: u64,
     /// Columns of users and of items that have vectors, and those that are numbers.
-    pub described_columns: [(u64, u64); 2],
+    pub described_columns: [(usize, usize); 2],
     /// Threads that work at once.
     pub n_threads: u64,
     /// Whether each epoch is validated, which takes copies of the parameters.

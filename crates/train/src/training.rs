@@ -78,7 +78,7 @@ impl<'a> Training<'a> {
         let described_rows = self.users.iter().chain(&self.items).map(table_rows).sum();
         let described_columns = [self.users, self.items].map(|described| {
             let features = described.map(Described::features);
-            features.map_or((0, 0), |of| (of.fields().len() as u64, of.numeric().len() as u64))
+            features.map_or((0, 0), |of| (of.fields().len(), of.numeric().len()))
         });
         let sizes = Sizes { described_rows, described_columns, ..Sizes::new(self.data, validated) };
         Plan {

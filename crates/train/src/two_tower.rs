@@ -53,7 +53,7 @@ pub(crate) fn predict(config: &TwoTowerConfig, sizes: &Sizes) -> Prediction {
         + config.n_negatives as u64;
     let width: u64 = config.hidden.iter().map(|&width| width as u64).sum();
     let scores = (batch * candidates).min(SCORES_AT_ONCE as u64);
-    let of_side = |(fields, numbers): (u64, u64)| config.n_parameters(fields as usize, numbers as usize);
+    let of_side = |(fields, numbers)| config.n_parameters(fields, numbers);
     let network: u64 = sizes.described_columns.into_iter().map(of_side).sum();
     Prediction::default()
         .add("embeddings", tables)

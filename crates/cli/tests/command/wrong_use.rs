@@ -40,7 +40,55 @@ fn hyper_parameters() {
         folder.screen("train als ratings.csv --out m --valid ratings.csv --valid-metric rmse")
     );
     assert_screen!("patience-without-valid", folder.screen("train als ratings.csv --out m --patience 3"));
+    for (arguments, told) in [
+        (
+            "mf --negatives popularity --negatives-exponent 30",
+            "--negatives-exponent must be from 0 to 4, not `30.0`",
+        ),
+        ("mf --init-scale 1e38", "--init-scale must be above 0 and at most 1000, not `1e38`"),
+        (
+            "mf --valid ratings.csv --valid-metric recall@0",
+            "--valid-metric measures lists of at least 1 item",
+        ),
+    ] {
+        let screen = folder.screen(&format!("train {arguments} ratings.csv --out m"));
+        assert!(screen.starts_with("status: 2") && screen.contains(told), "{arguments}: {screen}");
+    }
     assert!(!folder.at("m").exists());
+}
+
+#[test]
+fn networks_that_cannot_fit_are_refused_before_they_are_made() {
+    let folder = Folder::with_ratings();
+    let wide = ["65536"; 32].join(",");
+    let networks = [format!("neumf --hidden {wide}"), format!("two-tower --hidden {wide}")];
+    let sequences = ["sasrec --factors 65536 --layers 64", "gru4rec --hidden 65536 --layers 64"];
+    for arguments in networks.into_iter().chain(sequences.map(str::to_owned)) {
+        let screen = folder.screen(&format!("train {arguments} ratings.csv --out m --iterations 1"));
+        assert!(
+            screen.starts_with("status: 1") && screen.contains("the network and its optimizer"),
+            "{screen}"
+        );
+        assert!(screen.contains("narrower layers"), "{screen}");
+    }
+    assert!(!folder.at("m").exists());
+}
+
+#[test]
+fn ids_are_typed_as_they_are_read_and_a_change_of_kind_is_told() {
+    let folder = trained();
+    let list = |id: &str| {
+        let output = folder.command("recommend model --json --user").arg(id).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(list(" u1 "), list("u1"));
+    assert_ne!(list("u 1"), list("u1"));
+    let dry = "train ease ratings.csv --dry-run --out";
+    let told = "model holds a model of most-popular; its next version will be one of ease";
+    assert!(folder.screen(&format!("{dry} model")).contains(told));
+    assert!(!folder.screen("train most-popular ratings.csv --dry-run --out model").contains("holds a model"));
+    assert!(!folder.screen(&format!("{dry} another")).contains("holds a model"));
 }
 
 #[test]

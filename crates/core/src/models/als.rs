@@ -223,7 +223,7 @@ impl AlsConfig {
         problems.at_least_one("iterations", self.iterations);
         problems.at_least_one("cg_steps", self.cg_steps);
         problems.at_least_one("block_size", self.block_size);
-        problems.init_scale("init_scale", self.init_scale);
+        problems.init_scale(self.init_scale);
         problems.finish()
     }
 

@@ -151,8 +151,8 @@ impl BprConfig {
         self.optimizer.check_step(&mut problems, self.learning_rate);
         problems.not_negative("regularization", self.regularization);
         problems.at_least_one("iterations", self.iterations);
-        problems.exponent("negatives_exponent", self.negatives_exponent);
-        problems.init_scale("init_scale", self.init_scale);
+        problems.negatives_exponent(self.negatives_exponent);
+        problems.init_scale(self.init_scale);
         problems.finish()
     }
 

@@ -309,18 +309,18 @@ impl Problems {
     }
 
     /// Adds one unless `value` is a power that any number of interactions can be taken to.
-    pub fn exponent(&mut self, field: &'static str, value: f64) {
+    pub fn negatives_exponent(&mut self, value: f64) {
         if !(0.0..=4.0).contains(&value) {
-            self.add(field, "from 0 to 4", value);
+            self.add("negatives_exponent", "from 0 to 4", format_args!("{value:?}"));
         }
     }
 
     /// Adds one unless `value` is a length that vectors can begin with: that of much longer ones has no square in single precision.
-    pub fn init_scale(&mut self, field: &'static str, value: f64) {
+    pub fn init_scale(&mut self, value: f64) {
         if value > 1000.0 {
-            self.add(field, "above 0 and at most 1000", format_args!("{value:?}"));
+            self.add("init_scale", "above 0 and at most 1000", format_args!("{value:?}"));
         } else {
-            self.positive(field, value);
+            self.positive("init_scale", value);
         }
     }
 
@@ -404,6 +404,25 @@ mod tests {
         let told = AlsConfig { alpha: Some(2.0), ..config.clone() };
         assert_eq!(told.suited_to(1000, 500, 3000, 6172.0), told);
         assert_eq!(config.suited_to(0, 500, 0, 0.0), config);
+    }
+
+    #[test]
+    fn powers_and_first_lengths_that_single_precision_cannot_hold_are_refused() {
+        let problems = |add: &dyn Fn(&mut Problems)| {
+            let mut problems = Problems::new("mf");
+            add(&mut problems);
+            problems.finish().err().map(|error| error.to_string())
+        };
+        for value in [0.0, 0.75, 4.0] {
+            assert_eq!(problems(&|problems| problems.negatives_exponent(value)), None);
+        }
+        for value in [-0.1, 4.1, 1e38, f64::NAN, f64::INFINITY] {
+            assert!(problems(&|problems| problems.negatives_exponent(value)).is_some(), "{value}");
+        }
+        assert_eq!(problems(&|problems| problems.init_scale(1000.0)), None);
+        for value in [0.0, -1.0, 1000.1, 1e38, f64::NAN, f64::INFINITY] {
+            assert!(problems(&|problems| problems.init_scale(value)).is_some(), "{value}");
+        }
     }
 
     #[test]

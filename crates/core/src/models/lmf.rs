@@ -112,8 +112,8 @@ impl LmfConfig {
         if !(1..=1000).contains(&self.negatives_per_positive) {
             problems.add("negatives_per_positive", "from 1 to 1000", self.negatives_per_positive);
         }
-        problems.exponent("negatives_exponent", self.negatives_exponent);
-        problems.init_scale("init_scale", self.init_scale);
+        problems.negatives_exponent(self.negatives_exponent);
+        problems.init_scale(self.init_scale);
         problems.finish()
     }
 

@@ -143,7 +143,7 @@ impl Default for MfConfig {
             temperature: 0.1,
             margin: 0.4,
             negative_weight: 150.0,
-            popularity_weight: 0.2,
+            popularity_weight: 0.6,
             propagation_layers: 0,
             learning_rate: 0.003,
             regularization: 0.0,
@@ -192,9 +192,9 @@ impl MfConfig {
             MfLoss::SampledSoftmax if self.n_negatives == 0 => {}
             _ => problems.dimension("n_negatives", self.n_negatives),
         }
-        problems.exponent("negatives_exponent", self.negatives_exponent);
+        problems.negatives_exponent(self.negatives_exponent);
         problems.at_least_one("iterations", self.iterations);
-        problems.init_scale("init_scale", self.init_scale);
+        problems.init_scale(self.init_scale);
         problems.finish()
     }
 

@@ -133,7 +133,7 @@ impl NeuMfConfig {
         problems.at_least_one("batch_size", self.batch_size);
         problems.dimension("n_negatives", self.n_negatives);
         problems.at_least_one("iterations", self.iterations);
-        problems.init_scale("init_scale", self.init_scale);
+        problems.init_scale(self.init_scale);
         problems.finish()
     }
 
@@ -344,8 +344,7 @@ impl Retriever for NeuMf {
                 Query::History(history) => {
                     let history = scratch.history.fill(history);
                     let catalogue = self.catalogue()?;
-                    let NeuMfConfig { n_negatives, regularization, .. } = self.config;
-                    scratch.neumf.pose(catalogue, history, n_negatives, regularization);
+                    scratch.neumf.pose(catalogue, history, &self.config);
                     self.layers.fold_in(catalogue, &mut scratch.neumf, &mut scratch.row)?;
                 }
             }

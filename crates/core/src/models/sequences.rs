@@ -157,7 +157,7 @@ impl SequenceSettings {
         }
         problems.dimension("max_length", self.max_length);
         problems.dimension("n_negatives", self.n_negatives);
-        problems.exponent("negatives_exponent", self.negatives_exponent);
+        problems.negatives_exponent(self.negatives_exponent);
         if !(0.0..=1.0).contains(&self.gbce_calibration) {
             problems.add("gbce_calibration", "from 0 to 1", self.gbce_calibration);
         }
@@ -165,7 +165,7 @@ impl SequenceSettings {
         problems.adam_step("learning_rate", self.learning_rate);
         problems.at_least_one("batch_size", self.batch_size);
         problems.at_least_one("iterations", self.iterations);
-        problems.init_scale("init_scale", self.init_scale);
+        problems.init_scale(self.init_scale);
     }
 
     /// Returns what the kernels compute for a catalogue of `n_items`, of which `drawn` are negatives.

@@ -84,7 +84,7 @@ impl SvdConfig {
         problems.positive("learning_rate", self.learning_rate);
         problems.not_negative("regularization", self.regularization);
         problems.at_least_one("iterations", self.iterations);
-        problems.init_scale("init_scale", self.init_scale);
+        problems.init_scale(self.init_scale);
         problems.finish()
     }
 

@@ -158,9 +158,9 @@ impl TwoTowerConfig {
                 problems.add(field, "at most 65536", n);
             }
         }
-        problems.exponent("negatives_exponent", self.negatives_exponent);
+        problems.negatives_exponent(self.negatives_exponent);
         problems.at_least_one("iterations", self.iterations);
-        problems.init_scale("init_scale", self.init_scale);
+        problems.init_scale(self.init_scale);
         problems.finish()
     }
 

@@ -115,8 +115,8 @@ impl WarpConfig {
         if !(1..=1000).contains(&self.max_draws) {
             problems.add("max_draws", "from 1 to 1000", self.max_draws);
         }
-        problems.exponent("negatives_exponent", self.negatives_exponent);
-        problems.init_scale("init_scale", self.init_scale);
+        problems.negatives_exponent(self.negatives_exponent);
+        problems.init_scale(self.init_scale);
         problems.finish()
     }
 

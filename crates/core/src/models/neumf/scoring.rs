@@ -323,15 +323,10 @@ pub(crate) struct NeuMfScratch {
 }
 
 impl NeuMfScratch {
-    /// Poses the problem of folding `history` in, whose items ascend: those of positive value against some of the others, as in training; no
-    /// items where none is of positive value.
-    pub(super) fn pose(
-        &mut self,
-        catalogue: &Catalogue,
-        history: &[(ItemIndex, f32)],
-        n_negatives: usize,
-        regularization: f64,
-    ) {
+    /// Poses the problem of folding `history` in, whose items ascend: those of positive value against some of the catalogue, as in training;
+    /// no items where none is of positive value.
+    pub(super) fn pose(&mut self, catalogue: &Catalogue, history: &[(ItemIndex, f32)], config: &NeuMfConfig) {
+        let NeuMfConfig { n_negatives, regularization, verify_negatives, .. } = *config;
         self.items.clear();
         self.items.extend(history.iter().filter(|&&(_, value)| value > 0.0).map(|&(item, _)| item.0));
         let liked = self.items.len();
@@ -339,7 +334,9 @@ impl NeuMfScratch {
             let n_items = catalogue.n_items();
             let n = FOLD_IN_NEGATIVES.min(n_items);
             let spread = (0..n).map(|at| (at * n_items / n) as u32);
-            let had = |item: &u32| history.binary_search_by_key(item, |&(item, _)| item.0).is_ok();
+            let had = |item: &u32| {
+                verify_negatives && history.binary_search_by_key(item, |&(item, _)| item.0).is_ok()
+            };
             self.items.extend(spread.filter(|item| !had(item)));
         }
         let free = (self.items.len() - liked) as f32;
@@ -433,15 +430,25 @@ mod tests {
     fn folding_in_goes_down_the_gradient_of_the_loss_that_is_stated() {
         let history =
             [(1, 1.0), (4, 2.0), (7, -1.0), (21, 1.0)].map(|(item, value)| (ItemIndex(item), value));
-        for (reference, layers, catalogue) in models() {
+        for (verify_negatives, (reference, layers, catalogue)) in
+            [true, false].into_iter().flat_map(|verify| models().into_iter().map(move |of| (verify, of)))
+        {
             let mut scratch = NeuMfScratch::default();
-            scratch.pose(&catalogue, &history, 4, 0.02);
+            let config = NeuMfConfig {
+                n_negatives: 4,
+                regularization: 0.02,
+                verify_negatives,
+                ..reference.config.clone()
+            };
+            scratch.pose(&catalogue, &history, &config);
             let loss = |row: &[f64]| {
                 let softplus = |x: f64| x.exp().ln_1p();
                 let positive = [1, 4, 21].map(|item| softplus(-reference.score(row, item)) / 3.0);
-                // As many others as four for each that is liked, on average over all that are not in the history.
-                let others = (0..N_ITEMS).filter(|item| ![1, 4, 7, 21].contains(item));
-                let negative = others.map(|item| softplus(reference.score(row, item)) * 4.0 / 26.0);
+                // As many as four for each that is liked, on average over all that count.
+                let counts = |item: &usize| !verify_negatives || ![1, 4, 7, 21].contains(item);
+                let n = (0..N_ITEMS).filter(counts).count() as f64;
+                let negatives = (0..N_ITEMS).filter(counts);
+                let negative = negatives.map(|item| softplus(reference.score(row, item)) * 4.0 / n);
                 let norm: f64 = row.iter().map(|x| x * x).sum();
                 positive.iter().sum::<f64>() + negative.sum::<f64>() + 5.0 * 0.03 / 2.0 * norm
             };
