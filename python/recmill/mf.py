@@ -43,8 +43,9 @@ class MatrixFactorization(_Factors):
     propagation_layers
         How many steps along the interactions vectors are averaged over in each step of learning (LightGCN); 0 for none. With
         some, batches should be large: 8192 and more.
-    learning_rate
-        Step size of Adam.
+    learning_rate, schedule
+        Step size of Adam, and how it changes in the course of training: ``constant``, or falling ``linear`` or ``cosine`` to 0
+        in the last of ``iterations``.
     regularization
         How strongly long vectors are punished, where they are touched.
     batch_size
@@ -101,6 +102,7 @@ class MatrixFactorization(_Factors):
         negative_weight: float = 150.0,
         popularity_weight: float = 0.6,
         propagation_layers: int = 0,
+        schedule: str = "constant",
         batch_size: int = 2048,
         n_negatives: int = 1024,
         negatives: str = "uniform",
@@ -124,6 +126,7 @@ class MatrixFactorization(_Factors):
         self.negative_weight = negative_weight
         self.popularity_weight = popularity_weight
         self.propagation_layers = propagation_layers
+        self.schedule = schedule
         self.batch_size = batch_size
         self.n_negatives = n_negatives
         self.negatives = negatives

@@ -59,6 +59,32 @@ pub(crate) fn typed_id(text: &str) -> std::result::Result<String, std::convert::
     Ok(text.trim_ascii().to_owned())
 }
 
+/// Ids as they are typed, commas between them; one that holds a comma stands in double quotes, as in CSV files.
+#[derive(Clone, Debug)]
+pub(crate) struct TypedIds(Vec<String>);
+
+impl std::str::FromStr for TypedIds {
+    type Err = csv::Error;
+
+    fn from_str(text: &str) -> std::result::Result<Self, csv::Error> {
+        let mut reader = csv::ReaderBuilder::new();
+        reader.has_headers(false).flexible(true).trim(csv::Trim::All);
+        let mut ids = Vec::new();
+        for record in reader.from_reader(text.as_bytes()).into_records() {
+            ids.extend(record?.iter().map(str::to_owned));
+        }
+        // Nothing is an id too, if not of a known item.
+        Ok(Self(if ids.is_empty() { vec![String::new()] } else { ids }))
+    }
+}
+
+impl TypedIds {
+    /// Returns the ids of several of a flag, one after the other.
+    pub(crate) fn all(several: &[Self]) -> impl Iterator<Item = &str> {
+        several.iter().flat_map(|ids| &ids.0).map(String::as_str)
+    }
+}
+
 /// Whether the values of what was read are the data's, and not 1 for each row for want of any.
 pub(crate) fn has_values(report: &ReadReport, options: &ReadOptions) -> bool {
     options.event_weights.is_some() || report.columns.iter().any(|used| used.role == "value")
@@ -143,5 +169,27 @@ fn tell_of_losses(report: &ReadReport) {
             counted(report.dropped_items as u64, "item"),
             counted(report.dropped_interactions as u64, "interaction")
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typed_ids_are_those_of_a_row_of_csv() {
+        for (typed, expected) in [
+            ("17,4", &["17", "4"][..]),
+            (" 17 , four words ", &["17", "four words"]),
+            (r#""Milk, whole",17"#, &["Milk, whole", "17"]),
+            (r#"12"#, &["12"]),
+            (r#"3" nail,"a ""b""""#, &[r#"3" nail"#, r#"a "b""#]),
+            ("a\nb,c", &["a", "b", "c"]),
+            ("a,,b", &["a", "", "b"]),
+            ("", &[""]),
+        ] {
+            let ids: TypedIds = typed.parse().unwrap();
+            assert_eq!(TypedIds::all(&[ids]).collect::<Vec<_>>(), expected, "{typed}");
+        }
     }
 }

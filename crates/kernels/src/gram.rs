@@ -15,6 +15,8 @@
 
 #[cfg(feature = "gpu")]
 mod cube;
+#[cfg(feature = "gpu")]
+mod cube_matrix;
 
 use rayon::prelude::*;
 
@@ -46,7 +48,8 @@ const PARTIALS: usize = 64;
 /// first row of the table that holds NaN or infinity, or with the row of the result that overflowed.
 ///
 /// # Determinism
-/// The same bits for any number of threads and any chunks.
+/// The same bits for any number of threads and any chunks. On the CPU also for any type of rows that holds the same values; a GPU may add
+/// up rows of 16 bits in another order than rows of f32.
 pub fn gram(table: &Table) -> Result<Vec<f32>> {
     if table.row_type() == RowType::Int8 {
         return Err(Error::RowType { op: OP, what: "table", expected: RowType::F32, got: RowType::Int8 });
@@ -157,5 +160,6 @@ pub(crate) fn instances() -> Vec<Instance> {
             gram(&table_of(row_type, 1000, dim, device)?).map(drop)
         })
     };
-    [(RowType::F32, 64), (RowType::F32, 128), (RowType::F16, 128), (RowType::F32, 33)].map(of).into()
+    use RowType::{Bf16, F16, F32};
+    [(F32, 64), (F32, 128), (F16, 128), (F16, 24), (Bf16, 64), (F32, 33)].map(of).into()
 }

@@ -35,6 +35,8 @@ mod interaction;
 mod lanes;
 mod layer_norm;
 mod linear;
+#[cfg(feature = "gpu")]
+mod matrix_unit;
 pub mod memory;
 pub mod negative;
 mod pairwise_update;

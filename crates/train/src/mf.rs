@@ -22,7 +22,7 @@ use crate::{
     candidates::{Choosing, drawn},
     data::{Sizes, liked},
     factors::{Normal, Stream, copy, on_cpu, take_over},
-    gradient::Order,
+    gradient::{Order, rate_at},
     learned::{LearnedTable, put_parts, take_parts},
     propagation::Propagation,
 };
@@ -129,7 +129,8 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
         let (rows, candidates) = (x.scaled.clone(), y.scaled.clone());
         let (sum, found) = choice.compare(rows, candidates, loss, (epoch, self.device))?;
         let (l2, seed) = (self.config.regularization as f32, self.seed);
-        let step = SparseStep { learning_rate: self.config.learning_rate as f32, l2, seed };
+        let learning_rate = (self.rate(epoch, batch) * self.config.learning_rate) as f32;
+        let step = SparseStep { learning_rate, l2, seed };
         let (of_users, of_items) = (x.back(found.rows), y.back(found.candidates));
         let [(users, of_users), (items, of_items)] = match &self.propagation {
             Some(propagation) => propagation.back((&users, of_users), (&choice.items, of_items))?,
@@ -139,6 +140,13 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
         self.items.step_gathered(items, &of_items, &step)?;
         self.restored = false;
         Ok(sum)
+    }
+
+    /// Returns the factor of the step size of a batch, from 0, in an epoch, from 1.
+    fn rate(&self, epoch: u32, batch: u64) -> f64 {
+        let batches = (self.liked.len() as u64).div_ceil(self.config.batch_size as u64);
+        let step = (u64::from(epoch) - 1) * batches + batch;
+        rate_at(self.config.schedule, 0, step, batches * self.config.iterations as u64)
     }
 
     /// Returns the rows on the CPU after propagation, where there is some to be done.
@@ -248,9 +256,34 @@ impl<B: DeviceBackend> Learner for MfLearner<'_, B> {
 
 #[cfg(test)]
 mod tests {
-    use recmill_core::dense::Cpu;
+    use recmill_core::{Csr, IdMap, dense::Cpu, rankers::Schedule};
 
     use super::*;
+
+    #[test]
+    fn a_step_size_that_falls_goes_by_all_epochs() {
+        let ids = |n: usize| {
+            let mut ids = IdMap::default();
+            (0..n).for_each(|id| drop(ids.get_or_insert(&id.to_string())));
+            ids
+        };
+        let by_user = Csr::new(4, vec![0, 3, 5], vec![0, 1, 2, 1, 3], vec![1.0; 5]).unwrap();
+        let data = Dataset::new(ids(2), ids(4), by_user, None, vec![0, 1, 2, 0, 1]).unwrap();
+        // Three batches an epoch.
+        let config = MfConfig {
+            factors: 2,
+            batch_size: 2,
+            iterations: 2,
+            schedule: Schedule::Linear,
+            ..MfConfig::default()
+        };
+        let rates = |config: &MfConfig| {
+            let learner = MfLearner::<Cpu>::new(config, &data, 0, Device::Cpu).unwrap();
+            [(1, 0), (1, 2), (2, 0), (2, 2)].map(|(epoch, batch)| (learner.rate(epoch, batch) * 6.0).round())
+        };
+        assert_eq!(rates(&config), [6.0, 4.0, 3.0, 1.0]);
+        assert_eq!(rates(&MfConfig { schedule: Schedule::Constant, ..config }), [6.0; 4]);
+    }
 
     #[test]
     fn the_way_back_through_the_length_is_the_derivative() {

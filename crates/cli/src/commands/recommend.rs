@@ -13,7 +13,7 @@ use crate::{
     newcomers::Newcomers,
     output::{self, Out, count, counted, note, seconds},
     progress::Bar,
-    reading::{not_an_input, typed_id},
+    reading::{TypedIds, not_an_input, typed_id},
     user_lists::{ListFormat, ListOutput, ListWriter, UserFile, UserList},
 };
 
@@ -41,20 +41,21 @@ pub(crate) struct Recommend {
     /// Every user of the training data, and with --users the new ones behind them.
     #[arg(long, conflicts_with_all = ["user", "history_items", "users_file"])]
     all_users: bool,
-    /// Items that the user has had, instead of what the model has of them; for users that came after training.
-    #[arg(long, value_name = "ID,ID,...", value_delimiter = ',', value_parser = typed_id)]
-    history_items: Vec<String>,
+    /// Items that the user has had, instead of what the model has of them; for users that came after training. An id that holds a
+    /// comma stands in double quotes.
+    #[arg(long, value_name = "ID,ID,...")]
+    history_items: Vec<TypedIds>,
     #[command(flatten)]
     newcomers: Newcomers,
     /// Items a list has, at most.
     #[arg(long, short, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
     /// Items that must not be in a list.
-    #[arg(long, value_name = "ID,ID,...", value_delimiter = ',', value_parser = typed_id)]
-    exclude: Vec<String>,
+    #[arg(long, value_name = "ID,ID,...")]
+    exclude: Vec<TypedIds>,
     /// The only items that may be in a list.
-    #[arg(long, value_name = "ID,ID,...", value_delimiter = ',', value_parser = typed_id)]
-    allow_items: Option<Vec<String>>,
+    #[arg(long, value_name = "ID,ID,...")]
+    allow_items: Option<Vec<TypedIds>>,
     /// Condition on the item columns that were given in training, such as "genre = 'comedy' and year >= 1990".
     #[arg(long, value_name = "CONDITION")]
     r#where: Option<String>,
@@ -76,7 +77,7 @@ pub(crate) struct Recommend {
 impl Recommend {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<()> {
-        if self.history_items.len() > 1 && self.user.len() > 1 {
+        if !self.history_items.is_empty() && self.user.len() > 1 {
             return Err(Failure::usage("--history-items is one history and --user is several users"));
         }
         let mut model = Model::open(&self.model)?;
@@ -97,8 +98,8 @@ impl Recommend {
     fn ask<'a>(&'a self, who: Who<'a>, allow: Option<&Arc<[u64]>>) -> Ask<'a> {
         Ask {
             allow_seen: self.include_seen,
-            exclude: self.exclude.iter().map(String::as_str).collect(),
-            candidates: self.allow_items.as_ref().map(|ids| ids.iter().map(String::as_str).collect()),
+            exclude: TypedIds::all(&self.exclude).collect(),
+            candidates: self.allow_items.as_ref().map(|ids| TypedIds::all(ids).collect()),
             allow: allow.cloned(),
             ..Ask::new(who, self.k as usize)
         }
@@ -111,7 +112,7 @@ impl Recommend {
     fn few(&self, model: &Model) -> Result<()> {
         let allow = self.allowed(model)?;
         self.warn_of_unknown_filters(model);
-        let history = || Who::History(self.history_items.iter().map(|id| (id.as_str(), 1.0)).collect());
+        let history = || Who::History(TypedIds::all(&self.history_items).map(|id| (id, 1.0)).collect());
         let asks: Vec<Ask<'_>> = if self.history_items.is_empty() {
             self.user.iter().map(|user| self.ask(Who::User(user), allow.as_ref())).collect()
         } else {
@@ -202,7 +203,7 @@ impl Recommend {
     }
 
     fn warn_of_unknown_filters(&self, model: &Model) {
-        for id in self.exclude.iter().filter(|id| model.recommender.items().index(id).is_none()) {
+        for id in TypedIds::all(&self.exclude).filter(|id| model.recommender.items().index(id).is_none()) {
             note!("the model does not know the item `{id}` of --exclude");
         }
     }

@@ -235,6 +235,8 @@ fn unknown_users_and_items() {
     assert_screen!("unknown-user-json", folder.screen("recommend model --user nobody --k 2 --json"));
     assert_screen!("unknown-item", folder.screen("similar model --item nothing"));
     assert_screen!("unknown-history", folder.screen("recommend model --history-items nothing --k 2"));
+    let told = folder.screen("recommend model --history-items i1 --user u1 --user u2");
+    assert!(told.starts_with("status: 2") && told.contains("--user is several users"), "{told}");
     assert_screen!("unknown-excluded", folder.screen("recommend model --user u1 --exclude nothing --k 1"));
 }
 

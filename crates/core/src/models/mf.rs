@@ -39,7 +39,7 @@ use super::{
     not_theirs,
     pair_factors::{FoldIn, PairConfig, PairModel, pair_fields},
 };
-use crate::{ItemIndex, Result};
+use crate::{ItemIndex, Result, rankers::Schedule};
 
 /// How a user's vector and an item's become a score.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +103,9 @@ pub struct MfConfig {
     /// Step size of Adam.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().learning_rate))]
     pub learning_rate: f64,
+    /// How the step size changes in the course of training. What falls goes by --iterations, so ask for as many as are to be done.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t = Self::default().schedule))]
+    pub schedule: Schedule,
     /// Lambda: how strongly long vectors are punished, where they are touched. Matters with --similarity dot, and for folding in.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().regularization))]
     pub regularization: f64,
@@ -146,6 +149,7 @@ impl Default for MfConfig {
             popularity_weight: 0.6,
             propagation_layers: 0,
             learning_rate: 0.003,
+            schedule: Schedule::Constant,
             regularization: 0.0,
             batch_size: 2048,
             n_negatives: 1024,

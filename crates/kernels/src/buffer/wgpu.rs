@@ -50,6 +50,8 @@ impl GpuRuntime for WgpuRuntime {
 
 /// The share of an adapter's memory that the budget begins with: the screen and cubecl's pages take some.
 const BUDGET_SHARE: f64 = 0.8;
+/// The budget where neither the driver nor the system tells any memory.
+const UNKNOWN_BUDGET: u64 = 2 << 30;
 
 /// A graphics adapter: what cubecl calls it, and what people call it.
 struct Adapter {
@@ -166,18 +168,33 @@ fn adapter(device: Device) -> Result<&'static Adapter> {
     adapters().get(index).ok_or_else(|| unavailable(&none_such("wgpu", index, adapters().len())))
 }
 
+/// Returns the bytes that the budget of an adapter begins with. Where the driver does not tell its memory, as Metal's does not,
+/// GPUs mostly share the machine's, and half of that is less than any of them refuses.
+fn budget_of(adapter: Option<u64>, machine: Option<u64>) -> u64 {
+    match (adapter, machine) {
+        (Some(bytes), _) => (bytes as f64 * BUDGET_SHARE) as u64,
+        (None, machine) => machine.map_or(UNKNOWN_BUDGET, |bytes| bytes / 2),
+    }
+}
+
 fn client(device: Device) -> Result<ComputeClient<WgpuRuntime>> {
     let unavailable = |reason: &str| Error::Unavailable { device, reason: reason.into() };
     let adapter = adapter(device)?;
-    if let Some(memory) = adapter.memory {
-        memory::begin_budget(device, (memory as f64 * BUDGET_SHARE) as u64);
-    }
+    memory::begin_budget(device, budget_of(adapter.memory, memory::of_machine()));
     opening(|| WgpuRuntime::client(&adapter.device)).ok_or_else(|| unavailable("its driver does not open it"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_adapter_has_a_budget() {
+        assert_eq!(budget_of(Some(10 << 30), Some(64 << 30)), 8 << 30);
+        assert_eq!(budget_of(None, Some(64 << 30)), 32 << 30);
+        assert_eq!(budget_of(None, None), UNKNOWN_BUDGET);
+        assert!(memory::of_machine().is_none_or(|bytes| (256 << 20..1 << 50).contains(&bytes)));
+    }
 
     #[test]
     fn hardware_comes_before_software_and_is_counted_within_its_kind() {

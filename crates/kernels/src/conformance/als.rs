@@ -9,7 +9,8 @@ use crate::{
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "gram/sizes", run: gram_sizes },
-    Case { name: "gram/chunks, row types, threads", run: gram_layouts },
+    Case { name: "gram/chunks, threads", run: gram_layouts },
+    Case { name: "gram/rows of 16 bits", run: gram_of_16_bits },
     Case { name: "als_cg/sizes", run: |device| sizes(device, Solver::Cg) },
     Case { name: "als_cg/chunks, row types", run: |device| layouts(device, Solver::Cg) },
     Case { name: "als_cg/same bits alone and in a batch", run: |device| same_alone(device, Solver::Cg) },
@@ -188,15 +189,36 @@ fn gram_layouts(device: Device) -> Result<Outcome, Failure> {
     let whole = on_device!(gram(&table), what);
     let chunked = on_device!(Numbers::new(5).table(10_000, 24, 32, device), what);
     same_bits(|| "chunks of 32 rows".into(), &on_device!(gram(&chunked), what), &whole)?;
-    for row_type in [RowType::F16, RowType::Bf16] {
-        let Some(narrow) = narrow(&chunked, row_type).map_err(other(what))? else { continue };
-        same_bits(|| format!("{row_type:?} rows"), &on_device!(gram(&narrow), what), &whole)?;
-    }
     for threads in [1, 2, 5] {
         let got = on_device!(on_threads(threads, || gram(&table)), what);
         same_bits(|| format!("{threads} threads"), &got, &whole)?;
     }
     Comparison::default().outcome()
+}
+
+/// Near the reference, the same bits in chunks, and on the CPU those of f32 rows with the same values.
+fn gram_of_16_bits(device: Device) -> Result<Outcome, Failure> {
+    let mut comparison = Comparison::default();
+    for (rows, dim) in [(1, 1), (31, 3), (65, 17), (257, 64), (1000, 80), (5000, 128), (40, 264)] {
+        for row_type in [RowType::F16, RowType::Bf16] {
+            let what = || format!("{rows} x {dim}, {row_type:?}");
+            let whole = on_device!(Numbers::new(dim as u64).table(rows, dim, 1 << 14, device), &what());
+            let Some(narrowed) = narrow(&whole, row_type).map_err(other(&what()))? else { continue };
+            let got = on_device!(gram(&narrowed), &what());
+            let twin = narrowed.try_copy(Device::Cpu, "a conformance case").map_err(other(&what()))?;
+            let expected = gram_reference(&twin).map_err(other(&what()))?;
+            comparison.close(what, &got, &expected, GRAM_TOLERANCE)?;
+            let transposed: Vec<f32> = (0..dim * dim).map(|at| got[at % dim * dim + at / dim]).collect();
+            same_bits(|| format!("{} transposed", what()), &got, &transposed)?;
+            let chunked = Numbers::new(dim as u64).table(rows, dim, 32, device).map_err(other(&what()))?;
+            let Some(chunked) = narrow(&chunked, row_type).map_err(other(&what()))? else { continue };
+            same_bits(|| format!("{} in chunks", what()), &on_device!(gram(&chunked), &what()), &got)?;
+            if device == Device::Cpu {
+                same_bits(|| format!("{} as f32", what()), &on_device!(gram(&whole), &what()), &got)?;
+            }
+        }
+    }
+    comparison.outcome()
 }
 
 fn sizes(device: Device, solver: Solver) -> Result<Outcome, Failure> {

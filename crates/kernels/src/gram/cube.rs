@@ -3,24 +3,25 @@
 //! The rows are cut into segments, a multiple of 256 rows each and at most 256 of them, by their number alone. A cube
 //! makes a tile of 64 x 64 sums of one segment, 4 x 4 a unit, from rows in shared memory 16 at a time; every 256 rows it
 //! adds its f32 sums to a total with the rounding error carried along (Kahan). A second kernel adds the segments up in
-//! order, in the same way. Only tiles on and above the diagonal are made.
+//! order, in the same way. Only tiles on and above the diagonal are made. Rows of 16 bits go through matrix units where the
+//! device has them (`cube_matrix.rs`).
 //!
 //! # Cost
 //! `rows dim (dim + 64)` operations; a row is read `dim / 64` times; `segments dim²` partial sums are written and read.
 
 use cubecl::prelude::*;
 
-use super::OP;
+use super::{OP, cube_matrix};
 use crate::{
     Device, Result, RowType, Table,
     buffer::cube::{Gpu, Queue, cubes},
     table::bound::{Bound, RowFloat, load_row, with_row_type},
 };
 
-const TILE: usize = 64;
+pub(super) const TILE: usize = 64;
 const DEPTH: usize = 16;
-const OWN: usize = 4;
-const UNITS: usize = (TILE / OWN) * (TILE / OWN);
+pub(super) const OWN: usize = 4;
+pub(super) const UNITS: usize = (TILE / OWN) * (TILE / OWN);
 /// Rows summed in plain f32.
 const EXACT_ROWS: usize = 256;
 const MAX_SEGMENTS: usize = 256;
@@ -35,7 +36,8 @@ pub(super) fn on_cube<R: Gpu>(table: &Table, device: Device) -> Result<Vec<f32>>
     }
     let queue = Queue::<R>::new(device)?;
     let bound = Bound::new(OP, &queue, table)?;
-    with_row_type!(OP, table, F => launch::<R, F>(&queue, &bound, table.rows() as usize, dim))
+    let by_matrix_units = cube_matrix::fits(&queue, table);
+    with_row_type!(OP, table, F => launch::<R, F>(&queue, &bound, table.rows() as usize, dim, by_matrix_units))
 }
 
 fn launch<R: Gpu, F: RowFloat>(
@@ -43,24 +45,47 @@ fn launch<R: Gpu, F: RowFloat>(
     bound: &Bound<'_, R>,
     rows: usize,
     dim: usize,
+    by_matrix_units: bool,
 ) -> Result<Vec<f32>> {
     let most = (PARTIAL_BYTES / (4 * dim * dim)).clamp(1, MAX_SEGMENTS);
     let segment = rows.div_ceil(most).next_multiple_of(EXACT_ROWS);
     let segments = rows.div_ceil(segment);
     let partials = queue.zeros::<f32>(segments * dim * dim, "partial sums of a Gram matrix")?;
     let tiles = dim.div_ceil(TILE) as u32;
-    partial_kernel::launch::<F, R>(
-        &queue.client,
-        CubeCount::Static(segments as u32, tiles, tiles),
-        CubeDim::new_1d(UNITS as u32),
-        bound.width,
-        bound.args::<F, _>(OP)?,
-        queue.arg(OP, &partials)?,
-        bound.shift,
-        rows as u32,
-        segment as u32,
-        bound.row_vectors,
-    );
+    let count = CubeCount::Static(segments as u32, tiles, tiles);
+    let (client, cube) = (&queue.client, CubeDim::new_1d(UNITS as u32));
+    let (rows, segment, to) = (rows as u32, segment as u32, queue.arg(OP, &partials)?);
+    let (shift, vectors) = (bound.shift, bound.row_vectors);
+    if by_matrix_units {
+        let table = bound.args::<F, _>(OP)?;
+        cube_matrix::partial_matrix_kernel::launch::<F, R>(
+            client,
+            count,
+            cube,
+            bound.width,
+            table,
+            to,
+            shift,
+            rows,
+            segment,
+            EXACT_ROWS,
+            vectors,
+        );
+    } else {
+        let table = bound.args::<F, _>(OP)?;
+        partial_kernel::launch::<F, R>(
+            client,
+            count,
+            cube,
+            bound.width,
+            table,
+            to,
+            shift,
+            rows,
+            segment,
+            vectors,
+        );
+    }
     let out = queue.unwritten::<f32>(dim * dim, "a Gram matrix")?;
     total_kernel::launch::<R>(
         &queue.client,
@@ -116,26 +141,9 @@ fn partial_kernel<F: Float, N: Size>(
                     let row = from + (at / vectors) as u32;
                     let column = at % vectors;
                     let to = at / vectors * TILE + column * width;
-                    store::<F, N>(
-                        table,
-                        &mut left,
-                        to,
-                        row,
-                        end,
-                        left_tile / width + column,
-                        shift,
-                        row_vectors,
-                    );
-                    store::<F, N>(
-                        table,
-                        &mut right,
-                        to,
-                        row,
-                        end,
-                        right_tile / width + column,
-                        shift,
-                        row_vectors,
-                    );
+                    let (of_left, of_right) = (left_tile / width + column, right_tile / width + column);
+                    store::<F, f32, N>(table, &mut left, to, row, end, of_left, shift, row_vectors);
+                    store::<F, f32, N>(table, &mut right, to, row, end, of_right, shift, row_vectors);
                 }
             }
             sync_cube();
@@ -177,9 +185,9 @@ fn partial_kernel<F: Float, N: Size>(
 
 /// Puts vector `at` of row `row` into shared memory; zeros past the last row and the last vector.
 #[cube]
-fn store<F: Float, N: Size>(
+pub(super) fn store<F: Float, S: Float, N: Size>(
     table: &Sequence<Array<Vector<F, N>>>,
-    shared: &mut SharedMemory<f32>,
+    shared: &mut SharedMemory<S>,
     to: usize,
     row: u32,
     end: u32,
@@ -193,7 +201,7 @@ fn store<F: Float, N: Size>(
     }
     #[unroll]
     for lane in 0..N::value() {
-        shared[to + lane] = vector[lane];
+        shared[to + lane] = S::cast_from(vector[lane]);
     }
 }
 

@@ -15,11 +15,7 @@
 //! `4 queries rows dim` operations of matrix units, in tiles of 128 queries by 64 rows, whose sums go through shared memory once for the
 //! filters and the best of each group. The queries stay in shared memory for all of a tile's groups.
 
-use cubecl::{
-    cmma,
-    ir::{ElemType, FloatKind, features::MmaConfig},
-    prelude::*,
-};
+use cubecl::{cmma, prelude::*};
 use half::f16;
 
 use super::{
@@ -29,11 +25,10 @@ use super::{
 use crate::{
     Buffer, Result, RowType, Table,
     buffer::cube::{Gpu, Queue},
+    matrix_unit::{self, UNIT, put, zeros},
     table::bound::{Bound, load_row},
 };
 
-/// Rows, columns and depth of a matrix unit's operands.
-const UNIT: usize = 16;
 const UNITS: usize = 256;
 const TILE_QUERIES: usize = 128;
 const TILE_ROWS: usize = 64;
@@ -62,16 +57,7 @@ fn shared_bytes(dim: usize) -> usize {
 
 /// Whether the pass runs on the device for such a table.
 pub(super) fn fits<R: Gpu>(queue: &Queue<R>, table: &Table) -> bool {
-    let half = ElemType::Float(FloatKind::F16).into();
-    let sum = ElemType::Float(FloatKind::F32).into();
-    let [m, n, k] = [UNIT as u32; 3];
-    let unit = MmaConfig { a_type: half, b_type: half, cd_type: sum, m, n, k };
-    let properties = queue.client.properties();
-    table.row_type() == RowType::F16
-        && properties.features.matmul.cmma.contains(&unit)
-        && properties.hardware.plane_size_min == 32
-        && properties.hardware.plane_size_max == 32
-        && shared_bytes(table.dim()) <= properties.hardware.max_shared_memory_size
+    table.row_type() == RowType::F16 && matrix_unit::fits(queue, RowType::F16, shared_bytes(table.dim()))
 }
 
 /// Queries as the pass takes them.
@@ -172,19 +158,6 @@ pub(super) fn best<R: Gpu>(
         table.row_vectors,
     );
     Ok(())
-}
-
-/// A warp's sums of 16 queries by 16 rows.
-#[cube]
-fn zeros() -> cmma::Matrix<f32> {
-    cmma::Matrix::<f32>::from_value(
-        cmma::MatrixIdent::Accumulator,
-        UNIT,
-        UNIT,
-        UNIT,
-        cmma::MatrixLayout::Undefined,
-        0.0,
-    )
 }
 
 /// An operand: 16 queries' or rows' next 16 columns, from `begin` on.
@@ -305,8 +278,8 @@ fn best_matrix_kernel<N: Size>(
                 cmma::execute::<f16, f16, f32, f32>(&rest, &right, &sums, &sums);
                 cmma::execute::<f16, f16, f32, f32>(&rest, &right_next, &sums_next, &sums_next);
             }
-            put(&mut scores, &sums, query, warp_row);
-            put(&mut scores, &sums_next, query, warp_row + UNIT);
+            put(&mut scores, &sums, query * SCORE_STRIDE + warp_row, SCORE_STRIDE);
+            put(&mut scores, &sums_next, query * SCORE_STRIDE + warp_row + UNIT, SCORE_STRIDE);
         }
         sync_cube();
         #[unroll]
@@ -333,19 +306,6 @@ fn best_matrix_kernel<N: Size>(
     }
     let (query, group) = (first_query + unit_query, first_group as usize + unit_row);
     write_best(best, &keys, query, group, n_queries, n_groups as usize, OWN_QUERIES, OWN_ROWS);
-}
-
-/// Writes sums to their place among a tile's scores.
-#[cube]
-fn put(scores: &mut SharedMemory<f32>, sums: &cmma::Matrix<f32>, query: usize, row: usize) {
-    let begin = query * SCORE_STRIDE + row;
-    let end = begin + comptime!((UNIT - 1) * SCORE_STRIDE + UNIT);
-    cmma::store(
-        &mut scores.slice_mut(begin, end),
-        sums,
-        comptime!(SCORE_STRIDE as u32),
-        cmma::MatrixLayout::RowMajor,
-    );
 }
 
 #[cfg(test)]

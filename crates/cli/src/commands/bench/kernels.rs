@@ -24,7 +24,8 @@ pub(super) type Kernel = (&'static str, fn(&Ground<'_>) -> Result<Measured>);
 pub(super) const KERNELS: &[Kernel] = &[
     ("gather", gather_rows),
     ("scatter_add", scatter_rows),
-    ("gram", gram_of_items),
+    ("gram", |ground| gram_of(ground, RowType::F32)),
+    ("gram_f16", |ground| gram_of(ground, RowType::F16)),
     ("als_cg", cg),
     ("als_cholesky", cholesky),
     ("als_block", block),
@@ -142,14 +143,14 @@ fn scatter_rows(ground: &Ground<'_>) -> Result<Measured> {
     })
 }
 
-fn gram_of_items(ground: &Ground<'_>) -> Result<Measured> {
-    let (rows, d) = (ground.data.n_users(), ground.factors);
-    let table = ground.table(rows, 1)?;
+fn gram_of(ground: &Ground<'_>, row_type: RowType) -> Result<Measured> {
+    let (rows, d, what) = (ground.data.n_users(), ground.factors, "a bench");
+    let table = random_table(rows, d, 1)?.to_row_type(row_type, what)?.try_copy(ground.device, what)?;
     let seconds = ground.time(|| gram(&table).map(drop))?;
     Ok(Measured {
         shape: format!("{rows} x {d}"),
         seconds,
-        bytes: (4 * rows * d) as f64,
+        bytes: (row_type.bytes() as usize * rows * d) as f64,
         // Symmetric: a multiply and an add for each of d (d + 1) / 2 sums a row.
         operations: (rows * d * (d + 1)) as f64,
         done: (rows as f64, "rows"),
