@@ -138,8 +138,9 @@ fn prepare(cli: &Cli) -> Result<()> {
         progress::silence();
     }
     let level = match (cli.quiet, cli.verbose) {
-        (true, _) => "error",
-        (false, 0) => "warn",
+        // Vulkan's loader reports as an error that there is no driver, which is no news to a machine without.
+        (true, _) => "error,wgpu_hal::vulkan::instance=off",
+        (false, 0) => "warn,wgpu_hal::vulkan::instance=off",
         (false, 1) => "warn,recmill=info,recmill_core=info,recmill_train=info,recmill_serve=info",
         (false, _) => "info,recmill=debug,recmill_core=debug,recmill_train=debug,recmill_serve=debug",
     };

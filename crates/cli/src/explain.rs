@@ -1,7 +1,7 @@
 //! What the libraries' errors mean to whoever typed the command: exit status and hint.
 
 use recmill_core::{Error as Core, data::BadRowKind, rankers::RankerModel};
-use recmill_kernels::Error as Kernel;
+use recmill_kernels::{Device, Error as Kernel};
 use recmill_train::Error as Train;
 
 use crate::failure::Failure;
@@ -97,8 +97,12 @@ impl From<Kernel> for Failure {
     fn from(error: Kernel) -> Self {
         let failure = Failure::failed(error.to_string());
         match error {
-            Kernel::OutOfMemory { .. } | Kernel::BufferTooLarge { .. } => {
-                failure.hint("fewer --factors take less; of rankers a smaller --embedding-dim or --batch-size, or --table-precision f16")
+            Kernel::OutOfMemory { device, .. } | Kernel::BufferTooLarge { device, .. } => {
+                let elsewhere =
+                    if device == Device::Cpu { "" } else { "--device cpu has main memory for it; in training, " };
+                failure.hint(format!(
+                    "{elsewhere}fewer --factors take less; of rankers a smaller --embedding-dim or --batch-size, or --table-precision f16"
+                ))
             }
             Kernel::DeviceLost { device, .. } => failure.hint(format!(
                 "`recmill doctor --device {device}` tells whether it works; another program, its driver or its power may have failed"

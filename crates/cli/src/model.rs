@@ -113,6 +113,11 @@ impl Model {
         Ok(self.recommender.score_on(device)?)
     }
 
+    /// Whether the model predicts the values of interactions, which it does on the processor alone.
+    pub(crate) fn predicts(&self) -> Result<bool> {
+        Ok(self.recommender.predict(&[], &mut Vec::new())?)
+    }
+
     /// Returns the model's kind, such as `als`.
     pub(crate) fn kind(&self) -> &str {
         self.directory.manifest().config.model["model"].as_str().unwrap_or("unknown")

@@ -64,17 +64,24 @@ pub(crate) fn typed_id(text: &str) -> std::result::Result<String, std::convert::
 pub(crate) struct TypedIds(Vec<String>);
 
 impl std::str::FromStr for TypedIds {
-    type Err = csv::Error;
+    type Err = String;
 
-    fn from_str(text: &str) -> std::result::Result<Self, csv::Error> {
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        const END: &str = "\u{1}";
         let mut reader = csv::ReaderBuilder::new();
         reader.has_headers(false).flexible(true).trim(csv::Trim::All);
         let mut ids = Vec::new();
-        for record in reader.from_reader(text.as_bytes()).into_records() {
-            ids.extend(record?.iter().map(str::to_owned));
+        for record in reader.from_reader(format!("{text},{END}").as_bytes()).into_records() {
+            ids.extend(record.map_err(|error| error.to_string())?.iter().map(str::to_owned));
         }
-        // Nothing is an id too, if not of a known item.
-        Ok(Self(if ids.is_empty() { vec![String::new()] } else { ids }))
+        // What stands behind an open quote belongs to its id.
+        if ids.pop().as_deref() != Some(END) {
+            return Err("a double quote is not closed".into());
+        }
+        if ids.iter().any(String::is_empty) {
+            return Err("an id is empty".into());
+        }
+        Ok(Self(ids))
     }
 }
 
@@ -185,11 +192,12 @@ mod tests {
             (r#"12"#, &["12"]),
             (r#"3" nail,"a ""b""""#, &[r#"3" nail"#, r#"a "b""#]),
             ("a\nb,c", &["a", "b", "c"]),
-            ("a,,b", &["a", "", "b"]),
-            ("", &[""]),
         ] {
             let ids: TypedIds = typed.parse().unwrap();
             assert_eq!(TypedIds::all(&[ids]).collect::<Vec<_>>(), expected, "{typed}");
+        }
+        for wrong in ["", ",", "a,,b", r#""a,b"#, r#"a,"b"#] {
+            assert!(wrong.parse::<TypedIds>().is_err(), "{wrong}");
         }
     }
 }

@@ -407,6 +407,12 @@ impl Table {
     /// As [`Table::zeros`]; [`Error::DeviceLost`] when the device that it lives on no longer answers.
     pub fn try_copy(&self, device: Device, what: &'static str) -> Result<Self> {
         let most = Self::chunk_rows_for(self.dim, Self::max_chunk_bytes(device)?);
+        // The whole is named where it does not fit, not the chunk that is one too many.
+        let asked = self.rows() * self.dim as u64 * self.row_type.bytes();
+        let available = crate::memory::available(device);
+        if asked > available {
+            return Err(Error::OutOfMemory { device, what, asked, available });
+        }
         if most < self.chunk_rows() && self.chunks.len() != 1 {
             return self.rechunked(most, device, what);
         }

@@ -38,8 +38,8 @@ pub(crate) struct CheckpointFlags {
     #[arg(long, value_name = "N", default_value_t = kept())]
     #[serde(default = "kept")]
     keep_checkpoints: usize,
-    /// Goes on from the newest whole checkpoint in this directory, on the same data; files, hyper-parameters, seed and all other flags are those
-    /// of the checkpoint where they are not typed. What comes out is what would have without the interruption.
+    /// Goes on from the newest whole checkpoint in this directory, on the same data; files, hyper-parameters, seed and all other flags but
+    /// --out and --device are those of the checkpoint where they are not typed. What comes out is what would have without the interruption.
     #[arg(long, value_name = "DIRECTORY")]
     #[serde(skip)]
     pub(crate) resume: Option<PathBuf>,

@@ -51,9 +51,13 @@ impl Doctor {
             only => vec![only.resolve()?],
         };
         let all = conformance::cases().into_iter().chain(recmill_train::conformance::cases());
-        let cases: Vec<_> = all.filter(|case| case.name.contains(&self.only)).collect();
+        let (cases, others): (Vec<_>, Vec<_>) = all.partition(|case| case.name.contains(&self.only));
         if cases.is_empty() {
-            return Err(Failure::usage(format!("no case has `{}` in its name", self.only)));
+            let mut operations: Vec<&str> =
+                others.iter().map(|case| case.name.split('/').next().unwrap_or(case.name)).collect();
+            operations.dedup();
+            return Err(Failure::usage(format!("no case has `{}` in its name", self.only))
+                .hint(format!("there are cases of {}", operations.join(", "))));
         }
         let started = Instant::now();
         let mut findings = Vec::new();

@@ -121,9 +121,14 @@ impl Evaluate {
             return Err(Failure::usage("--group is for models that score rows of features"));
         }
         let mut model = Model::open(&self.model)?;
-        model.score_on(self.device, "evaluating")?;
         let reading = self.reading.options(Repeats::Last);
         let (test, has_values) = reading::held_out(&self.test, &reading)?;
+        let lists = self.ranking || self.candidates.is_some() || self.sampled_negatives.is_some();
+        if has_values && !lists && model.predicts()? {
+            self.device.resolve_for("predicting values")?;
+        } else {
+            model.score_on(self.device, "evaluating")?;
+        }
         give_history(&mut model, &self.history, &self.reading)?;
         let started = Instant::now();
         let (evaluation, protocol) = self.measure(&model, &test, has_values, &reading)?;

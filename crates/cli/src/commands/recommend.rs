@@ -66,7 +66,8 @@ pub(crate) struct Recommend {
     /// these words for standard output [default: csv].
     #[arg(long, short, value_name = "FILE", conflicts_with_all = ["user", "history_items"])]
     output: Option<ListOutput>,
-    /// Where to compute: auto, cpu, cuda, cuda:N, wgpu or wgpu:N.
+    /// Where to compute: auto, cpu, cuda, cuda:N, wgpu or wgpu:N; auto is the processor but for --users-file and --all-users, as a
+    /// few lists are there before a GPU is open.
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceFlag::Auto)]
     device: DeviceFlag,
     /// Prints one JSON object; with --users-file use --output jsonl instead.
@@ -218,15 +219,14 @@ impl Recommend {
                     .hint("write a file: --output lists.parquet"))
             }
             None => {
-                let out = self.write_lists(model, ListWriter::new(Out::new(), *format)?)?;
+                let out = self.write_lists(model, || ListWriter::new(Out::new(), *format))?;
                 out.finish()
             }
             Some(path) => {
                 let mut failure = None;
                 // The file appears whole or not at all.
                 let written = replace_file(path, |out| {
-                    let lists =
-                        ListWriter::new(out, *format).and_then(|writer| self.write_lists(model, writer));
+                    let lists = self.write_lists(model, || ListWriter::new(out, *format));
                     lists.map(drop).map_err(|error| {
                         failure = Some(error);
                         std::io::Error::other("the lists could not be written").into()
@@ -244,7 +244,12 @@ impl Recommend {
         }
     }
 
-    fn write_lists<W: Write + Send>(&self, model: &Model, mut writer: ListWriter<W>) -> Result<W> {
+    /// Writes all lists; the writer is made once there are users, so that a header does not stand above an error.
+    fn write_lists<W: Write + Send>(
+        &self,
+        model: &Model,
+        writer: impl FnOnce() -> Result<ListWriter<W>>,
+    ) -> Result<W> {
         let allow = self.allowed(model)?;
         self.warn_of_unknown_filters(model);
         let mut users = match &self.users_file {
@@ -255,11 +260,9 @@ impl Recommend {
         let bar = Bar::spinner("recommending");
         let (mut workspace, mut block) = (AskWorkspace::default(), Vec::new());
         let (mut n_users, mut n_unknown) = (0u64, 0u64);
-        loop {
-            users.next_block(model, &mut block)?;
-            if block.is_empty() {
-                break;
-            }
+        users.next_block(model, &mut block)?;
+        let mut writer = writer()?;
+        while !block.is_empty() {
             let asks: Vec<Ask<'_>> =
                 block.iter().map(|user| self.ask(Who::User(user), allow.as_ref())).collect();
             let answers = model.recommender.ask(&asks, &mut workspace)?;
@@ -273,6 +276,7 @@ impl Recommend {
             n_unknown += lists.iter().filter(|list| list.fallback.is_some()).count() as u64;
             writer.write(&lists)?;
             bar.message(format!("{} users", count(n_users)));
+            users.next_block(model, &mut block)?;
         }
         drop(bar);
         let out = writer.finish()?;

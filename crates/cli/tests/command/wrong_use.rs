@@ -284,6 +284,8 @@ fn what_a_model_cannot_do() {
     }
     let told = folder.screen("recommend model --users-file users.csv --output users.csv");
     assert!(!told.contains("wrote"), "{told}");
+    let told = folder.screen("recommend model --users-file none.csv");
+    assert!(told.contains("----- stdout -----\n----- stderr -----\n"), "no header above an error: {told}");
     folder.write("users.csv", "user_id\nu1\n");
     let told = folder.screen("recommend model --users-file users.csv --output ./users.csv");
     assert!(told.contains("--output would replace users.csv, which is read"), "{told}");

@@ -17,7 +17,8 @@
 //! unless that is asked for.
 //!
 //! There is nothing of a user in a model: everybody is answered from their history, also who came after training, and the newest event
-//! counts at once. Histories have no padding: a batch costs the positions that it has.
+//! counts at once. Histories have no padding: a batch costs the positions that it has. An item is in a history once, as everywhere in a
+//! dataset: where somebody had it several times, it stands where they had it last, or first with [`crate::data::Repeats::First`].
 //!
 //! A new model is a configuration with a [`SequenceConfig`] and a network with a [`SequenceNetwork`]; all else is here, and in how they learn.
 //!

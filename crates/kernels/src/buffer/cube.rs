@@ -9,6 +9,7 @@
 //! that has failed to answer once, counts as lost from then on.
 
 use std::{
+    cell::Cell,
     collections::HashSet,
     panic::{self, AssertUnwindSafe, catch_unwind},
     sync::{
@@ -52,6 +53,13 @@ static LOST: Mutex<Option<HashSet<Device>>> = Mutex::new(None);
 static PANICKED: AtomicBool = AtomicBool::new(false);
 /// Devices being opened: a panic then is an answer, that this one does not open.
 static OPENING: AtomicUsize = AtomicUsize::new(0);
+/// What the thread of a device that did not open said last.
+static REFUSAL: Mutex<Option<String>> = Mutex::new(None);
+
+thread_local! {
+    /// Whether a panic of this thread is caught and told in other words.
+    static TOLD: Cell<bool> = const { Cell::new(false) };
+}
 
 fn mark_lost(device: Device) {
     LOST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(device);
@@ -62,12 +70,27 @@ fn is_lost(device: Device) -> bool {
     PANICKED.load(Ordering::SeqCst) || lost.as_ref().is_some_and(|lost| lost.contains(&device))
 }
 
-/// Returns what `open` gives; `None` when it panics, as cubecl does where a driver lists a device and does not open it.
-pub(super) fn opening<T>(open: impl FnOnce() -> T) -> Option<T> {
+/// Returns what `open` gives; why it does not when it panics, as cubecl does where a driver lists a device and does not open it.
+pub(super) fn opening<T>(open: impl FnOnce() -> T) -> std::result::Result<T, String> {
     OPENING.fetch_add(1, Ordering::SeqCst);
-    let opened = catch_unwind(AssertUnwindSafe(open)).ok();
+    let opened = caught(open);
     OPENING.fetch_sub(1, Ordering::SeqCst);
-    opened
+    opened.ok_or_else(|| {
+        let said = REFUSAL.lock().unwrap_or_else(PoisonError::into_inner).take();
+        said.map_or_else(
+            || "its driver does not open it".into(),
+            |said| format!("its driver does not open it: {said}"),
+        )
+    })
+}
+
+/// Returns what `work` gives; `None` when it panics, which nothing is printed of.
+pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+    watch_device_threads();
+    let before = TOLD.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(work)).ok();
+    TOLD.set(before);
+    done
 }
 
 /// From here on, a panic in a thread that serves a device is noticed; cubecl itself logs it and goes on.
@@ -78,10 +101,18 @@ fn watch_device_threads() {
         panic::set_hook(Box::new(move |about| {
             let thread = std::thread::current();
             let serves = |name: &str| name.starts_with("DSU-") || name.starts_with("DSD-");
-            if thread.name().is_some_and(serves) && OPENING.load(Ordering::SeqCst) == 0 {
+            let serves_device = thread.name().is_some_and(serves);
+            if serves_device && OPENING.load(Ordering::SeqCst) > 0 {
+                let said = about.payload_as_str().and_then(|said| said.lines().next()).map(str::to_owned);
+                *REFUSAL.lock().unwrap_or_else(PoisonError::into_inner) = said;
+                return;
+            }
+            if serves_device {
                 PANICKED.store(true, Ordering::SeqCst);
             }
-            before(about);
+            if !TOLD.try_with(Cell::get).unwrap_or(false) {
+                before(about);
+            }
         }));
     });
 }
@@ -221,9 +252,8 @@ impl<R: Gpu> Queue<R> {
     /// # Errors
     /// [`Error::DeviceLost`].
     pub(crate) fn wait(&self) -> Result<()> {
-        let waited = catch_unwind(AssertUnwindSafe(|| cubecl::future::block_on(self.client.sync())));
-        match waited {
-            Ok(Ok(())) if !is_lost(self.device) => Ok(()),
+        match caught(|| cubecl::future::block_on(self.client.sync())) {
+            Some(Ok(())) if !is_lost(self.device) => Ok(()),
             _ => {
                 mark_lost(self.device);
                 Err(Error::DeviceLost { device: self.device, doing: "waiting for it" })
@@ -301,9 +331,8 @@ impl<R: Runtime> CubeStorage<R> {
         // cubecl gives an error where the device's thread has answered with one, and panics where that thread is gone.
         let handle = self.handle.clone();
         let client = &self.client;
-        let read = catch_unwind(AssertUnwindSafe(|| client.read_one(handle)));
-        let bytes = match read {
-            Ok(Ok(bytes)) if !is_lost(device) => bytes,
+        let bytes = match caught(|| client.read_one(handle)) {
+            Some(Ok(bytes)) if !is_lost(device) => bytes,
             _ => {
                 mark_lost(device);
                 return Err(Error::DeviceLost { device, doing });

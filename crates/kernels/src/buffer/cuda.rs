@@ -3,10 +3,7 @@
 //! Nothing of CUDA is linked. The driver (`libcuda`) is looked for when it is first needed; `nvrtc.rs` looks for the compiler
 //! and the headers that kernels need besides.
 
-use std::{
-    panic::catch_unwind,
-    sync::{LazyLock, OnceLock},
-};
+use std::sync::{LazyLock, OnceLock};
 
 use cubecl::cuda::CudaDevice;
 pub use cubecl::cuda::CudaRuntime;
@@ -15,7 +12,7 @@ use cudarc::driver;
 
 use super::{
     Buffer, Storage,
-    cube::{CubeStorage, Gpu, features, max_buffer_bytes, opening},
+    cube::{CubeStorage, Gpu, caught, features, max_buffer_bytes, opening},
     nvrtc::{Compiler, Version},
     shared::GpuRuntime,
 };
@@ -77,10 +74,14 @@ struct Found {
 fn found() -> std::result::Result<&'static Found, &'static str> {
     static FOUND: LazyLock<std::result::Result<Found, String>> = LazyLock::new(|| {
         // cudarc panics at the first call of a function that an old driver lacks.
-        catch_unwind(look)
-            .unwrap_or_else(|_| Err("the NVIDIA driver is too old for this build: update it".into()))
+        caught(look).unwrap_or_else(|| Err("the NVIDIA driver is too old for this build: update it".into()))
     });
     FOUND.as_ref().map_err(String::as_str)
+}
+
+/// Returns the newest version of CUDA that the driver runs, where there is one with devices.
+pub(super) fn driver_version() -> Option<Version> {
+    found().ok().map(|found| found.driver)
 }
 
 #[expect(unsafe_code, reason = "the driver's C interface")]
@@ -179,6 +180,5 @@ fn client(device: Device) -> Result<ComputeClient<CudaRuntime>> {
         .map_err(|reason| unavailable(&reason))?;
     let free = card.free.get_or_init(|| free_memory(index)).as_ref().map_err(|reason| unavailable(reason))?;
     memory::begin_budget(device, (*free as f64 * BUDGET_SHARE) as u64);
-    opening(|| CudaRuntime::client(&CudaDevice::new(index)))
-        .ok_or_else(|| unavailable("its driver does not open it"))
+    opening(|| CudaRuntime::client(&CudaDevice::new(index))).map_err(|reason| unavailable(&reason))
 }

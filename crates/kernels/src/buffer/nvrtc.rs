@@ -5,7 +5,6 @@
 //! that folder alone; so all that a kernel includes is checked here, before cubecl meets it with a panic.
 
 use std::{
-    panic::catch_unwind,
     path::{Path, PathBuf},
     sync::LazyLock,
 };
@@ -14,10 +13,14 @@ use cubecl::cuda::install;
 use cudarc::nvrtc;
 use fs_err as fs;
 
+use super::{cube::caught, cuda::driver_version};
+
 /// A version, as major and minor.
 pub(super) type Version = (i32, i32);
 
-/// PyPI's packages that hold all of it.
+/// The oldest major version of CUDA whose libnvrtc is looked for.
+const OLDEST: i32 = 12;
+/// PyPI's packages that hold all of it; the last is of any version.
 const PACKAGES: [&str; 4] =
     ["nvidia-cuda-nvrtc", "nvidia-cuda-runtime", "nvidia-cuda-crt", "nvidia-cuda-cccl"];
 
@@ -44,7 +47,8 @@ impl Compiler {
     pub(super) fn find() -> Result<&'static Self, &'static str> {
         static FOUND: LazyLock<Result<Compiler, String>> = LazyLock::new(|| {
             // cudarc panics at the first call of a function that an old library lacks.
-            catch_unwind(look).unwrap_or_else(|_| Err(format!("libnvrtc is too old; {}", install_hint(None))))
+            caught(look)
+                .unwrap_or_else(|| Err(format!("libnvrtc is too old; {}", install_hint(driver_version()))))
         });
         FOUND.as_ref().map_err(String::as_str)
     }
@@ -55,8 +59,9 @@ impl Compiler {
         // The driver translates the compiler's output, and refuses a newer one than it knows.
         if self.version > driver {
             let (major, minor) = driver;
+            let or = if major < OLDEST { "" } else { "update the driver, or " };
             return Err(format!(
-                "its driver is for CUDA {major}.{minor}, libnvrtc of {own_major}.{own_minor}: update the driver, or {}",
+                "its driver is for CUDA {major}.{minor}, libnvrtc of {own_major}.{own_minor}: {or}{}",
                 install_hint(Some(driver))
             ));
         }
@@ -70,26 +75,30 @@ impl Compiler {
     }
 }
 
-/// How to get the compiler and the headers, of the driver's version where that matters.
+/// How to get the compiler and the headers that the driver runs the work of; of any version where no driver is known.
 fn install_hint(driver: Option<Version>) -> String {
-    match driver {
-        // Before CUDA 13 PyPI's packages have a number in their names and a folder each.
-        Some((major, minor)) if major < 13 => format!("install the CUDA {major}.{minor} toolkit"),
-        Some((major, minor)) => {
-            let packages = PACKAGES.map(|package| format!("\"{package}=={major}.{minor}.*\""));
-            format!("`pip install {}`", packages[..3].join(" "))
-        }
-        None => {
-            let found = packages_folder().map_or_else(
-                || "the folder nvidia/cu13 of its site-packages".to_owned(),
-                |folder| folder.display().to_string(),
+    let (own, packages) = match driver {
+        Some((major, minor)) if major < OLDEST => {
+            return format!(
+                "update the driver, which is for CUDA {major}.{minor}, to one for CUDA {OLDEST} or newer"
             );
-            format!(
-                "install the CUDA toolkit, or `pip install {}` and set CUDA_PATH to {found}",
-                PACKAGES.join(" ")
-            )
         }
-    }
+        // Before CUDA 13 PyPI's packages have a number in their names and a folder each.
+        Some((major, minor)) if major < 13 => return format!("install the CUDA {major}.{minor} toolkit"),
+        Some((major, minor)) => {
+            (format!(" {major}.{minor}"), PACKAGES.map(|package| format!("\"{package}=={major}.{minor}.*\"")))
+        }
+        None => (String::new(), PACKAGES.map(str::to_owned)),
+    };
+    let found = packages_folder().map_or_else(
+        || "the folder nvidia/cu13 of its site-packages".to_owned(),
+        |folder| folder.display().to_string(),
+    );
+    format!(
+        "install the CUDA{own} toolkit, or `pip install {} {}` and set CUDA_PATH to {found}",
+        packages[..3].join(" "),
+        PACKAGES[3]
+    )
 }
 
 /// Returns the folder that PyPI's packages have filled in the Python environment that is active, if one.
@@ -110,7 +119,7 @@ fn look() -> Result<Compiler, String> {
     }
     // SAFETY: opens the compiler's library and looks at no symbol.
     if !unsafe { nvrtc::sys::is_culib_present() } {
-        return Err(format!("libnvrtc of CUDA 13 or 12 was not found; {}", install_hint(None)));
+        return Err(format!("libnvrtc of CUDA 13 or 12 was not found; {}", install_hint(driver_version())));
     }
     let refused = |error: nvrtc::sys::nvrtcResult| format!("libnvrtc does not answer: {error:?}");
     let ok = |result: nvrtc::sys::nvrtcResult| match result {
@@ -126,7 +135,7 @@ fn look() -> Result<Compiler, String> {
     // SAFETY: writes as many integers as it has said.
     ok(unsafe { nvrtc::sys::nvrtcGetSupportedArchs(archs.as_mut_ptr()) })?;
     let Some(root) = root else {
-        return Err(format!("CUDA's headers are missing; {}", install_hint(None)));
+        return Err(format!("CUDA's headers are missing; {}", install_hint(driver_version())));
     };
     let include = root.join("include");
     check_headers(&include, major)?;
@@ -140,7 +149,7 @@ fn check_headers(include: &Path, compiler_major: i32) -> Result<(), String> {
             return Err(format!(
                 "CUDA's headers are incomplete: {} of {package} is missing; {}",
                 include.join(names[0]).display(),
-                install_hint(None)
+                install_hint(driver_version())
             ));
         }
     }
@@ -245,8 +254,26 @@ mod tests {
         assert!(too_old.contains("\"nvidia-cuda-nvrtc==13.0.*\""), "{too_old}");
         let too_old = compiler((13, 2)).fits((12, 4), (9, 0)).unwrap_err();
         assert!(too_old.ends_with("install the CUDA 12.4 toolkit"), "{too_old}");
+        let too_old = compiler((13, 2)).fits((11, 4), (7, 0)).unwrap_err();
+        assert!(
+            too_old.ends_with("13.2: update the driver, which is for CUDA 11.4, to one for CUDA 12 or newer"),
+            "{too_old}"
+        );
         assert!(compiler((13, 0)).fits((13, 0), (7, 0)).unwrap_err().ends_with("take an older one"));
         assert!(compiler((13, 0)).fits((13, 0), (12, 0)).unwrap_err().ends_with("take a newer one"));
+    }
+
+    #[test]
+    fn what_is_missing_is_asked_for_in_the_version_of_the_driver() {
+        let hint = install_hint(Some((13, 0)));
+        assert!(
+            hint.starts_with("install the CUDA 13.0 toolkit, or `pip install \"nvidia-cuda-nvrtc==13.0.*\""),
+            "{hint}"
+        );
+        assert!(hint.contains(" nvidia-cuda-cccl` and set CUDA_PATH to "), "{hint}");
+        assert!(
+            install_hint(None).starts_with("install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc ")
+        );
     }
 
     #[test]

@@ -178,10 +178,9 @@ fn budget_of(adapter: Option<u64>, machine: Option<u64>) -> u64 {
 }
 
 fn client(device: Device) -> Result<ComputeClient<WgpuRuntime>> {
-    let unavailable = |reason: &str| Error::Unavailable { device, reason: reason.into() };
     let adapter = adapter(device)?;
     memory::begin_budget(device, budget_of(adapter.memory, memory::of_machine()));
-    opening(|| WgpuRuntime::client(&adapter.device)).ok_or_else(|| unavailable("its driver does not open it"))
+    opening(|| WgpuRuntime::client(&adapter.device)).map_err(|reason| Error::Unavailable { device, reason })
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicU64, Ordering},
 };
 
 use cubecl_runtime::id::KernelId;
@@ -24,8 +23,6 @@ const FOLDER: &str = "RECMILL_RUN_CUDA";
 /// Bytes of stack for each of the 1,024 units that a group has at most.
 const STACK_BYTES: usize = 256 << 10;
 const UNITS: usize = 1024;
-/// Libraries that this process has begun to compile.
-static UNFINISHED: AtomicU64 = AtomicU64::new(0);
 /// What a source has where its units wait for each other, or show each other values.
 const WAITS: [&str; 4] = ["__sync", "_sync(", "__activemask", "wmma::"];
 
@@ -106,9 +103,8 @@ fn build(folder: &Path, kernel: &str, source: &str) -> Result<Library, String> {
         fs::create_dir_all(folder).map_err(|error| error.to_string())?;
         let path = folder.join(format!("{name}.cc"));
         fs::write(&path, text).map_err(|error| error.to_string())?;
-        // Under another name until it is whole, as another chip or process may be looking.
-        let (process, part) = (std::process::id(), UNFINISHED.fetch_add(1, Ordering::Relaxed));
-        let unfinished = folder.join(format!("{name}-{process}-{part}.so"));
+        // Under another name until it is whole, as another process may be looking.
+        let unfinished = folder.join(format!("{name}-{}.so", std::process::id()));
         let mut compiler = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
         compiler.args(["-std=c++17", "-O1", "-march=native", "-w", "-shared", "-fPIC"]);
         // Multiplies and adds in one rounding where NVIDIA's compiler may, and gives units nothing to begin with.
