@@ -361,13 +361,23 @@ impl Recommender {
         Ok(self.popular.get_or_init(|| popular))
     }
 
-    /// Computes what the first answers would otherwise compute.
+    /// Computes what the first answers would otherwise compute, and asks for one of each kind: a GPU's kernels are compiled then.
     ///
     /// # Errors
-    /// As [`Retriever::warm_up`] and [`Recommender::popular`].
+    /// As [`Retriever::warm_up`], [`Recommender::popular`] and [`Recommender::ask`].
     pub fn warm_up(&self) -> Result<()> {
+        const K: usize = 10;
         self.popular()?;
-        self.retriever.warm_up()
+        self.retriever.warm_up()?;
+        let Some(item) = self.items().name(0) else { return Ok(()) };
+        let new = Who::History(vec![(item, 1.0)]);
+        let among = Ask { candidates: Some(vec![item]), ..Ask::new(new.clone(), K) };
+        let known = self.users().name(0).map(|user| Ask::new(Who::User(user), K));
+        for ask in [Ask::new(new, K), among].into_iter().chain(known) {
+            // One by one, as requests are answered.
+            self.ask(&[ask], &mut AskWorkspace::default())?;
+        }
+        Ok(())
     }
 
     /// Answers every question, in order.

@@ -95,21 +95,6 @@ pub(crate) fn prefer_large_pages<T>(memory: &mut [MaybeUninit<T>]) {
     let _ = memory;
 }
 
-/// Returns the bytes of main memory that the machine has, where the system says.
-#[cfg(feature = "wgpu")]
-pub(crate) fn of_machine() -> Option<u64> {
-    #[cfg(unix)]
-    {
-        #[expect(unsafe_code, reason = "calls of the C library that take a number")]
-        // SAFETY: they have no preconditions.
-        let (pages, page) =
-            unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
-        u64::try_from(pages).ok()?.checked_mul(u64::try_from(page).ok()?).filter(|&bytes| bytes > 0)
-    }
-    #[cfg(not(unix))]
-    None
-}
-
 /// Takes `bytes` from the budget of `device`, or says how many were asked for and how many there are.
 pub(crate) fn reserve(device: Device, what: &'static str, bytes: u64) -> Result<Reservation> {
     with_ledger(device, |ledger| {

@@ -40,6 +40,12 @@ fn one_byte_too_many_is_an_error() {
         Table::from_f32(&values, 2, device, "a test").unwrap_err(),
         Error::OutOfMemory { device, what: "a test", asked: 16, available: 15 }
     );
+    // Of a table that does not fit the whole is named, also where a chunk would fit.
+    let in_chunks = Table::from_f32_in_chunks(&values, 1, 1, Device::Cpu, "a test").unwrap();
+    assert_eq!(
+        in_chunks.try_copy(device, "a test").unwrap_err(),
+        Error::OutOfMemory { device, what: "a test", asked: 16, available: 15 }
+    );
     // An operation's own result counts as well, and what was there keeps its numbers.
     let error = gather(&table, &[0, 1]).unwrap_err();
     assert!(matches!(error, Error::OutOfMemory { asked: 16, .. }), "{error}");

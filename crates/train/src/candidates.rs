@@ -265,20 +265,17 @@ fn groups(owners: &[(u32, usize)]) -> (Vec<u32>, Vec<u32>) {
 
 #[cfg(test)]
 mod tests {
-    use recmill_core::{Csr, IdMap};
+    use recmill_core::Csr;
 
     use super::*;
 
     #[test]
     fn listed_items_join_the_batch_and_are_corrected_for_how_often_they_do() {
-        let ids = |n: usize| {
-            let mut ids = IdMap::default();
-            (0..n).for_each(|id| drop(ids.get_or_insert(&id.to_string())));
-            ids
-        };
         // User 0 has items 0 and 1, user 1 has item 2.
         let by_user = Csr::new(6, vec![0, 2, 3], vec![0, 1, 2], vec![1.0; 3]).unwrap();
-        let data = Dataset::new(ids(2), ids(6), by_user, None, vec![0, 1, 0]).unwrap();
+        let data =
+            Dataset::new(crate::data::numbered(2), crate::data::numbered(6), by_user, None, vec![0, 1, 0])
+                .unwrap();
         let drawn = |verify| Drawn { n_negatives: 0, negatives: Negatives::Uniform, exponent: 1.0, verify };
         let choosing = Choosing::new(&data, 0, &drawn(true)).unwrap();
         // Hard for user 0 are 2 and 5, for user 1 it is 5.

@@ -91,6 +91,14 @@ pub(crate) fn binary(csr: &Csr) -> Result<Cow<'_, Csr>> {
     Ok(Cow::Owned(Csr::new(csr.n_columns(), indptr, indices, ones)?))
 }
 
+/// Returns the ids 0 to `n`, for tests.
+#[cfg(test)]
+pub(crate) fn numbered(n: usize) -> recmill_core::IdMap {
+    let mut ids = recmill_core::IdMap::default();
+    (0..n).for_each(|id| drop(ids.get_or_insert(&id.to_string())));
+    ids
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -122,11 +122,6 @@ mod tests {
 
     #[test]
     fn the_newest_of_whoever_has_three_is_held_out() {
-        let ids = |n: usize| {
-            let mut ids = recmill_core::IdMap::default();
-            (0..n).for_each(|id| drop(ids.get_or_insert(&id.to_string())));
-            ids
-        };
         // The newest of user 0 is item 1; user 1 has two, and user 2 dislikes the newest of three.
         let by_user = Csr::new(
             4,
@@ -136,7 +131,9 @@ mod tests {
         );
         let times = Some(vec![5, 9, 7, 1, 2, 1, 2, 3]);
         let order = vec![0, 2, 1, 0, 1, 0, 1, 2];
-        let data = Dataset::new(ids(3), ids(4), by_user.unwrap(), times, order).unwrap();
+        let data =
+            Dataset::new(crate::data::numbered(3), crate::data::numbered(4), by_user.unwrap(), times, order)
+                .unwrap();
         let (left, held) = hold_out(&data, HeldEvent::Newest, 100, 0).unwrap().unwrap();
         assert_eq!((left.by_user().row(0), left.order(0)), ((&[0, 3][..], &[1.0, 1.0][..]), &[0, 1][..]));
         assert_eq!((left.by_user().nnz(), left.times().unwrap()), (7, &[5, 7, 1, 2, 1, 2, 3][..]));

@@ -256,19 +256,21 @@ impl<B: DeviceBackend> Learner for MfLearner<'_, B> {
 
 #[cfg(test)]
 mod tests {
-    use recmill_core::{Csr, IdMap, dense::Cpu, rankers::Schedule};
+    use recmill_core::{Csr, dense::Cpu, rankers::Schedule};
 
     use super::*;
 
     #[test]
     fn a_step_size_that_falls_goes_by_all_epochs() {
-        let ids = |n: usize| {
-            let mut ids = IdMap::default();
-            (0..n).for_each(|id| drop(ids.get_or_insert(&id.to_string())));
-            ids
-        };
         let by_user = Csr::new(4, vec![0, 3, 5], vec![0, 1, 2, 1, 3], vec![1.0; 5]).unwrap();
-        let data = Dataset::new(ids(2), ids(4), by_user, None, vec![0, 1, 2, 0, 1]).unwrap();
+        let data = Dataset::new(
+            crate::data::numbered(2),
+            crate::data::numbered(4),
+            by_user,
+            None,
+            vec![0, 1, 2, 0, 1],
+        )
+        .unwrap();
         // Three batches an epoch.
         let config = MfConfig {
             factors: 2,

@@ -251,22 +251,24 @@ fn windows(data: &Dataset, max_length: usize) -> (Vec<u32>, Vec<Window>) {
 
 #[cfg(test)]
 mod tests {
-    use recmill_core::{Csr, IdMap};
+    use recmill_core::Csr;
 
     use super::*;
 
     #[test]
     fn windows_cover_every_event_that_has_a_next_one_once() {
-        let ids = |n: usize| {
-            let mut ids = IdMap::default();
-            (0..n).for_each(|id| drop(ids.get_or_insert(&id.to_string())));
-            ids
-        };
         // User 0 took 3, 0, 2, 1 in this order and disliked 4; user 1 took one item; user 2 none.
         let by_user =
             Csr::new(5, vec![0, 5, 6, 6], vec![0, 1, 2, 3, 4, 2], vec![1.0, 1.0, 1.0, 1.0, -1.0, 1.0])
                 .unwrap();
-        let data = Dataset::new(ids(3), ids(5), by_user, None, vec![3, 4, 0, 2, 1, 0]).unwrap();
+        let data = Dataset::new(
+            crate::data::numbered(3),
+            crate::data::numbered(5),
+            by_user,
+            None,
+            vec![3, 4, 0, 2, 1, 0],
+        )
+        .unwrap();
         let pairs = |max_length| {
             let (items, windows) = windows(&data, max_length);
             assert!(windows.iter().all(|window| window.user == 0 && window.len as usize <= max_length));

@@ -121,17 +121,19 @@ impl Evaluate {
             return Err(Failure::usage("--group is for models that score rows of features"));
         }
         let mut model = Model::open(&self.model)?;
+        self.device.resolve()?;
         let reading = self.reading.options(Repeats::Last);
         let (test, has_values) = reading::held_out(&self.test, &reading)?;
         let lists = self.ranking || self.candidates.is_some() || self.sampled_negatives.is_some();
-        if has_values && !lists && model.predicts()? {
+        let ratings = has_values && !lists && model.predicts()?;
+        if ratings {
             self.device.resolve_for("predicting values")?;
         } else {
             model.score_on(self.device, "evaluating")?;
         }
         give_history(&mut model, &self.history, &self.reading)?;
         let started = Instant::now();
-        let (evaluation, protocol) = self.measure(&model, &test, has_values, &reading)?;
+        let (evaluation, protocol) = self.measure(&model, &test, ratings, &reading)?;
         let taken = started.elapsed().as_secs_f64();
         let users = evaluation.users;
         note!(
@@ -211,7 +213,7 @@ impl Evaluate {
         &self,
         model: &Model,
         test: &Dataset,
-        has_values: bool,
+        ratings: bool,
         reading: &ReadOptions,
     ) -> Result<(Evaluation, String)> {
         let options = EvaluateOptions {
@@ -249,10 +251,7 @@ impl Evaluate {
                 format!("protocol: sampled, the test items among {} drawn by seed {}", count(n), self.seed);
             return Ok((evaluation, protocol));
         }
-        if !self.ranking
-            && has_values
-            && let Some(evaluation) = model.recommender.evaluate_ratings(test)?
-        {
+        if ratings && let Some(evaluation) = model.recommender.evaluate_ratings(test)? {
             return Ok((evaluation, "protocol: rating, predicted against actual values".to_owned()));
         }
         let evaluation = nobody(model.recommender.evaluate(test, None, &options))?;

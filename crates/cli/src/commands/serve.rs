@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
-use recmill_core::{Ask, AskWorkspace, Who};
 use recmill_serve::{Error, Limits, Server};
 
 use crate::{
@@ -47,22 +46,6 @@ pub(crate) struct Serve {
     device: DeviceFlag,
 }
 
-/// Asks for lists, one alone and several at once, so that no request waits for what is made at the first: a GPU's kernels are
-/// compiled then, and the processor's tables put in order.
-fn warm_up(model: &Model) -> Result<()> {
-    const SEVERAL: usize = 32;
-    let (users, items) = (model.recommender.users(), model.recommender.items());
-    let known = users.name(0).map(Who::User);
-    let new = items.name(0).map(|item| Who::History(vec![(item, 1.0)]));
-    for who in [known, new].into_iter().flatten() {
-        for n in [1, SEVERAL] {
-            let asks = vec![Ask::new(who.clone(), 10); n];
-            model.recommender.ask(&asks, &mut AskWorkspace::default())?;
-        }
-    }
-    Ok(())
-}
-
 impl Serve {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<()> {
@@ -76,7 +59,6 @@ impl Serve {
         let mut model = Model::open(&self.model)?;
         self.newcomers.join(&mut model)?;
         model.score_on(self.device, "serving")?;
-        warm_up(&model)?;
         let (kind, version) = (model.kind().to_owned(), model.directory.version().to_owned());
         let data = model.directory.manifest().data.clone();
         let first_user = model.recommender.users().name(0).unwrap_or("1").to_owned();

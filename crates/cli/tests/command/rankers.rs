@@ -401,6 +401,16 @@ fn a_gpu_learns_and_scores_as_the_cpu_does() {
         };
         assert!((auc("cpu") - auc("wgpu:0")).abs() < 1e-3, "{model}");
     }
+    // What runs on the processor alone is not done there where another device was named.
+    let ratings = Folder::with_ratings();
+    ratings.succeeds("train svd ratings.csv --iterations 2 --out svd");
+    for asked in ["evaluate svd --test ratings.csv", "predict svd ratings.csv"] {
+        let told = ratings.screen(&format!("{asked} --device wgpu:0"));
+        assert!(
+            told.starts_with("status: 1") && told.contains("predicting values does not run on `wgpu:0`"),
+            "{told}"
+        );
+    }
 }
 
 #[test]

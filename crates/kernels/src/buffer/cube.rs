@@ -75,8 +75,8 @@ pub(super) fn opening<T>(open: impl FnOnce() -> T) -> std::result::Result<T, Str
     OPENING.fetch_add(1, Ordering::SeqCst);
     let opened = caught(open);
     OPENING.fetch_sub(1, Ordering::SeqCst);
+    let said = REFUSAL.lock().unwrap_or_else(PoisonError::into_inner).take();
     opened.ok_or_else(|| {
-        let said = REFUSAL.lock().unwrap_or_else(PoisonError::into_inner).take();
         said.map_or_else(
             || "its driver does not open it".into(),
             |said| format!("its driver does not open it: {said}"),

@@ -251,11 +251,11 @@ impl PretendServer {
             shared_bytes: 0,
         };
         match compiled {
-            Some(Ok((kernel, source, shared_bytes))) => {
+            Ok(Ok((kernel, source, shared_bytes))) => {
                 Written { kernel, source: Ok(source), cube_dim, shared_bytes }
             }
-            Some(Err(reason)) => failed(reason),
-            None => failed("cubecl panicked while it wrote the source".into()),
+            Ok(Err(reason)) => failed(reason),
+            Err(_) => failed("cubecl panicked while it wrote the source".into()),
         }
     }
 }

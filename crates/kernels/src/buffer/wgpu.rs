@@ -50,8 +50,8 @@ impl GpuRuntime for WgpuRuntime {
 
 /// The share of an adapter's memory that the budget begins with: the screen and cubecl's pages take some.
 const BUDGET_SHARE: f64 = 0.8;
-/// The budget where neither the driver nor the system tells any memory.
-const UNKNOWN_BUDGET: u64 = 2 << 30;
+/// The machine's memory where the system does not tell it.
+const UNKNOWN_MEMORY: u64 = 4 << 30;
 
 /// A graphics adapter: what cubecl calls it, and what people call it.
 struct Adapter {
@@ -170,16 +170,22 @@ fn adapter(device: Device) -> Result<&'static Adapter> {
 
 /// Returns the bytes that the budget of an adapter begins with. Where the driver does not tell its memory, as Metal's does not,
 /// GPUs mostly share the machine's, and half of that is less than any of them refuses.
-fn budget_of(adapter: Option<u64>, machine: Option<u64>) -> u64 {
-    match (adapter, machine) {
-        (Some(bytes), _) => (bytes as f64 * BUDGET_SHARE) as u64,
-        (None, machine) => machine.map_or(UNKNOWN_BUDGET, |bytes| bytes / 2),
-    }
+fn budget_of(adapter: Option<u64>, machine: impl FnOnce() -> u64) -> u64 {
+    adapter.map_or_else(|| machine() / 2, |bytes| (bytes as f64 * BUDGET_SHARE) as u64)
+}
+
+/// Returns the bytes of main memory that the machine has; a few where the system does not say.
+fn memory_of_machine() -> u64 {
+    let total = sysinfo::System::new().map_or(0, |mut system| {
+        system.refresh_memory();
+        system.total_memory()
+    });
+    if total == 0 { UNKNOWN_MEMORY } else { total }
 }
 
 fn client(device: Device) -> Result<ComputeClient<WgpuRuntime>> {
     let adapter = adapter(device)?;
-    memory::begin_budget(device, budget_of(adapter.memory, memory::of_machine()));
+    memory::begin_budget(device, budget_of(adapter.memory, memory_of_machine));
     opening(|| WgpuRuntime::client(&adapter.device)).map_err(|reason| Error::Unavailable { device, reason })
 }
 
@@ -189,10 +195,9 @@ mod tests {
 
     #[test]
     fn every_adapter_has_a_budget() {
-        assert_eq!(budget_of(Some(10 << 30), Some(64 << 30)), 8 << 30);
-        assert_eq!(budget_of(None, Some(64 << 30)), 32 << 30);
-        assert_eq!(budget_of(None, None), UNKNOWN_BUDGET);
-        assert!(memory::of_machine().is_none_or(|bytes| (256 << 20..1 << 50).contains(&bytes)));
+        assert_eq!(budget_of(Some(10 << 30), || 64 << 30), 8 << 30);
+        assert_eq!(budget_of(None, || 64 << 30), 32 << 30);
+        assert!((256 << 20..1 << 50).contains(&memory_of_machine()));
     }
 
     #[test]

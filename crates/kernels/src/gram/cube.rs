@@ -23,7 +23,7 @@ const DEPTH: usize = 16;
 pub(super) const OWN: usize = 4;
 pub(super) const UNITS: usize = (TILE / OWN) * (TILE / OWN);
 /// Rows summed in plain f32.
-const EXACT_ROWS: usize = 256;
+pub(super) const EXACT_ROWS: usize = 256;
 const MAX_SEGMENTS: usize = 256;
 /// Bytes of all partial sums, at most.
 const PARTIAL_BYTES: usize = 64 << 20;
@@ -68,7 +68,6 @@ fn launch<R: Gpu, F: RowFloat>(
             shift,
             rows,
             segment,
-            EXACT_ROWS,
             vectors,
         );
     } else {
@@ -132,20 +131,19 @@ fn partial_kernel<F: Float, N: Size>(
         let steps = (end - begin).div_ceil(DEPTH as u32);
         for step in 0..steps {
             let from = begin + step * DEPTH as u32;
-            let vectors = comptime!(TILE / width);
-            let passes = comptime!((DEPTH * (TILE / width)).div_ceil(UNITS));
-            #[unroll]
-            for pass in 0..passes {
-                let at = pass * UNITS + unit;
-                if at < DEPTH * vectors {
-                    let row = from + (at / vectors) as u32;
-                    let column = at % vectors;
-                    let to = at / vectors * TILE + column * width;
-                    let (of_left, of_right) = (left_tile / width + column, right_tile / width + column);
-                    store::<F, f32, N>(table, &mut left, to, row, end, of_left, shift, row_vectors);
-                    store::<F, f32, N>(table, &mut right, to, row, end, of_right, shift, row_vectors);
-                }
-            }
+            let tiles = (left_tile, right_tile);
+            stage::<F, f32, N>(
+                table,
+                &mut left,
+                &mut right,
+                from,
+                end,
+                tiles,
+                shift,
+                DEPTH,
+                TILE,
+                row_vectors,
+            );
             sync_cube();
             #[unroll]
             for k in 0..DEPTH {
@@ -162,22 +160,70 @@ fn partial_kernel<F: Float, N: Size>(
             if (step + 1) % (EXACT_ROWS / DEPTH) as u32 == 0 || step + 1 == steps {
                 #[unroll]
                 for at in 0..OWN * OWN {
-                    let value = sums[at] - lost[at];
-                    let total = totals[at] + value;
-                    lost[at] = (total - totals[at]) - value;
-                    totals[at] = total;
+                    carry(&mut totals, &mut lost, at, sums[at]);
                     sums[at] = 0.0;
                 }
             }
         }
+        put_totals(partials, &totals, left_tile + unit_left, right_tile + unit_right, dim);
+    }
+}
+
+/// Puts the next `depth` rows into shared memory, their columns of both tiles.
+#[cube]
+pub(super) fn stage<F: Float, S: Float, N: Size>(
+    table: &Sequence<Array<Vector<F, N>>>,
+    left: &mut SharedMemory<S>,
+    right: &mut SharedMemory<S>,
+    from: u32,
+    end: u32,
+    tiles: (usize, usize),
+    shift: u32,
+    #[comptime] depth: usize,
+    #[comptime] stride: usize,
+    #[comptime] row_vectors: usize,
+) {
+    let width = N::value();
+    let vectors = comptime!(TILE / width);
+    let passes = comptime!((depth * (TILE / width)).div_ceil(UNITS));
+    #[unroll]
+    for pass in 0..passes {
+        let at = pass * UNITS + UNIT_POS as usize;
+        if at < depth * vectors {
+            let row = from + (at / vectors) as u32;
+            let column = at % vectors;
+            let to = at / vectors * stride + column * width;
+            store::<F, S, N>(table, left, to, row, end, tiles.0 / width + column, shift, row_vectors);
+            store::<F, S, N>(table, right, to, row, end, tiles.1 / width + column, shift, row_vectors);
+        }
+    }
+}
+
+/// Adds to a total, with what rounding has lost of it so far.
+#[cube]
+pub(super) fn carry(totals: &mut Array<f32>, lost: &mut Array<f32>, at: usize, sum: f32) {
+    let value = sum - lost[at];
+    let total = totals[at] + value;
+    lost[at] = (total - totals[at]) - value;
+    totals[at] = total;
+}
+
+/// Writes a unit's totals, from row and column on, to the segment's sums.
+#[cube]
+pub(super) fn put_totals(
+    partials: &mut Array<f32>,
+    totals: &Array<f32>,
+    first_row: usize,
+    first_column: usize,
+    #[comptime] dim: usize,
+) {
+    #[unroll]
+    for i in 0..OWN {
         #[unroll]
-        for i in 0..OWN {
-            #[unroll]
-            for j in 0..OWN {
-                let (row, column) = (left_tile + unit_left + i, right_tile + unit_right + j);
-                if row < dim && column < dim {
-                    partials[CUBE_POS_X as usize * dim * dim + row * dim + column] = totals[i * OWN + j];
-                }
+        for j in 0..OWN {
+            let (row, column) = (first_row + i, first_column + j);
+            if row < dim && column < dim {
+                partials[CUBE_POS_X as usize * dim * dim + row * dim + column] = totals[i * OWN + j];
             }
         }
     }
@@ -185,7 +231,7 @@ fn partial_kernel<F: Float, N: Size>(
 
 /// Puts vector `at` of row `row` into shared memory; zeros past the last row and the last vector.
 #[cube]
-pub(super) fn store<F: Float, S: Float, N: Size>(
+fn store<F: Float, S: Float, N: Size>(
     table: &Sequence<Array<Vector<F, N>>>,
     shared: &mut SharedMemory<S>,
     to: usize,

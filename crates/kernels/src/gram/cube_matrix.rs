@@ -12,7 +12,7 @@
 
 use cubecl::{cmma, prelude::*};
 
-use super::cube::{OWN, TILE, UNITS, store};
+use super::cube::{EXACT_ROWS, OWN, TILE, carry, put_totals, stage};
 use crate::{
     Table,
     buffer::cube::{Gpu, Queue},
@@ -54,12 +54,10 @@ pub(super) fn partial_matrix_kernel<F: Float, N: Size>(
     shift: u32,
     rows: u32,
     segment: u32,
-    #[comptime] exact_rows: usize,
     #[comptime] row_vectors: usize,
 ) {
     let width = N::value();
     let dim = comptime!(row_vectors * width);
-    let vectors = comptime!(TILE / width);
     let mut left = SharedMemory::<F>::new_aligned(DEPTH * STRIDE, 32usize);
     let mut right = SharedMemory::<F>::new_aligned(DEPTH * STRIDE, 32usize);
     let mut tile = SharedMemory::<f32>::new_aligned(TILE * SUM_STRIDE, 32usize);
@@ -81,22 +79,24 @@ pub(super) fn partial_matrix_kernel<F: Float, N: Size>(
             totals[at] = 0.0;
             lost[at] = 0.0;
         }
-        for exact in 0..(end - begin).div_ceil(exact_rows as u32) {
+        for exact in 0..(end - begin).div_ceil(EXACT_ROWS as u32) {
             let sums = zeros();
             let sums_next = zeros();
-            for step in 0..comptime!(exact_rows / DEPTH) {
-                let from = begin + exact * exact_rows as u32 + step as u32 * DEPTH as u32;
-                for pass in 0..comptime!((DEPTH * vectors).div_ceil(UNITS)) {
-                    let at = pass * UNITS + unit;
-                    if at < DEPTH * vectors {
-                        let row = from + (at / vectors) as u32;
-                        let column = at % vectors;
-                        let to = at / vectors * STRIDE + column * width;
-                        let (of_left, of_right) = (left_tile / width + column, right_tile / width + column);
-                        store::<F, F, N>(table, &mut left, to, row, end, of_left, shift, row_vectors);
-                        store::<F, F, N>(table, &mut right, to, row, end, of_right, shift, row_vectors);
-                    }
-                }
+            for step in 0..comptime!(EXACT_ROWS / DEPTH) {
+                let from = begin + exact * EXACT_ROWS as u32 + step as u32 * DEPTH as u32;
+                let tiles = (left_tile, right_tile);
+                stage::<F, F, N>(
+                    table,
+                    &mut left,
+                    &mut right,
+                    from,
+                    end,
+                    tiles,
+                    shift,
+                    DEPTH,
+                    STRIDE,
+                    row_vectors,
+                );
                 sync_cube();
                 #[unroll]
                 for k in 0..comptime!(DEPTH / UNIT) {
@@ -116,23 +116,11 @@ pub(super) fn partial_matrix_kernel<F: Float, N: Size>(
             for i in 0..OWN {
                 #[unroll]
                 for j in 0..OWN {
-                    let at = i * OWN + j;
-                    let value = tile[(unit_left + i) * SUM_STRIDE + unit_right + j] - lost[at];
-                    let total = totals[at] + value;
-                    lost[at] = (total - totals[at]) - value;
-                    totals[at] = total;
+                    let sum = tile[(unit_left + i) * SUM_STRIDE + unit_right + j];
+                    carry(&mut totals, &mut lost, i * OWN + j, sum);
                 }
             }
         }
-        #[unroll]
-        for i in 0..OWN {
-            #[unroll]
-            for j in 0..OWN {
-                let (row, column) = (left_tile + unit_left + i, right_tile + unit_right + j);
-                if row < dim && column < dim {
-                    partials[CUBE_POS_X as usize * dim * dim + row * dim + column] = totals[i * OWN + j];
-                }
-            }
-        }
+        put_totals(partials, &totals, left_tile + unit_left, right_tile + unit_right, dim);
     }
 }
