@@ -30,6 +30,9 @@ class TwoTower(_Factors):
         ``cosine`` or ``dot``: how vectors become a score.
     temperature
         What cosines are divided by: the smaller, the more the hardest negatives count.
+    popularity_weight
+        What the logarithm of an item's interactions counts in its score, which cosines leave out. A new item counts as much as the mean
+        of the others.
     learning_rate
         Step size of Adam.
     regularization
@@ -92,6 +95,7 @@ class TwoTower(_Factors):
         num_threads: int = 0,
         random_state: Any = None,
         *,
+        popularity_weight: float = 0.6,
         dropout: float = 0.0,
         batch_size: int = 2048,
         n_negatives: int = 1024,
@@ -114,6 +118,7 @@ class TwoTower(_Factors):
         self.iterations = iterations
         self.num_threads = num_threads
         self.random_state = random_state
+        self.popularity_weight = popularity_weight
         self.dropout = dropout
         self.batch_size = batch_size
         self.n_negatives = n_negatives

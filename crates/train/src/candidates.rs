@@ -120,6 +120,13 @@ impl Choice {
         }
     }
 
+    /// Adds to each candidate's score what its item has in `of_items`.
+    pub(crate) fn add_biases(&mut self, of_items: &[f32]) {
+        for (bias, &item) in self.bias.iter_mut().zip(&self.items) {
+            *bias += of_items[item as usize];
+        }
+    }
+
     /// Compares rows, one a position, with the candidates: the sum of the losses, and the gradients of their mean.
     pub(crate) fn compare<B: DeviceBackend>(
         &self,

@@ -69,6 +69,13 @@ pub(crate) fn liked(data: &Dataset) -> Result<Vec<(u32, u32)>> {
     Ok(liked)
 }
 
+/// Counts the interactions of each of `n_items`.
+pub(crate) fn item_counts(pairs: &[(u32, u32)], n_items: usize) -> Vec<u64> {
+    let mut counts = vec![0; n_items];
+    pairs.iter().for_each(|&(_, item)| counts[item as usize] += 1);
+    counts
+}
+
 /// Lends a matrix to an operation.
 pub(crate) fn sparse_rows(csr: &Csr) -> SparseRows<'_> {
     SparseRows { indptr: csr.indptr(), indices: csr.indices(), values: csr.values() }

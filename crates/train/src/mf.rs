@@ -20,7 +20,7 @@ use recmill_kernels::{Buffer, Device, RowType, SparseStep, Table, gather};
 use crate::{
     Learner, Prediction, Result,
     candidates::{Choosing, drawn},
-    data::{Sizes, liked},
+    data::{Sizes, item_counts, liked},
     factors::{Normal, Stream, copy, on_cpu, take_over},
     gradient::{Order, rate_at},
     learned::{LearnedTable, put_parts, take_parts},
@@ -91,10 +91,9 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
             0 => None,
             layers => Some(Propagation::new(layers, &liked, &users, &items)?),
         };
-        let mut n_users = vec![0u64; data.n_items()];
-        liked.iter().for_each(|&(_, item)| n_users[item as usize] += 1);
+        let counts = item_counts(&liked, data.n_items());
         Ok(Self {
-            item_bias: n_users.into_iter().map(|n| config.item_bias(n)).collect(),
+            item_bias: counts.into_iter().map(|n| config.item_bias(n)).collect(),
             propagation,
             restored: false,
             backend: std::marker::PhantomData,
@@ -114,9 +113,7 @@ impl<'a, B: DeviceBackend> MfLearner<'a, B> {
         let owners: Vec<(u32, usize)> = users.iter().map(|&user| (user, 1)).collect();
         let in_batch = self.config.loss == MfLoss::SampledSoftmax;
         let mut choice = self.choosing.choose(&next, &owners, in_batch, epoch, batch);
-        for (bias, &item) in choice.bias.iter_mut().zip(&choice.items) {
-            *bias += self.item_bias[item as usize];
-        }
+        choice.add_biases(&self.item_bias);
         let propagated = match &self.propagation {
             Some(propagation) => Some(propagation.of::<B>(&self.users.table, &self.items.table)?),
             None => None,

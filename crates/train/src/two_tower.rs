@@ -22,7 +22,7 @@ use self::side::{At, SideLearner};
 use crate::{
     Learner, Prediction, Result,
     candidates::{Choosing, Listed, drawn},
-    data::{Sizes, liked},
+    data::{Sizes, item_counts, liked},
     factors::{copy, on_cpu},
     gradient::Order,
     learned::{put_parts, take_parts},
@@ -57,6 +57,7 @@ pub(crate) fn predict(config: &TwoTowerConfig, sizes: &Sizes) -> Prediction {
     let network: u64 = sizes.described_columns.into_iter().map(of_side).sum();
     Prediction::default()
         .add("embeddings", tables)
+        .add("item biases", (2 + sizes.copies()) * 4 * sizes.n_items)
         .add("the optimizer's state", 2 * tables)
         .add("copies of the embeddings, and vectors", (sizes.copies() + 1) * (tables + 2 * vectors))
         .add("the network and its optimizer", 16 * network)
@@ -69,11 +70,20 @@ pub(crate) fn predict(config: &TwoTowerConfig, sizes: &Sizes) -> Prediction {
 /// Returns the bytes of it that are on a GPU, where one computes.
 pub(crate) fn predict_on_gpu(config: &TwoTowerConfig, sizes: &Sizes) -> Prediction {
     predict(config, sizes).without(&[
+        "item biases",
         "copies of the embeddings, and vectors",
         "copies of the network",
         "interactions",
         "hard negatives",
     ])
+}
+
+/// Gives items that are not `known` the mean of what those have that are.
+fn like_the_others(item_bias: &mut [f32], known: &[bool]) {
+    let of_known = || item_bias.iter().zip(known).filter(|&(_, &known)| known);
+    let sum: f64 = of_known().map(|(&bias, _)| f64::from(bias)).sum();
+    let mean = (sum / of_known().count().max(1) as f64) as f32;
+    item_bias.iter_mut().zip(known).filter(|&(_, &known)| !known).for_each(|(bias, _)| *bias = mean);
 }
 
 struct TwoTowerLearner<'a, B: DeviceBackend> {
@@ -84,6 +94,8 @@ struct TwoTowerLearner<'a, B: DeviceBackend> {
     /// The interactions that count: user and item.
     liked: Vec<(u32, u32)>,
     choosing: Choosing<'a>,
+    /// What is added to each item's score.
+    item_bias: Vec<f32>,
     hard: Listed,
     users: SideLearner<'a, B>,
     items: SideLearner<'a, B>,
@@ -98,9 +110,13 @@ impl<'a, B: DeviceBackend> TwoTowerLearner<'a, B> {
         device: Device,
     ) -> Result<Self> {
         let liked = liked(data)?;
-        let (mut known_users, mut known_items) = (vec![false; data.n_users()], vec![false; data.n_items()]);
-        for &(user, item) in &liked {
-            (known_users[user as usize], known_items[item as usize]) = (true, true);
+        let mut known_users = vec![false; data.n_users()];
+        liked.iter().for_each(|&(user, _)| known_users[user as usize] = true);
+        let counts = item_counts(&liked, data.n_items());
+        let known_items: Vec<bool> = counts.iter().map(|&n| n > 0).collect();
+        let mut item_bias: Vec<f32> = counts.iter().map(|&n| config.item_bias(n)).collect();
+        if of_items.is_some() {
+            like_the_others(&mut item_bias, &known_items);
         }
         let choosing = Choosing::new(data, seed, &drawn!(config))?;
         let on = B::device(device)?;
@@ -112,6 +128,7 @@ impl<'a, B: DeviceBackend> TwoTowerLearner<'a, B> {
             users: side(Side::Users, of_users, known_users)?,
             items: side(Side::Items, of_items, known_items)?,
             hard: Listed::default(),
+            item_bias,
             config,
             data,
             seed,
@@ -126,7 +143,8 @@ impl<'a, B: DeviceBackend> TwoTowerLearner<'a, B> {
         let pairs = samples.iter().map(|&sample| self.liked[sample as usize]);
         let (users, next): (Vec<u32>, Vec<u32>) = pairs.unzip();
         let owners: Vec<(u32, usize)> = users.iter().map(|&user| (user, 1)).collect();
-        let choice = self.choosing.choose_among(&next, &owners, Some(&self.hard), epoch, batch);
+        let mut choice = self.choosing.choose_among(&next, &owners, Some(&self.hard), epoch, batch);
+        choice.add_biases(&self.item_bias);
         let of_item = |&item: &u32| batch * self.data.n_items() as u64 + u64::from(item);
         let of_items: Vec<u64> = choice.items.iter().map(of_item).collect();
         let of_users = self.users.forward(&users, At { epoch, samples })?;
@@ -145,8 +163,7 @@ impl<'a, B: DeviceBackend> TwoTowerLearner<'a, B> {
     /// Lists for every user the items that score highest now and are not theirs.
     fn find_hard_negatives(&mut self) -> Result<()> {
         let [of_users, of_items] = self.vectors()?;
-        let bias = Buffer::from_vec(vec![0.0; self.data.n_items()], "item biases")?;
-        let mut model = PairModel::new(self.config.clone(), of_users, of_items, bias)?;
+        let mut model = PairModel::new(self.config.clone(), of_users, of_items, self.biases()?)?;
         model.score_on(self.device)?;
         let (mut ends, mut items) = (vec![0], Vec::new());
         let mut workspace = Workspace::default();
@@ -175,13 +192,16 @@ impl<'a, B: DeviceBackend> TwoTowerLearner<'a, B> {
         Ok([self.users.vectors()?, self.items.vectors()?])
     }
 
+    fn biases(&self) -> Result<Buffer<f32>> {
+        Ok(Buffer::from_slice(&self.item_bias, Device::Cpu, "item biases")?)
+    }
+
     /// Joins vectors and the towers' tables to a model.
     fn model(&self, [of_users, of_items]: [Table; 2], [users, items]: [Table; 2]) -> Result<TwoTower> {
         let mut parameters = Parameters::default();
         parameters.insert("user_factors", Parameter::Table(of_users));
         parameters.insert("item_factors", Parameter::Table(of_items));
-        let bias = Buffer::from_vec(vec![0.0; self.data.n_items()], "item biases")?;
-        parameters.insert("item_bias", Parameter::F32(bias));
+        parameters.insert("item_bias", Parameter::F32(self.biases()?));
         self.users.put(users, &mut parameters)?;
         self.items.put(items, &mut parameters)?;
         Ok(TwoTower::open(self.config, parameters)?)

@@ -180,9 +180,22 @@ fn an_item_that_nobody_has_had_is_placed_as_a_new_one() {
     let data = dataset(USERS, ITEMS, &entries);
     let columns = Columns::of(&data);
     let model = train(&configs()[0], &data, Some(&columns.described()));
-    let recommender = recommender(model, &data);
+    let mut recommender = recommender(model, &data);
     assert!(place(&recommender, "u0", "i6") < ITEMS / 2);
     assert!(place(&recommender, "u1", "i6") >= ITEMS / 2);
+
+    // A cosine does not say how popular an item is; what nobody has had counts as much as the mean of the others.
+    recommender.add(Side::Items, &attributes(NEW_ITEMS, None), "new", OnBadRow::Fail).unwrap();
+    let biases =
+        recommender.retriever().parameters().unwrap().take_f32("item_bias").unwrap().into_vec().unwrap();
+    let count = |item: usize| entries.iter().filter(|&&(_, i, _)| i == item).count() as f64;
+    let of = |item: usize| TwoTowerConfig::default().popularity_weight * count(item).ln_1p();
+    let mean = (0..ITEMS).filter(|&item| item != 6).map(of).sum::<f64>() / (ITEMS - 1) as f64;
+    assert!(mean > 1.0 && biases.len() == ITEMS + 2, "{mean}, {biases:?}");
+    for (item, &bias) in biases.iter().enumerate() {
+        let expected = if item == 6 || item >= ITEMS { mean } else { of(item) };
+        assert!((f64::from(bias) - expected).abs() < 1e-5, "item {item}: {bias} for {expected}");
+    }
 }
 
 #[test]

@@ -154,7 +154,9 @@ fn idle_in_model(config: &ModelConfig, flags: &TrainFlags) -> Vec<(&'static str,
         }
         ModelConfig::TwoTower(tower) => {
             if tower.similarity == Similarity::Dot {
-                idle.push(("temperature", "it is for --similarity cosine"));
+                idle.extend(
+                    ["temperature", "popularity_weight"].map(|flag| (flag, "it is for --similarity cosine")),
+                );
             }
             if tower.hidden.is_empty() {
                 idle.push(("dropout", "it is for the layers of --hidden, and there are none"));

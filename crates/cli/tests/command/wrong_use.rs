@@ -330,6 +330,10 @@ fn flags_without_effect_are_told() {
         ("mf pairs.csv --negatives-exponent 0.5", "--negatives-exponent does nothing here"),
         ("als pairs.csv --min-rating 1", "--min-rating does nothing here: the data has no values"),
         ("two-tower pairs.csv --dropout 0.1", "--dropout does nothing here"),
+        (
+            "two-tower pairs.csv --similarity dot --popularity-weight 1",
+            "--popularity-weight does nothing here",
+        ),
         ("two-tower pairs.csv --id-dropout 0.1", "--id-dropout does nothing here"),
         ("sasrec pairs.csv --loss softmax --n-negatives 5", "--n-negatives does nothing here"),
         ("bpr ratings.csv --value-column rating", weighs),

@@ -315,6 +315,13 @@ impl Problems {
         }
     }
 
+    /// Adds one unless `value` is what the logarithm of an item's interactions can count.
+    pub fn popularity_weight(&mut self, value: f64) {
+        if !(0.0..=100.0).contains(&value) {
+            self.add("popularity_weight", "from 0 to 100", value);
+        }
+    }
+
     /// Adds one unless `value` is a length that vectors can begin with: that of much longer ones has no square in single precision.
     pub fn init_scale(&mut self, value: f64) {
         if value > 1000.0 {

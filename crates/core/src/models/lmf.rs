@@ -81,10 +81,10 @@ pub struct LmfConfig {
 impl Default for LmfConfig {
     fn default() -> Self {
         Self {
-            factors: 64,
-            learning_rate: 0.05,
-            regularization: 0.005,
-            iterations: 30,
+            factors: 128,
+            learning_rate: 0.1,
+            regularization: 0.015,
+            iterations: 200,
             negatives_per_positive: 4,
             negatives: Negatives::Popularity,
             negatives_exponent: 0.5,

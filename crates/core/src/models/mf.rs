@@ -179,9 +179,7 @@ impl MfConfig {
             problems.add("margin", "at least -1 and below 1", self.margin);
         }
         problems.not_negative("negative_weight", self.negative_weight);
-        if !(0.0..=100.0).contains(&self.popularity_weight) {
-            problems.add("popularity_weight", "from 0 to 100", self.popularity_weight);
-        }
+        problems.popularity_weight(self.popularity_weight);
         if self.propagation_layers > MAX_PROPAGATION_LAYERS {
             problems.add("propagation_layers", "at most 16", self.propagation_layers);
         }
@@ -211,7 +209,7 @@ impl MfConfig {
     /// Returns what is added to the score of an item of `n` interactions.
     pub fn item_bias(&self, n: u64) -> f32 {
         let has_one = self.loss == MfLoss::SampledSoftmax && self.similarity == Similarity::Cosine;
-        if has_one { (self.popularity_weight * (n as f64).ln_1p()) as f32 } else { 0.0 }
+        if has_one { popularity(self.popularity_weight, n) } else { 0.0 }
     }
 
     /// Returns what the kernels compute where `drawn` items are negatives.
@@ -283,6 +281,11 @@ impl MfConfig {
 /// # Ok::<(), recmill_core::Error>(())
 /// ```
 pub type Mf = PairModel<MfConfig>;
+
+/// What an item of `n` interactions is scored by, beside a cosine.
+pub(super) fn popularity(weight: f64, n: u64) -> f32 {
+    (weight * (n as f64).ln_1p()) as f32
+}
 
 /// Added to the regularization where a row is fitted to few items, which alone would make it longer without an end.
 pub(super) const FOLD_IN_REGULARIZATION: f64 = 0.01;

@@ -138,7 +138,7 @@ impl<C: PairConfig> PairModel<C> {
 }
 
 impl<C: PairConfig> PairModel<C> {
-    /// Adds rows behind those that there are, without biases; scores on the CPU from then on.
+    /// Adds rows behind those that there are, items with the mean of the biases; scores on the CPU from then on.
     pub(super) fn add_rows(&mut self, side: Side, more: &Table) -> Result<()> {
         let table = match side {
             Side::Users => &self.users,
@@ -160,7 +160,8 @@ impl<C: PairConfig> PairModel<C> {
             Side::Users => self.users = all,
             Side::Items => {
                 let mut bias = self.items.bias().to_vec();
-                bias.resize(all.rows() as usize, 0.0);
+                let sum: f64 = bias.iter().map(|&bias| f64::from(bias)).sum();
+                bias.resize(all.rows() as usize, (sum / known.max(1) as f64) as f32);
                 self.items = FactorItems::new(all, Some(Buffer::from_vec(bias, "item biases")?))?;
             }
         }

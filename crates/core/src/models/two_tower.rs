@@ -4,13 +4,12 @@
 //! x = e_id + Σ_f e_f + N n                             without hidden layers: e_f a field's vector, n the numeric columns
 //! x = O MLP([e_id, e_1 .. e_F, n])                     with hidden layers
 //! u, v = x_user, x_item  τ^-½ / |x|                    with cosine similarity, τ the temperature; u, v = x with dot
-//! score = u · v
+//! score = u · v + w ln(1 + n_i)                        n_i: the item's interactions; w = 0 with dot
 //! ```
 //!
 //! Columns of `--users` and `--items` become fields as those of a ranker do. Without them a tower is the id's vector, and the model is MF with
-//! softmax ([`super::Mf`]), but for the popularity that is added there. It learns as that does: each interaction's item is told from the
-//! batch's other items, `n_negatives` drawn ones and, where asked for, `hard_negatives` a user, which are what an index of the epoch
-//! before finds for the batch's users:
+//! softmax ([`super::Mf`]). It learns as that does: each interaction's item is told from the batch's other items, `n_negatives` drawn ones
+//! and, where asked for, `hard_negatives` a user, which are what an index of the epoch before finds for the batch's users:
 //!
 //! ```text
 //! ln Σ_c exp(s_uc - ln q_c) - s_ui + ln q_i            c: candidates, but for those that u has
@@ -23,7 +22,7 @@
 //!
 //! Cold start: row 0 of the ids stands for whoever is new. Where a side has features, an id is replaced by it in a share `id_dropout` of training's
 //! lookups, so that fields learn to speak for themselves; users and items of later ([`Retriever::add`]), and those that nothing was learned
-//! from, are placed so.
+//! from, are placed so. How popular such an item will be is not known: the mean of the others' `w ln(1 + n_i)` stands for its own.
 //!
 //! What scores is precomputed: a vector for each user and item. Fold-in is that of [`super::Mf`]: a fixed fit of one row to the
 //! history's items, by the items' vectors; it depends on the history alone, not on features.
@@ -43,7 +42,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Negatives, Precision, Problems, Retriever, Similarity,
     fold_in::{SolveScratch, pairwise},
-    mf::FOLD_IN_REGULARIZATION,
+    mf::{FOLD_IN_REGULARIZATION, popularity},
     not_theirs,
     pair_factors::{FoldIn, PairConfig, PairModel, pair_fields},
 };
@@ -76,6 +75,10 @@ pub struct TwoTowerConfig {
     /// What cosines are divided by: the smaller, the more the hardest negatives count. Try 0.05 to 0.3; not read with --similarity dot.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().temperature))]
     pub temperature: f64,
+    /// What the logarithm of an item's interactions counts in its score, which cosines leave out; not read with --similarity dot. Try 0 to
+    /// 1: more where the popular is right more often. A new item counts as much as the mean of the others.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().popularity_weight))]
+    pub popularity_weight: f64,
     /// Step size of Adam.
     #[cfg_attr(feature = "clap", arg(long, default_value_t = Self::default().learning_rate))]
     pub learning_rate: f64,
@@ -123,6 +126,7 @@ impl Default for TwoTowerConfig {
             id_dropout: 0.1,
             similarity: Similarity::Cosine,
             temperature: 0.1,
+            popularity_weight: 0.6,
             learning_rate: 0.001,
             regularization: 0.0,
             batch_size: 2048,
@@ -150,6 +154,7 @@ impl TwoTowerConfig {
         problems.share("dropout", self.dropout);
         problems.share("id_dropout", self.id_dropout);
         problems.positive("temperature", self.temperature);
+        problems.popularity_weight(self.popularity_weight);
         problems.adam_step("learning_rate", self.learning_rate);
         problems.not_negative("regularization", self.regularization);
         problems.at_least_one("batch_size", self.batch_size);
@@ -169,6 +174,14 @@ impl TwoTowerConfig {
         (self.similarity == Similarity::Cosine).then(|| self.temperature.sqrt().recip())
     }
 
+    /// Returns what is added to the score of an item of `n` interactions.
+    pub fn item_bias(&self, n: u64) -> f32 {
+        match self.similarity {
+            Similarity::Cosine => popularity(self.popularity_weight, n),
+            Similarity::Dot => 0.0,
+        }
+    }
+
     /// Returns the number of the parameters of one side's network, which looks up a vector for each of `fields` columns and the id and
     /// has `numbers` beside.
     pub fn n_parameters(&self, fields: usize, numbers: usize) -> u64 {
@@ -186,7 +199,9 @@ impl TwoTowerConfig {
     /// Returns the objective in full, as config.json and `inspect` print it.
     pub fn objective(&self) -> String {
         let score = match self.similarity {
-            Similarity::Cosine => format!("cos(x_u, y_i) / {}", self.temperature),
+            Similarity::Cosine => {
+                format!("cos(x_u, y_i) / {} + {} ln(1 + n_i)", self.temperature, self.popularity_weight)
+            }
             Similarity::Dot => "x_u . y_i".to_owned(),
         };
         let hard = match self.hard_negatives {
@@ -250,7 +265,7 @@ pub struct TwoTower {
 }
 
 impl TwoTower {
-    /// Makes a model of towers without features, whose vectors are computed from the ids.
+    /// Makes a model of towers without features, whose vectors are computed from the ids, and of items that are all as popular.
     ///
     /// # Errors
     /// [`Error::InvalidConfig`]; [`Error::NoFeatures`] when a tower has features, so that its ids alone are not enough.
