@@ -181,7 +181,7 @@ class GRU4Rec(PlainRecommender):
         max_length: int = 50,
         loss: str = "sampled-softmax",
         dropout: float = 0.5,
-        learning_rate: float = 0.001,
+        learning_rate: float = 0.003,
         iterations: int = 100,
         num_threads: int = 0,
         random_state: Any = None,

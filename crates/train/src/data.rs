@@ -57,16 +57,25 @@ impl Sizes {
 /// # Errors
 /// [`Error::NoData`] when there is none.
 pub(crate) fn liked(data: &Dataset) -> Result<Vec<(u32, u32)>> {
+    check_liked(data)?;
     let mut liked = Vec::with_capacity(data.by_user().nnz());
     for user in 0..data.n_users() {
         let (items, values) = data.by_user().row(user);
         let positive = items.iter().zip(values).filter(|&(_, &value)| value > 0.0);
         liked.extend(positive.map(|(&item, _)| (user as u32, item)));
     }
-    if liked.is_empty() {
-        return Err(Error::NoData { what: "interactions of positive value" });
-    }
     Ok(liked)
+}
+
+/// Checks that there is an interaction of positive value.
+///
+/// # Errors
+/// [`Error::NoData`] when there is none.
+pub(crate) fn check_liked(data: &Dataset) -> Result<()> {
+    match data.by_user().values().iter().any(|&value| value > 0.0) {
+        true => Ok(()),
+        false => Err(Error::NoData { what: "interactions of positive value" }),
+    }
 }
 
 /// Counts the interactions of each of `n_items`.

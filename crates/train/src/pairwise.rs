@@ -18,7 +18,7 @@ use recmill_kernels::{
 
 use crate::{
     Error, Learner, Prediction, Result,
-    data::{Sizes, sparse_rows},
+    data::{Sizes, check_liked, sparse_rows},
     factors::{Normal, Stream, copy, on_cpu, take_over, take_over_bias},
     learned::{put_plain, take_plain},
 };
@@ -139,6 +139,7 @@ impl<'a> PairwiseLearner<'a> {
         seed: u64,
         device: Device,
     ) -> Result<Self> {
+        check_liked(data)?;
         let settings = model.settings();
         let (dim, scale) = (settings.factors, settings.init_scale);
         let draw = |rows, stream, what| Normal { rows, dim, scale, seed, stream }.on(device, what);

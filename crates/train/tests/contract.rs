@@ -183,6 +183,23 @@ impl Validation for TheSecond {
 }
 
 #[test]
+fn what_learns_from_what_users_took_refuses_data_where_nobody_took_anything() {
+    let data = examples::dataset(2, 2, &[(0, 0, 0.0), (1, 1, -1.0)]);
+    let learns_so =
+        |config: &ModelConfig| ["bpr", "lmf", "warp", "mf", "neumf", "two-tower"].contains(&config.name());
+    for config in all_models().iter().filter(|config| learns_so(config)) {
+        let trained = Training::new(config, &data).run(None, &AtomicBool::new(false), &mut ());
+        let refused = trained.err().map(|error| error.to_string());
+        assert_eq!(
+            refused.as_deref(),
+            Some("the training data have no interactions of positive value"),
+            "{}",
+            config.name()
+        );
+    }
+}
+
+#[test]
 fn the_epoch_that_is_kept_is_the_model_that_training_to_it_makes() {
     let data = taste_groups(100, 40);
     for config in all_models() {

@@ -250,14 +250,23 @@ pub(super) fn open(folder: &Path) -> Result<Checkpoint> {
 pub(super) fn compare(checkpoint: &Checkpoint, config: &impl Serialize, may_change: &[&str]) -> Result<()> {
     let was = &checkpoint.directory.manifest().config.model;
     let now = serde_json::to_value(config).map_err(|error| Failure::failed(error.to_string()))?;
+    compare_models(was, &now, may_change)
+}
+
+fn compare_models(was: &Value, now: &Value, may_change: &[&str]) -> Result<()> {
     let (Some(was), Some(now)) = (was.as_object(), now.as_object()) else { return Ok(()) };
     for (name, now) in now {
-        let was = was.get(name).unwrap_or(&Value::Null);
+        let flag = name.replace('_', "-");
+        let Some(was) = was.get(name) else {
+            let told = format!(
+                "the checkpoint is of a version that had no --{flag}, and may have learned otherwise"
+            );
+            return Err(Failure::usage(told).hint("train from the beginning without --resume"));
+        };
         if was == now {
             continue;
         }
         if !may_change.contains(&&name[..]) {
-            let flag = name.replace('_', "-");
             return Err(Failure::usage(format!("the checkpoint has --{flag} {was}, not `{now}`"))
                 .hint(format!("leave --{flag} out, or train from the beginning without --resume")));
         }
@@ -301,4 +310,26 @@ pub(super) fn compare_features(checkpoint: &Checkpoint, features: &Features) -> 
         .hint("give the same files and the same --schema, --ignore and other flags of columns"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_checkpoint_says_of_its_model_has_to_be_what_is_asked_for() {
+        let now = json!({"factors": 4, "popularity_weight": 0.6});
+        let told = |was: Value, may_change: &[&str]| {
+            compare_models(&was, &now, may_change).map_err(|failure| format!("{failure:?}"))
+        };
+        assert!(told(now.clone(), &[]).is_ok());
+        let other = json!({"factors": 4, "popularity_weight": 0.2});
+        assert!(told(other.clone(), &["popularity_weight"]).is_ok());
+        let refused = told(other, &[]).unwrap_err();
+        assert!(refused.contains("the checkpoint has --popularity-weight 0.2, not `0.6`"), "{refused}");
+        let refused = told(json!({"factors": 4}), &["popularity_weight"]).unwrap_err();
+        assert!(refused.contains("of a version that had no --popularity-weight"), "{refused}");
+    }
 }

@@ -102,7 +102,7 @@ impl Default for Gru4RecConfig {
             verify_negatives: true,
             gbce_calibration: 0.75,
             dropout: 0.5,
-            learning_rate: 0.001,
+            learning_rate: 0.003,
             batch_size: 128,
             iterations: 100,
             init_scale: 0.16,

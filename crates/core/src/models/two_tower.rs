@@ -4,7 +4,7 @@
 //! x = e_id + Σ_f e_f + N n                             without hidden layers: e_f a field's vector, n the numeric columns
 //! x = O MLP([e_id, e_1 .. e_F, n])                     with hidden layers
 //! u, v = x_user, x_item  τ^-½ / |x|                    with cosine similarity, τ the temperature; u, v = x with dot
-//! score = u · v + w ln(1 + n_i)                        n_i: the item's interactions; w = 0 with dot
+//! score = u · v + w ln(1 + n_i)                        n_i: the item's interactions among those learned from; w = 0 with dot
 //! ```
 //!
 //! Columns of `--users` and `--items` become fields as those of a ranker do. Without them a tower is the id's vector, and the model is MF with
