@@ -78,12 +78,16 @@ pub(crate) fn predict_on_gpu(config: &TwoTowerConfig, sizes: &Sizes) -> Predicti
     ])
 }
 
-/// Gives items that are not `known` the mean of what those have that are.
-fn like_the_others(item_bias: &mut [f32], known: &[bool]) {
-    let of_known = || item_bias.iter().zip(known).filter(|&(_, &known)| known);
-    let sum: f64 = of_known().map(|(&bias, _)| f64::from(bias)).sum();
-    let mean = (sum / of_known().count().max(1) as f64) as f32;
-    item_bias.iter_mut().zip(known).filter(|&(_, &known)| !known).for_each(|(bias, _)| *bias = mean);
+/// What is added to the scores of items of so many interactions. Where items are known by columns, one that nobody has had is as a new one,
+/// which has the mean of the others.
+fn item_biases(config: &TwoTowerConfig, counts: &[u64], described: bool) -> Vec<f32> {
+    let mut biases: Vec<f32> = counts.iter().map(|&n| config.item_bias(n)).collect();
+    if described {
+        let known = counts.iter().filter(|&&n| n > 0).count().max(1);
+        let mean = biases.iter().map(|&bias| f64::from(bias)).sum::<f64>() / known as f64;
+        biases.iter_mut().zip(counts).filter(|&(_, &n)| n == 0).for_each(|(bias, _)| *bias = mean as f32);
+    }
+    biases
 }
 
 struct TwoTowerLearner<'a, B: DeviceBackend> {
@@ -113,11 +117,7 @@ impl<'a, B: DeviceBackend> TwoTowerLearner<'a, B> {
         let mut known_users = vec![false; data.n_users()];
         liked.iter().for_each(|&(user, _)| known_users[user as usize] = true);
         let counts = item_counts(&liked, data.n_items());
-        let known_items: Vec<bool> = counts.iter().map(|&n| n > 0).collect();
-        let mut item_bias: Vec<f32> = counts.iter().map(|&n| config.item_bias(n)).collect();
-        if of_items.is_some() {
-            like_the_others(&mut item_bias, &known_items);
-        }
+        let known_items = counts.iter().map(|&n| n > 0).collect();
         let choosing = Choosing::new(data, seed, &drawn!(config))?;
         let on = B::device(device)?;
         let mut initial = Initial::new(seed, &on);
@@ -128,7 +128,7 @@ impl<'a, B: DeviceBackend> TwoTowerLearner<'a, B> {
             users: side(Side::Users, of_users, known_users)?,
             items: side(Side::Items, of_items, known_items)?,
             hard: Listed::default(),
-            item_bias,
+            item_bias: item_biases(config, &counts, of_items.is_some()),
             config,
             data,
             seed,

@@ -256,20 +256,22 @@ pub(super) fn compare(checkpoint: &Checkpoint, config: &impl Serialize, may_chan
 fn compare_models(was: &Value, now: &Value, may_change: &[&str]) -> Result<()> {
     let (Some(was), Some(now)) = (was.as_object(), now.as_object()) else { return Ok(()) };
     for (name, now) in now {
-        let flag = name.replace('_', "-");
-        let Some(was) = was.get(name) else {
-            let told = format!(
-                "the checkpoint is of a version that had no --{flag}, and may have learned otherwise"
-            );
-            return Err(Failure::usage(told).hint("train from the beginning without --resume"));
-        };
-        if was == now {
+        let was = was.get(name);
+        if was == Some(now) {
             continue;
         }
         if !may_change.contains(&&name[..]) {
+            let flag = name.replace('_', "-");
+            let Some(was) = was else {
+                let told = format!(
+                    "the checkpoint is of a version that had no --{flag}, and may have learned otherwise"
+                );
+                return Err(Failure::usage(told).hint("train from the beginning without --resume"));
+            };
             return Err(Failure::usage(format!("the checkpoint has --{flag} {was}, not `{now}`"))
                 .hint(format!("leave --{flag} out, or train from the beginning without --resume")));
         }
+        let was = was.map_or("none".to_owned(), Value::to_string);
         note!("going on with {name} {now}; the checkpoint has {was}");
     }
     Ok(())
@@ -329,7 +331,9 @@ mod tests {
         assert!(told(other.clone(), &["popularity_weight"]).is_ok());
         let refused = told(other, &[]).unwrap_err();
         assert!(refused.contains("the checkpoint has --popularity-weight 0.2, not `0.6`"), "{refused}");
-        let refused = told(json!({"factors": 4}), &["popularity_weight"]).unwrap_err();
+        let without = json!({"factors": 4});
+        assert!(told(without.clone(), &["popularity_weight"]).is_ok());
+        let refused = told(without, &[]).unwrap_err();
         assert!(refused.contains("of a version that had no --popularity-weight"), "{refused}");
     }
 }

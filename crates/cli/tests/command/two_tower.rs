@@ -113,8 +113,8 @@ fn what_has_learned_from_no_columns_places_nobody() {
     folder.succeeds("train als events.csv --out model --factors 4 --iterations 1 --device cpu");
     assert_screen!("two-tower-als", folder.screen("recommend model --users new_users.csv --user ann"));
     assert_screen!(
-        "two-tower-temperature",
-        folder.screen("train two-tower events.csv --out model --temperature 0")
+        "two-tower-wrong-values",
+        folder.screen("train two-tower events.csv --out model --temperature 0 --popularity-weight 101")
     );
 }
 
